@@ -1,0 +1,53 @@
+# One word each. PYTHON may be any interpreter from 3.11 on: make install PYTHON=python3.12
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+EXTRAS := langchain,transformers,train,test,dev
+# The same build of torch everywhere; where no GPU is seen it is installed first, and pinned.
+TORCH := torch==2.13.0
+STAMP := $(VENV)/.installed
+# Small matrices: more threads than cores only wait for each other.
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo lint check test bench reference clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(STAMP)  ## Make the environment in .venv, with everything in it
+
+$(STAMP): pyproject.toml Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "$(PYTHON) is older than Python 3.11: make install PYTHON=python3.12"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@command -v nvidia-smi >/dev/null 2>&1 || { \
+		echo "Installing $(TORCH) ..."; $(PIP) install --quiet "$(TORCH)"; }
+	@echo "Installing the project and the rest ..."
+	@$(PIP) install --quiet --editable ".[$(EXTRAS)]"
+	@touch $@
+
+demo: install  ## Answer 200 held-out problems with six methods, and compare them
+	$(BIN)/aic demo
+
+lint: install  ## Format, lint, types and import layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+check: lint  ## Lint, and the quick tests
+	$(BIN)/python -m pytest -m "not slow"
+
+test: install  ## Run all tests
+	$(BIN)/python -m pytest
+
+bench: install  ## Run the benchmarks; fails where a limit is exceeded
+	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
+
+reference: install  ## Train the reference model from nothing
+	$(BIN)/python -m selfeval_backend.reference.recipe
+
+clean:  ## Remove the environment, caches and builds
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

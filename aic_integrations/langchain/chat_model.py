@@ -1,0 +1,360 @@
+"""`ChatAdaptive`: adaptive Best-of-N with self-evaluations behind LangChain's chat model.
+
+Importing it loads no weights and no torch; the model is loaded at the first call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, cast, get_args
+
+from langchain_core.callbacks import (
+    AsyncCallbackManagerForLLMRun,
+    CallbackManagerForLLMRun,
+)
+from langchain_core.exceptions import ContextOverflowError
+from langchain_core.language_models import LanguageModelInput
+from langchain_core.language_models.base import LangSmithParams
+from langchain_core.language_models.chat_models import BaseChatModel
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable
+from langchain_core.tools import BaseTool
+from pydantic import BaseModel, ConfigDict, Field
+
+from aic_integrations.langchain.messages import PROVIDER, to_ai_message, to_conversation
+from selfeval_backend.chat import Message
+from selfeval_backend.errors import ConfigurationError, ContextLengthError
+from selfeval_backend.model import Answer, EngineName, SelfEvaluatingModel, shared_model
+from selfeval_backend.settings import Settings, resolve_settings
+from selfeval_backend.sync import run_sync
+from selfeval_backend.types import TraceEvent
+
+__all__ = ["AdaptiveContextOverflowError", "ChatAdaptive"]
+
+_SETTINGS = tuple(field.name for field in fields(Settings))
+_CALL_FIELDS = (*_SETTINGS, "include_samples")
+_IDENTITY = ("model", "engine", *_CALL_FIELDS)
+
+_NOT_YET = {
+    "stop": "Stop sequences are not supported in this release. Cut the text after the call, for "
+    "example with `llm | StrOutputParser() | (lambda text: text.split(mark)[0])`.",
+    "streaming": "Streaming is not supported in this release: an answer is chosen only once its "
+    "samples have finished. Use invoke, ainvoke, batch or abatch; on_progress reports every "
+    "decision on the way. With disable_streaming=True, stream() gives the answer as one chunk.",
+    "tools": "Tools are not supported in this release. Ask for the answer as text and parse it, "
+    "for example with `llm | StrOutputParser()`.",
+    "structured output": "Structured output is not supported in this release. Ask for JSON in the "
+    "prompt and parse it, with `llm | JsonOutputParser()` or `llm | PydanticOutputParser(...)`.",
+}
+_NOT_YET_KEYWORDS = {
+    "stop": "stop",
+    "stream": "streaming",
+    "streaming": "streaming",
+    "tools": "tools",
+    "tool_choice": "tools",
+    "functions": "tools",
+    "response_format": "structured output",
+}
+
+
+class AdaptiveContextOverflowError(ContextLengthError, ContextOverflowError):
+    """A prompt that does not fit, as this project's error and as LangChain's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Request:
+    """A call, checked as far as it can be without the model."""
+
+    conversation: tuple[Message, ...]
+    given: Mapping[str, Any]
+    include_samples: bool
+
+
+class ChatAdaptive(BaseChatModel):
+    """A chat model that draws samples until it trusts one, and returns that one.
+
+    ::
+
+        llm = ChatAdaptive(model="reference", max_samples=16)
+        message = llm.invoke("Use 3, 19 and 25 to make 41.")
+        message.response_metadata["best_of_n"]["confidence"]
+
+    A setting that is None is what the model was tuned for, else the default of
+    `selfeval_backend.settings.Settings`. Each may also be given for one call:
+    ``llm.invoke(prompt, max_samples=4)`` or ``llm.bind(max_samples=4)``.
+
+    A message's ``usage_metadata`` counts everything that was paid for (see
+    `aic_integrations.langchain.messages.usage_metadata`), and its
+    ``response_metadata["best_of_n"]`` says how the answer was come by, in JSON types.
+
+    Raises:
+        ConfigurationError: A value is out of its range, or a name is unknown.
+        NotImplementedError: Something is asked for that comes in a later release.
+    """
+
+    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+
+    model: str = "reference"
+    """"reference", a checkpoint folder, or a model name that transformers can resolve."""
+    engine: str | None = None
+    """What runs it; None: the best that this machine has."""
+    max_samples: int | None = None
+    """At least 1."""
+    adaptive: bool | None = None
+    """Draw in growing batches and stop at `threshold`; False: all samples at once."""
+    threshold: float | None = None
+    """In [0, 1]: stop once a finished sample has this prob_win_or_tie."""
+    batches: tuple[int, ...] | None = None
+    """Cumulative sample counts, ascending."""
+    temperature: float | None = None
+    """In [0, 2]: where annealing leads to."""
+    annealing: str | tuple[float, ...] | None = None
+    """"annealed", "constant", or one temperature for each sample."""
+    top_p: float | None = None
+    """In (0, 1]."""
+    max_tokens: int | None = None
+    """Of one sample."""
+    prune_at: tuple[int, ...] | None = None
+    """Checkpoints in generated tokens, ascending; one number is a list of one; empty: none."""
+    keep_fraction: float | tuple[float, ...] | None = None
+    """In (0, 1]: share of a batch that goes on past a checkpoint; one, or one for each."""
+    prune_below: float | tuple[float, ...] | None = None
+    """In [0, 1]: samples with a lower prob_win_or_tie stop there; one, or one for each."""
+    max_total_tokens: int | None = None
+    """Of one call: prompts, generated and self-evaluation tokens."""
+    max_seconds: float | None = None
+    """Of one call; also spelled `timeout`. It ends with the best sample that has finished."""
+    seed: int | None = None
+    """None: a new one for each call."""
+    include_samples: bool = False
+    """Whether ``best_of_n["texts"]`` holds the texts of all samples."""
+    on_progress: Callable[[TraceEvent], None] | None = Field(default=None, exclude=True, repr=False)
+    """Told of every decision once it has been carried out, on the event loop that answers (of a
+    synchronous call: another thread). What it raises ends the call."""
+    backend: SelfEvaluatingModel | None = Field(default=None, exclude=True, repr=False)
+    """A loaded model; see `from_model`."""
+
+    if not TYPE_CHECKING:  # checkers take the signature from the fields
+
+        def __init__(self, **values: Any) -> None:
+            # Here and not in a validator: pydantic would wrap our error into its own.
+            values = _spelled_out(values)
+            _check_names(values, allowed=type(self).model_fields)
+            _check_construction(values)
+            super().__init__(**values)
+
+    @classmethod
+    def from_model(cls, model: SelfEvaluatingModel, **settings: Any) -> ChatAdaptive:
+        """Return a chat model on a loaded model, for example one with a scripted engine.
+
+        It is not serialized with it: what is loaded again from JSON looks `model.name` up.
+
+        Args:
+            model: Shared, not copied; whoever made it closes it.
+            settings: Fields of `ChatAdaptive`.
+
+        Raises:
+            ConfigurationError: A value is out of its range, or a name is unknown.
+        """
+        return cls(model=model.name, backend=model, **settings)
+
+    # Answering.
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        request = self._request(messages, stop, kwargs)
+        return run_sync(self._answer(self._loaded_model(), request))
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        request = self._request(messages, stop, kwargs)
+        # Reading weights takes seconds, and must not hold up the caller's loop.
+        model = self.backend
+        if model is None:
+            model = await asyncio.to_thread(self._loaded_model)
+        return await self._answer(model, request)
+
+    def _request(
+        self, messages: Sequence[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]
+    ) -> _Request:
+        overrides = _spelled_out({**kwargs, "stop": stop})
+        _check_names(overrides, allowed=_CALL_FIELDS)
+        include_samples = overrides.pop("include_samples", None)
+        _check_bool("include_samples", include_samples)
+        own = {name: getattr(self, name) for name in _SETTINGS}
+        chosen = {name: value for name, value in overrides.items() if value is not None}
+        given = _settings_given({**own, **chosen})
+        return _Request(
+            conversation=to_conversation(messages),
+            given=given,
+            include_samples=self.include_samples if include_samples is None else include_samples,
+        )
+
+    def _loaded_model(self) -> SelfEvaluatingModel:
+        if self.backend is not None:
+            return self.backend
+        return shared_model(self.model, engine=cast(EngineName | None, self.engine))
+
+    async def _answer(self, model: SelfEvaluatingModel, request: _Request) -> ChatResult:
+        try:
+            answer = await model.answer(
+                request.conversation, model.settings(request.given), observer=self.on_progress
+            )
+        except ContextLengthError as error:
+            raise AdaptiveContextOverflowError(
+                num_prompt_tokens=error.num_prompt_tokens,
+                num_reserved_tokens=error.num_reserved_tokens,
+                context_length=error.context_length,
+            ) from error
+        texts = _texts(answer, model) if request.include_samples else None
+        message = to_ai_message(answer, texts=texts)
+        return ChatResult(
+            generations=[ChatGeneration(message=message)], llm_output={"model_name": answer.model}
+        )
+
+    # What comes in a later release.
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        _refuse("streaming")
+
+    def _should_stream(
+        self,
+        *,
+        async_api: bool,
+        run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> bool:
+        # A streaming handler that is attached to a plain invoke must not turn it into a stream.
+        return super()._should_stream(async_api=async_api, run_manager=None, **kwargs)
+
+    def _should_use_protocol_streaming(
+        self,
+        *,
+        async_api: bool,
+        run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> bool:
+        return False
+
+    def bind_tools(
+        self,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: str | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Raise NotImplementedError: tools come in a later release."""
+        _refuse("tools")
+
+    def with_structured_output(
+        self, schema: dict[str, Any] | type, *, include_raw: bool = False, **kwargs: Any
+    ) -> Runnable[LanguageModelInput, dict[str, Any] | BaseModel]:
+        """Raise NotImplementedError: structured output comes in a later release."""
+        _refuse("structured output")
+
+    # What LangChain asks for tracing, caching and serialization.
+
+    @property
+    def _llm_type(self) -> str:
+        return PROVIDER
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in _IDENTITY}
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        params = super()._get_ls_params(stop=stop, **kwargs)
+        params["ls_provider"] = PROVIDER
+        return params
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """Return True: every setting is in its JSON, `on_progress` and `backend` are not."""
+        return True
+
+    @classmethod
+    def get_lc_namespace(cls) -> list[str]:
+        """Return the public import path, which stays when files move."""
+        return ["aic_integrations", "langchain"]
+
+
+def _texts(answer: Answer, model: SelfEvaluatingModel) -> list[str]:
+    return [model.chat.decode(sample.token_ids).strip() for sample in answer.outcome.samples]
+
+
+def _refuse(feature: str) -> NoReturn:
+    raise NotImplementedError(_NOT_YET[feature])
+
+
+def _spelled_out(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return keyword arguments under the names of fields; refuse what comes in a later release."""
+    spelled = dict(values)
+    for keyword, feature in _NOT_YET_KEYWORDS.items():
+        if spelled.pop(keyword, None):
+            _refuse(feature)
+    if "timeout" in spelled:
+        timeout = spelled.pop("timeout")
+        if spelled.get("max_seconds") is not None and timeout is not None:
+            raise ConfigurationError("timeout", timeout, "nothing beside max_seconds")
+        spelled["max_seconds"] = timeout if timeout is not None else spelled.get("max_seconds")
+    if isinstance(spelled.get("prune_at"), int) and not isinstance(spelled["prune_at"], bool):
+        spelled["prune_at"] = (spelled["prune_at"],)
+    return {
+        k: tuple(v) if isinstance(v, list) and k in _SETTINGS else v for k, v in spelled.items()
+    }
+
+
+def _settings_given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings among `values` that are set, checked as far as no model is needed."""
+    given = {name: values[name] for name in _SETTINGS if values.get(name) is not None}
+    resolve_settings(given, {})
+    return given
+
+
+def _check_names(values: Mapping[str, Any], *, allowed: Collection[str]) -> None:
+    for name, value in values.items():
+        if name not in allowed:
+            known = sorted(set(allowed) & {*_IDENTITY, "on_progress"})
+            raise ConfigurationError(name, value, f"one of the names {', '.join(known)}")
+
+
+def _check_bool(name: str, value: object) -> None:
+    if value is not None and not isinstance(value, bool):
+        raise ConfigurationError(name, value, "True or False")
+
+
+def _check_construction(values: dict[str, Any]) -> None:
+    """Check what pydantic would not, or would report as an error of its own."""
+    if isinstance(values.get("model"), Path):
+        values["model"] = str(values["model"])
+    model = values.get("model", "reference")
+    if not isinstance(model, str) or not model.strip():
+        raise ConfigurationError("model", model, '"reference", a folder or a model name')
+    engine = values.get("engine")
+    if engine is not None and engine not in get_args(EngineName):
+        raise ConfigurationError("engine", engine, f"one of {', '.join(get_args(EngineName))}")
+    _check_bool("include_samples", values.get("include_samples", False))
+    on_progress = values.get("on_progress")
+    if on_progress is not None and not callable(on_progress):
+        raise ConfigurationError("on_progress", on_progress, "a function of one TraceEvent")
+    _settings_given(values)

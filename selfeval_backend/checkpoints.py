@@ -1,0 +1,64 @@
+"""Where a model's files are: the shipped reference model, a folder, or a name in the local cache."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from selfeval_backend.errors import CheckpointError, MissingDependencyError
+
+__all__ = ["REFERENCE_FOLDER", "locate_checkpoint"]
+
+REFERENCE_FOLDER = Path(__file__).parent / "reference" / "model"
+"""The shipped reference model."""
+
+
+def locate_checkpoint(model: str | Path) -> Path:
+    """Return the folder that holds a model's files; a model name is downloaded if need be.
+
+    Args:
+        model: "reference", a folder, or a model name.
+
+    Raises:
+        CheckpointError: There is no such folder and no such model.
+        MissingDependencyError: A model name needs huggingface_hub, which is not installed.
+    """
+    if str(model) == "reference":
+        return _checked(REFERENCE_FOLDER, model)
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return _checked(folder, model)
+    if folder.exists():
+        raise CheckpointError(f"model: {model} is a file. Give the folder of a checkpoint.")
+    if str(model).startswith((".", "/", "~")) or str(model).count("/") > 1:
+        raise CheckpointError(
+            f"model: there is no folder {model}. "
+            'Give "reference", a checkpoint folder, or a model name.'
+        )
+    return _checked(_download(str(model)), model)
+
+
+def _checked(folder: Path, model: str | Path) -> Path:
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(
+            f"model: {model}: {folder} has no config.json, so it is no checkpoint. "
+            "Give a folder that `save_pretrained` wrote."
+        )
+    return folder
+
+
+def _download(name: str) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+    except ImportError as error:
+        raise MissingDependencyError("huggingface_hub", extra="transformers") from error
+    try:
+        return Path(
+            snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja"])
+        )
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(
+            f"model: {name} is no folder here and could not be found by name: {reason} "
+            'Give "reference", a checkpoint folder, or the name of a model you have access to.'
+        ) from error

@@ -1,0 +1,124 @@
+"""The engine protocol: narrow, asynchronous, token ids only.
+
+One sample is one stream. An engine knows nothing of prompts, chat templates, self-evaluation or
+policies, so that one contract suite runs over all of them (``tests/contract``). Reusing the KV
+cache is the engine's business, and it reports what it reused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Protocol
+
+from selfeval_backend.types import FinishReason
+
+__all__ = ["Capabilities", "Chunk", "Engine", "LabelLogprobs", "SamplingParams"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """What an engine can do; constant over its life."""
+
+    name: str
+    """Its name in settings and traces: "scripted", "replay", "transformers", ..."""
+    context_length: int
+    """Most tokens of a sequence: prompt, response and question together."""
+    evaluates_mid_generation: bool
+    """Whether `label_logprobs` may be asked of a prefix of a stream that is still open."""
+    pauses_at_checkpoints: bool
+    """Whether a stream stands still at a checkpoint until its consumer asks for the next chunk, so
+    that a decision made there costs no overshoot."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """How one sample is drawn."""
+
+    temperature: float
+    """0 is greedy."""
+    max_tokens: int
+    """At least 1, the end token included."""
+    seed: int
+    """In [0, 2**63): same seed, same prompt, same engine: same tokens."""
+    stop_token_ids: frozenset[int]
+    """A sample ends on any of them."""
+    top_p: float = 1.0
+    """In (0, 1]: sample from the smallest set of tokens with at least this probability."""
+    checkpoints: tuple[int, ...] = ()
+    """Ascending numbers of generated tokens at which a chunk ends, so that the consumer sees
+    exactly that prefix."""
+    logprobs: bool = False
+    """Report the log-probability of each token, under temperature 1 and no top_p."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """The next piece of a sample."""
+
+    token_ids: tuple[int, ...]
+    """Newly generated, in order; the stop token that ended the sample is not among them."""
+    num_generated_tokens: int
+    """Newly generated, the stop token counted."""
+    finish_reason: FinishReason | None = None
+    """Set on the last chunk only."""
+    cached_prompt_tokens: int = 0
+    """On the first chunk: prompt tokens that were in the KV cache already."""
+    logprobs: tuple[float, ...] | None = None
+    """Natural log-probabilities, one for each generated token (the stop token too), if asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelLogprobs:
+    """Next-token log-probabilities of a few labels, and what reading them cost."""
+
+    logprobs: tuple[float, ...]
+    """Natural, raw (temperature 1, over the whole vocabulary), in the order of the labels."""
+    computed_tokens: int
+    """Tokens of the sequence that went through the model."""
+    cached_tokens: int
+    """Tokens of the sequence that were read from the KV cache."""
+
+
+class Engine(Protocol):
+    """What generates tokens and reads label log-probabilities.
+
+    Engines may be used by many runs at once, and from several event loops. They raise the
+    `EngineError` family only.
+    """
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this engine can do."""
+        ...
+
+    def stream(
+        self, prompt_ids: tuple[int, ...], params: SamplingParams
+    ) -> AsyncGenerator[Chunk, None]:
+        """Generate one sample.
+
+        Yields chunks until one has a finish_reason. An open stream keeps its KV cache, also after
+        the last chunk: the consumer evaluates, then closes. Closing the stream (or cancelling the
+        task that waits for it) stops generation at once and frees everything.
+
+        Raises:
+            EngineError: Generation failed. What was yielded before is valid.
+        """
+        ...
+
+    async def label_logprobs(
+        self, token_ids: tuple[int, ...], label_ids: tuple[int, ...]
+    ) -> LabelLogprobs:
+        """Return the log-probabilities of `label_ids` as the token after `token_ids`.
+
+        Where an open stream shares a prefix with `token_ids` its KV cache is reused, and is left
+        as it was. Calls made together are computed together.
+
+        Raises:
+            EngineError: The evaluation failed.
+        """
+        ...
+
+    async def aclose(self) -> None:
+        """Stop everything and free the model. Open streams end with EngineClosedError."""
+        ...

@@ -1,0 +1,230 @@
+"""The asynchronous face of the in-process transformers engine.
+
+Why not transformers' own continuous batching (`ContinuousBatchingManager`, 5.23): it returns drawn
+tokens and their own log-probabilities only, so no label can be read, let alone on a live cache and
+rolled back; and it has one seed for everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import AsyncGenerator
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from selfeval_backend.engine.base import Capabilities, Chunk, LabelLogprobs, SamplingParams
+from selfeval_backend.engine.transformers.mailbox import Mailbox, Outbox
+from selfeval_backend.engine.transformers.probe import probe
+from selfeval_backend.engine.transformers.scheduler import Delivery, Row
+from selfeval_backend.engine.transformers.worker import Command, Evaluation, Worker
+from selfeval_backend.errors import (
+    CheckpointError,
+    ConfigurationError,
+    ContextLengthError,
+    EngineClosedError,
+)
+
+__all__ = ["TransformersEngine", "load_transformers_engine"]
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class TransformersEngine:
+    """Continuous batching of one transformers model in this process, on its own thread.
+
+    All rows of all callers share each forward pass. A stream stands still at its checkpoints until
+    its consumer asks for more, and evaluations run on its live KV cache. Same seed, same prompt:
+    same tokens, whatever else runs, up to the rounding of differently shaped matrix products.
+
+    Args:
+        model: A decoder-only model with a standard KV cache in every layer. It is put into
+            evaluation mode, and is this engine's alone until `aclose`.
+        max_batch: Most samples that generate at once; more wait. Samples that stand still do not
+            count, but hold their KV cache.
+        chunk_tokens: Most tokens of a chunk; more is less overhead, less is a finer stream.
+
+    Raises:
+        ConfigurationError: The model needs another cache, or an argument is out of range.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, *, max_batch: int = 256, chunk_tokens: int = 16
+    ) -> None:
+        for field, value in (("max_batch", max_batch), ("chunk_tokens", chunk_tokens)):
+            if value < 1:
+                raise ConfigurationError(field, value, "at least 1")
+        model.eval()  # type: ignore[no-untyped-call]  # transformers does not annotate it
+        facts = probe(model)
+        self._chunk_tokens = chunk_tokens
+        self._vocab_size, self._num_logits = facts.vocab_size, facts.num_logits
+        self._capabilities = Capabilities(
+            name="transformers",
+            context_length=facts.context_length,
+            evaluates_mid_generation=True,
+            pauses_at_checkpoints=True,
+        )
+        self._worker = Worker(model, max_batch=max_batch)
+        self._outbox: Outbox[Command] = Outbox(self._worker.submit)
+        # The thread keeps the worker alive, not the engine: an engine that is forgotten ends it.
+        weakref.finalize(self, self._worker.close, wait_s=1.0)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this engine can do."""
+        return self._capabilities
+
+    @property
+    def num_running(self) -> int:
+        """Samples that generate right now."""
+        return self._worker.num_running
+
+    @property
+    def num_open(self) -> int:
+        """Samples that are held: generating, standing still, finished but open, or waiting."""
+        return self._worker.num_open
+
+    async def stream(
+        self, prompt_ids: tuple[int, ...], params: SamplingParams
+    ) -> AsyncGenerator[Chunk, None]:
+        """Generate one sample.
+
+        Args:
+            prompt_ids: At least one token.
+            params: How it is drawn.
+
+        Yields:
+            Chunks of at most `chunk_tokens` tokens; none crosses a checkpoint.
+
+        Raises:
+            ConfigurationError: The prompt or a parameter is out of range.
+            ContextLengthError: Prompt and max_tokens exceed the context.
+            EngineClosedError: The engine is, or was meanwhile, closed.
+            EngineResponseError: The model's logits were not finite.
+            EngineError: The forward pass failed.
+        """
+        _check_params(params)
+        self._check_token_ids("prompt_ids", prompt_ids, self._vocab_size)
+        self._check_length(len(prompt_ids), params.max_tokens)
+        mailbox: Mailbox[Delivery] = Mailbox()
+        row = Row(prompt_ids, params, self._chunk_tokens, mailbox)
+        try:
+            self._outbox.put(("enqueue", row))
+            while True:
+                delivery = await mailbox.get()
+                yield delivery.chunk
+                if delivery.chunk.finish_reason is not None:
+                    return
+                if delivery.paused:
+                    self._outbox.put(("enqueue", row))
+        finally:
+            # At once, and needing no event loop: this may run while one shuts down.
+            self._worker.submit([("drop", row)])
+
+    async def label_logprobs(
+        self, token_ids: tuple[int, ...], label_ids: tuple[int, ...]
+    ) -> LabelLogprobs:
+        """Return the log-probabilities of `label_ids` as the token after `token_ids`.
+
+        Args:
+            token_ids: At least one token.
+            label_ids: At least one token.
+
+        Returns:
+            One natural log-probability for each label, in float32 precision.
+
+        Raises:
+            ConfigurationError: A token is not of the vocabulary.
+            ContextLengthError: The sequence exceeds the context.
+            EngineClosedError: The engine is, or was meanwhile, closed.
+            EngineResponseError: The model's logits were not finite.
+            EngineError: The forward pass failed.
+        """
+        self._check_token_ids("token_ids", token_ids, self._vocab_size)
+        self._check_token_ids("label_ids", label_ids, self._num_logits)
+        self._check_length(len(token_ids), 0)
+        mailbox: Mailbox[LabelLogprobs] = Mailbox()
+        evaluation = Evaluation(token_ids, label_ids, mailbox)
+        self._outbox.put(("evaluate", evaluation))
+        try:
+            return await mailbox.get()
+        finally:
+            evaluation.abandoned = True
+
+    async def aclose(self) -> None:
+        """Stop everything and free the model. Open streams end with EngineClosedError."""
+        await asyncio.to_thread(self._worker.close)
+
+    def _check_token_ids(self, field: str, token_ids: tuple[int, ...], limit: int) -> None:
+        if self._worker.closing:
+            raise EngineClosedError("The engine was closed.")
+        if not token_ids:
+            raise ConfigurationError(field, token_ids, "at least one token")
+        # One bad index would fail the whole batch, and on CUDA the whole process.
+        if min(token_ids) < 0 or max(token_ids) >= limit:
+            bad = next(token_id for token_id in token_ids if not 0 <= token_id < limit)
+            raise ConfigurationError(field, bad, f"token ids in [0, {limit})")
+
+    def _check_length(self, num_tokens: int, num_reserved_tokens: int) -> None:
+        context_length = self._capabilities.context_length
+        if num_tokens + num_reserved_tokens > context_length:
+            raise ContextLengthError(
+                num_prompt_tokens=num_tokens,
+                num_reserved_tokens=num_reserved_tokens,
+                context_length=context_length,
+            )
+
+
+def load_transformers_engine(
+    path_or_name: str, *, device: str = "auto", dtype: str = "auto", max_batch: int = 256
+) -> TransformersEngine:
+    """Load a model folder, or a model of the Hugging Face hub, into an engine.
+
+    Args:
+        path_or_name: Whatever `AutoModelForCausalLM.from_pretrained` takes.
+        device: "auto" (cuda where there is one, else cpu), or a torch device.
+        dtype: "auto" (the checkpoint's, but float32 on a CPU), "float32", "bfloat16" or "float16".
+        max_batch: Most samples that generate at once.
+
+    Raises:
+        ConfigurationError: Device or dtype is unknown, or the model needs another cache.
+        CheckpointError: The model cannot be loaded.
+    """
+    where = _device(device)
+    if dtype != "auto" and dtype not in _DTYPES:
+        raise ConfigurationError("dtype", dtype, f"'auto' or one of {sorted(_DTYPES)}")
+    wanted: torch.dtype | str = _DTYPES.get(dtype, "auto")
+    if dtype == "auto" and where.type == "cpu":
+        wanted = torch.float32
+    try:
+        model = AutoModelForCausalLM.from_pretrained(path_or_name, dtype=wanted)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise CheckpointError(f"{path_or_name} cannot be loaded: {error}") from error
+    model.to(where)  # type: ignore[arg-type]  # its decorator hides the signature
+    return TransformersEngine(model, max_batch=max_batch)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise ConfigurationError("device", name, "'auto' or a torch device") from error
+
+
+def _check_params(params: SamplingParams) -> None:
+    if not 0 <= params.temperature < float("inf"):
+        raise ConfigurationError("temperature", params.temperature, "a finite number from 0")
+    if params.max_tokens < 1:
+        raise ConfigurationError("max_tokens", params.max_tokens, "at least 1")
+    if not 0 < params.top_p <= 1:
+        raise ConfigurationError("top_p", params.top_p, "a number in (0, 1]")
+    if not 0 <= params.seed < 1 << 63:
+        raise ConfigurationError("seed", params.seed, "an integer in [0, 2**63)")
+    ascending = all(
+        a < b for a, b in zip((0, *params.checkpoints), params.checkpoints, strict=False)
+    )
+    if not ascending:
+        raise ConfigurationError("checkpoints", params.checkpoints, "ascending, from 1")

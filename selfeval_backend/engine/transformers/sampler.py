@@ -1,0 +1,134 @@
+"""Draw the next token of many rows at once, each from its own stream of random numbers.
+
+Randomness is counter-based: the number that picks a row's n-th token is a hash of the row's seed
+and n, so a sample does not depend on what else is in the batch, nor on when it was admitted.
+
+Axes: B rows, V vocabulary, K rows with a top_p below 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from selfeval_backend.engine.base import SamplingParams
+
+__all__ = ["NOT_FINITE", "Draws", "Sampler", "uniform"]
+
+NOT_FINITE = -1
+"""In place of a token whose logits hold a NaN or an infinity where none may be."""
+
+_LEAST_TEMPERATURE = 1e-6
+"""Below it, dividing by it would overflow to infinity; at it, a draw is greedy all but in name."""
+
+# splitmix64, as signed 64-bit integers: torch's int64 wraps, which is what the hash wants.
+# Source: Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (2014).
+_GAMMA = 0x9E3779B97F4A7C15 - (1 << 64)
+_MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
+_MIX_2 = 0x94D049BB133111EB - (1 << 64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draws:
+    """What was drawn."""
+
+    token_ids: torch.Tensor  # [B], int64; NOT_FINITE where nothing could be
+    logprobs: torch.Tensor | None  # [B], float32, of the raw logits
+
+
+class Sampler:
+    """How a fixed set of rows is sampled; made anew whenever the set changes.
+
+    Args:
+        params: One for each row, in the order of the logits.
+        counters: How many tokens each row has drawn already.
+        device: Where the logits are.
+    """
+
+    def __init__(
+        self, params: Sequence[SamplingParams], counters: Sequence[int], device: torch.device
+    ) -> None:
+        temperatures = [p.temperature for p in params]
+        divisors = [max(t, _LEAST_TEMPERATURE) for t in temperatures]
+        self._temperatures = torch.tensor(divisors, device=device)[:, None]
+        greedy = torch.tensor([t == 0 for t in temperatures], device=device)
+        self._greedy = greedy if bool(greedy.any()) else None
+        self._all_greedy = bool(greedy.all())
+        self._streams = _splitmix64(torch.tensor([p.seed for p in params], device=device))
+        self._counters = torch.tensor(list(counters), device=device)
+        nucleus = [row for row, p in enumerate(params) if p.top_p < 1 and p.temperature > 0]
+        self._nucleus = torch.tensor(nucleus, device=device) if nucleus else None  # [K]
+        self._top_p = torch.tensor([params[row].top_p for row in nucleus], device=device)[:, None]
+        self._wants_logprobs = any(p.logprobs for p in params)
+
+    def draw(self, logits: torch.Tensor) -> Draws:
+        """Draw one token for each row, and move the counters on.
+
+        Args:
+            logits: [B, V], any floating type.
+        """
+        logits = logits.float()
+        highest, token_ids = logits.max(dim=-1)  # a NaN anywhere in a row is its maximum
+        if not self._all_greedy:
+            sampled = self._sample(logits)
+            greedy = self._greedy
+            token_ids = sampled if greedy is None else torch.where(greedy, token_ids, sampled)
+        self._counters += 1
+        logprobs = None
+        if self._wants_logprobs:
+            chosen = logits.gather(1, token_ids[:, None])[:, 0]
+            logprobs = chosen - logits.logsumexp(dim=-1)
+        token_ids = torch.where(highest.isfinite(), token_ids, NOT_FINITE)
+        return Draws(token_ids=token_ids, logprobs=logprobs)
+
+    def _sample(self, logits: torch.Tensor) -> torch.Tensor:
+        probs = torch.softmax(logits / self._temperatures, dim=-1)
+        picks = uniform(self._streams, self._counters)[:, None]  # [B, 1]
+        token_ids = _invert(probs.cumsum(dim=-1), picks)
+        if (rows := self._nucleus) is not None:
+            # Only these rows are sorted: what a row draws must not depend on its neighbours.
+            ordered, order = probs[rows].sort(dim=-1, descending=True, stable=True)  # [K, V]
+            below = ordered.cumsum(dim=-1)
+            # A token stays while those before it hold less than top_p; the first always does.
+            ordered = torch.where(below - ordered < self._top_p, ordered, 0.0)
+            ranks = _invert(ordered.cumsum(dim=-1), picks[rows])
+            token_ids[rows] = order.gather(1, ranks[:, None])[:, 0]
+        return token_ids
+
+
+def uniform(streams: torch.Tensor, counters: torch.Tensor) -> torch.Tensor:
+    """Return one number in [0, 1) for each (stream, counter), of 24 bits.
+
+    Args:
+        streams: Hashed seeds, int64.
+        counters: Of the same shape.
+    """
+    bits = _splitmix64(streams + counters * _GAMMA)
+    return _shift_right(bits, 40).float() * 2.0**-24
+
+
+def _invert(cumulative: torch.Tensor, picks: torch.Tensor) -> torch.Tensor:
+    """Return the first index whose cumulative probability exceeds the pick.
+
+    Scaling by the last entry takes rounding out of the sum; staying below it keeps a token of
+    probability zero from being picked.
+    """
+    total = cumulative[:, -1:]
+    targets = torch.minimum(picks * total, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(cumulative, targets, right=True)[:, 0].clamp(
+        max=cumulative.shape[-1] - 1
+    )
+
+
+def _splitmix64(x: torch.Tensor) -> torch.Tensor:
+    z = x + _GAMMA
+    z = (z ^ _shift_right(z, 30)) * _MIX_1
+    z = (z ^ _shift_right(z, 27)) * _MIX_2
+    return z ^ _shift_right(z, 31)
+
+
+def _shift_right(x: torch.Tensor, bits: int) -> torch.Tensor:
+    """Shift as if unsigned: torch's shift of a negative number copies the sign in."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)

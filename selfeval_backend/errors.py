@@ -1,0 +1,198 @@
+"""Every error this project raises, as one tree.
+
+::
+
+    AICError
+      ConfigurationError(ValueError)        a setting or an input: field, value, allowed, remedy
+      MissingDependencyError(ImportError)   names the extra to install
+      CheckpointError                       a model folder or its selfeval.json
+      DatasetError                          training or evaluation data
+      SelfEvaluationError                   label token absent, log-probability missing
+      EngineError                           retryable, hint, request_id
+        EngineConnectionError  EngineTimeoutError  EngineResponseError
+        EngineRequestError                  status_code
+        EngineClosedError                   used after it was closed
+        ContextLengthError                  prompt and question do not fit
+      NoFinishedSampleError                 carries the trace of what was paid for
+
+"You used it wrong" is a ConfigurationError, raised before any token; "the run failed" is everything
+else. Foreign exceptions are translated once, at an engine's edge, with ``raise ... from``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from selfeval_backend.types import RunTrace
+
+__all__ = [
+    "AICError",
+    "CheckpointError",
+    "ConfigurationError",
+    "ContextLengthError",
+    "DatasetError",
+    "EngineClosedError",
+    "EngineConnectionError",
+    "EngineError",
+    "EngineRequestError",
+    "EngineResponseError",
+    "EngineTimeoutError",
+    "MissingDependencyError",
+    "NoFinishedSampleError",
+    "SelfEvaluationError",
+]
+
+
+class AICError(Exception):
+    """Base of every error that this project raises on purpose."""
+
+
+class ConfigurationError(AICError, ValueError):
+    """A setting or an input that cannot be used; raised before any token is generated.
+
+    Args:
+        field: The setting, as its user spells it.
+        value: What was given.
+        allowed: What may be given, as a short phrase.
+        remedy: What to do, as a short imperative sentence; None where `allowed` says it.
+    """
+
+    def __init__(
+        self, field: str, value: object, allowed: str, *, remedy: str | None = None
+    ) -> None:
+        self.field = field
+        self.value = value
+        self.allowed = allowed
+        self.remedy = remedy
+        shown = repr(value)
+        shown = shown if len(shown) <= 80 else shown[:77] + "..."
+        message = f"{field}: got {shown}, expected {allowed}."
+        super().__init__(f"{message} {remedy}" if remedy else message)
+
+
+class MissingDependencyError(AICError, ImportError):
+    """An optional dependency is not installed.
+
+    Args:
+        package: What could not be imported.
+        extra: The extra of this project that installs it.
+    """
+
+    def __init__(self, package: str, *, extra: str) -> None:
+        self.package = package
+        self.extra = extra
+        super().__init__(
+            f"{package} is not installed. "
+            f"Install it with: pip install 'adaptive-inference-compute[{extra}]'"
+        )
+
+
+class CheckpointError(AICError):
+    """A model folder, or its ``selfeval.json``, that cannot be used; the message names the file."""
+
+
+class DatasetError(AICError):
+    """Training or evaluation data that cannot be used; the message names the row or the file."""
+
+
+class SelfEvaluationError(AICError):
+    """A self-evaluation that cannot be read: a label token absent, a log-probability missing."""
+
+
+class EngineError(AICError):
+    """An engine failed.
+
+    Args:
+        message: What happened.
+        retryable: Whether the same request may succeed later.
+        hint: What to do about it.
+        request_id: The engine's name for the request.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retryable: bool = False,
+        hint: str | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        self.retryable = retryable
+        self.hint = hint
+        self.request_id = request_id
+        super().__init__(f"{message} {hint}" if hint else message)
+
+
+class EngineConnectionError(EngineError):
+    """The engine could not be reached, or the connection dropped."""
+
+
+class EngineTimeoutError(EngineError):
+    """The engine did not answer in time."""
+
+
+class EngineRequestError(EngineError):
+    """The engine refused a request.
+
+    Args:
+        message: What happened.
+        status_code: The HTTP status, where there is one.
+    """
+
+    def __init__(self, message: str, *, status_code: int | None = None, hint: str | None = None):
+        super().__init__(message, hint=hint)
+        self.status_code = status_code
+
+
+class EngineResponseError(EngineError):
+    """The engine answered something that cannot be understood."""
+
+
+class EngineClosedError(EngineError):
+    """The engine was used after it had been closed."""
+
+
+class ContextLengthError(EngineError, ConfigurationError):
+    """The prompt, with room for an answer and for the self-evaluation, exceeds the context.
+
+    Args:
+        num_prompt_tokens: Tokens of the rendered prompt.
+        num_reserved_tokens: Tokens that are kept free for the answer and the question.
+        context_length: Tokens that the model takes.
+    """
+
+    def __init__(
+        self, *, num_prompt_tokens: int, num_reserved_tokens: int, context_length: int
+    ) -> None:
+        self.num_prompt_tokens = num_prompt_tokens
+        self.num_reserved_tokens = num_reserved_tokens
+        self.context_length = context_length
+        self.retryable = False
+        self.hint = "Shorten the prompt or lower max_tokens."
+        self.request_id = None
+        ConfigurationError.__init__(
+            self,
+            "prompt",
+            f"{num_prompt_tokens} tokens",
+            f"at most {context_length - num_reserved_tokens} tokens ({context_length} of context, "
+            f"{num_reserved_tokens} kept for the answer and the self-evaluation question)",
+            remedy=self.hint,
+        )
+
+
+class NoFinishedSampleError(AICError):
+    """A run ended before any sample had finished.
+
+    Args:
+        reason: Why it ended.
+        trace: Every decision and observation up to then: what was paid for.
+    """
+
+    def __init__(self, reason: str, *, trace: RunTrace) -> None:
+        self.reason = reason
+        self.trace = trace
+        super().__init__(
+            f"No sample had finished when the run ended ({reason}). "
+            f"{trace.usage.generated_tokens} generated tokens are accounted for in `.trace`."
+        )

@@ -1,0 +1,254 @@
+"""A model that evaluates itself: engine, chat template and self-evaluation under one roof.
+
+What adapters and the command line talk to::
+
+    model = load_model("reference")
+    answer = await model.answer([Message(role="user", content="Use 3, 19 and 25 to make 41.")])
+    answer.text, answer.outcome.confidence, answer.outcome.usage
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from selfeval_backend.chat import Chat, ChatTemplate, Message
+from selfeval_backend.controller import Observer, run
+from selfeval_backend.engine.base import Engine, SamplingParams
+from selfeval_backend.errors import ConfigurationError, ContextLengthError
+from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
+from selfeval_backend.settings import Settings, resolve_settings
+from selfeval_backend.types import Outcome, to_json
+
+__all__ = [
+    "Answer",
+    "EngineName",
+    "SelfEvaluatingModel",
+    "UncalibratedWarning",
+    "load_model",
+    "shared_model",
+]
+
+EngineName = Literal["transformers"]
+"""Engines that `load_model` can start."""
+
+REFERENCE = "reference"
+"""The name of the shipped reference model."""
+
+
+class UncalibratedWarning(UserWarning):
+    """A model without a ``selfeval.json``: its self-evaluation is zero-shot and uncalibrated."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A chosen response, and all about how it was come by."""
+
+    text: str
+    """Of the chosen sample."""
+    model: str
+    """The model's name."""
+    engine: str
+    """The engine's name."""
+    settings: Settings
+    """As they were resolved."""
+    seed: int
+    """Of the run: with the same model, engine and settings it gives the same answer."""
+    outcome: Outcome
+
+    def summary(self) -> dict[str, Any]:
+        """Return what a caller wants to know, in JSON types: confidence, samples, tokens, policy.
+
+        Texts and token ids of the samples that were not chosen are not in it.
+        """
+        outcome = self.outcome
+        best = outcome.best_sample
+        return {
+            "confidence": outcome.confidence,
+            "calibrated": outcome.calibrated,
+            "stop_reason": outcome.stop_reason,
+            "fault": outcome.trace.fault,
+            "num_samples": len(outcome.samples),
+            "samples": [_describe(outcome, index) for index in range(len(outcome.samples))],
+            "tokens": {
+                "chosen": best.num_generated_tokens,
+                "total": outcome.usage.total_tokens,
+                **to_json(outcome.usage),
+            },
+            "policy": {**to_json(self.settings), "seed": self.seed},
+            "engine": self.engine,
+        }
+
+
+def _describe(outcome: Outcome, index: int) -> dict[str, Any]:
+    sample = outcome.samples[index]
+    return {
+        "temperature": sample.temperature,
+        "generated_tokens": sample.num_generated_tokens,
+        "finish_reason": sample.finish_reason,
+        "fate": outcome.fate(index),
+        "evaluations": to_json(sample.evaluations),
+    }
+
+
+class SelfEvaluatingModel:
+    """Answers conversations with adaptive Best-of-N.
+
+    Args:
+        name: What it is called in answers.
+        engine: Generates and evaluates.
+        chat: The model's tokenizer and chat template.
+        config: The model's ``selfeval.json``; None: the paper's question, zero-shot, with an
+            UncalibratedWarning.
+
+    Raises:
+        SelfEvaluationError: The tokenizer lacks the label tokens.
+    """
+
+    def __init__(
+        self, *, name: str, engine: Engine, chat: Chat, config: SelfEvalConfig | None
+    ) -> None:
+        self.name = name
+        self.engine = engine
+        self.chat = chat
+        self.evaluator = SelfEvaluator(config, chat)
+        if not self.evaluator.calibrated:
+            warnings.warn(
+                f"{name} has no calibrated selfeval.json: its self-evaluation is not calibrated, "
+                "and probabilities are marked calibrated: false. Train one with this project's "
+                "training pipeline.",
+                UncalibratedWarning,
+                stacklevel=3,
+            )
+
+    def settings(self, given: Mapping[str, Any] | None = None) -> Settings:
+        """Return the settings of a call: what is given, else the model's own, else the defaults.
+
+        Raises:
+            ConfigurationError: A value is out of range, or does not fit the engine.
+        """
+        settings = resolve_settings(given or {}, self.evaluator.config.policy)
+        if settings.prune_at and not self.engine.capabilities.evaluates_mid_generation:
+            raise ConfigurationError(
+                "prune_at",
+                settings.prune_at,
+                f"no checkpoint: the engine {self.engine.capabilities.name!r} cannot evaluate "
+                "mid-generation",
+            )
+        return settings
+
+    async def answer(
+        self,
+        messages: Sequence[Message],
+        settings: Settings | None = None,
+        *,
+        observer: Observer | None = None,
+    ) -> Answer:
+        """Answer a conversation.
+
+        Args:
+            messages: Its turns; the last one is answered.
+            settings: None: the model's own.
+            observer: Told of every decision once it has been carried out.
+
+        Raises:
+            ConfigurationError: Messages or settings cannot be used; before any token.
+            ContextLengthError: The prompt does not fit; before any token.
+            NoFinishedSampleError: The run ended before any sample had; carries the trace.
+        """
+        settings = settings or self.settings()
+        prompt_ids = self.chat.prompt_ids(messages)
+        seed = secrets.randbits(32) if settings.seed is None else settings.seed
+        outcome = await run(
+            prompt_ids,
+            engine=self.engine,
+            evaluator=self.evaluator,
+            policy=settings.policy(),
+            limits=settings.limits(),
+            sampling=SamplingParams(
+                temperature=settings.temperature,
+                top_p=settings.top_p,
+                max_tokens=self._max_tokens(prompt_ids, settings),
+                seed=seed,
+                stop_token_ids=self.chat.end_token_ids,
+            ),
+            observer=observer,
+        )
+        return Answer(
+            text=self.chat.decode(outcome.best_sample.token_ids).strip(),
+            model=self.name,
+            engine=self.engine.capabilities.name,
+            settings=settings,
+            seed=seed,
+            outcome=outcome,
+        )
+
+    def _max_tokens(self, prompt_ids: tuple[int, ...], settings: Settings) -> int:
+        if settings.max_tokens is not None:
+            return settings.max_tokens
+        context_length = self.engine.capabilities.context_length
+        reserved = len(self.evaluator.question_ids)
+        left = context_length - len(prompt_ids) - reserved
+        needed = 1 + max(settings.prune_at, default=0)
+        if left < needed:
+            raise ContextLengthError(
+                num_prompt_tokens=len(prompt_ids),
+                num_reserved_tokens=reserved + needed,
+                context_length=context_length,
+            )
+        return left
+
+    async def aclose(self) -> None:
+        """Close the engine."""
+        await self.engine.aclose()
+
+
+def load_model(model: str | Path, *, engine: EngineName | None = None) -> SelfEvaluatingModel:
+    """Load a model with its self-evaluation.
+
+    Args:
+        model: "reference", a checkpoint folder, or a model name that transformers can resolve.
+        engine: None: the best that this machine has.
+
+    Raises:
+        ConfigurationError: The engine is unknown.
+        CheckpointError: The model cannot be found or read, or its selfeval.json is broken.
+        SelfEvaluationError: Its tokenizer lacks the label tokens.
+        MissingDependencyError: What the engine needs is not installed.
+    """
+    if engine is not None and engine not in get_args(EngineName):
+        raise ConfigurationError("engine", engine, f"one of {', '.join(get_args(EngineName))}")
+    if not str(model).strip():
+        raise ConfigurationError("model", model, '"reference", a folder or a model name')
+    from selfeval_backend.checkpoints import locate_checkpoint
+
+    folder = locate_checkpoint(model)
+    config = SelfEvalConfig.load(folder)
+    chat = ChatTemplate.load(folder)
+    SelfEvaluator(config, chat)  # refuse a tokenizer without labels before weights are read
+    from selfeval_backend.engine.transformers import load_transformers_engine
+
+    return SelfEvaluatingModel(
+        name=str(model), engine=load_transformers_engine(str(folder)), chat=chat, config=config
+    )
+
+
+_shared: dict[tuple[str, EngineName | None], SelfEvaluatingModel] = {}
+_shared_lock = threading.Lock()
+
+
+def shared_model(model: str | Path, *, engine: EngineName | None = None) -> SelfEvaluatingModel:
+    """Return the process's one copy of a model, loaded at the first call.
+
+    Adapters use it, so that several of them on one model share its weights and its batches.
+    """
+    key = (str(model), engine)
+    with _shared_lock:
+        if key not in _shared:
+            _shared[key] = load_model(model, engine=engine)
+        return _shared[key]

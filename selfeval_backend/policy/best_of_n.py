@@ -1,0 +1,100 @@
+"""The one policy: Best-of-N, with adaptive sampling and pruning as its parameters.
+
+A run goes in batches. A batch is drawn, advances from checkpoint to checkpoint, where its running
+samples are evaluated and some of them pruned, and to its end, where finished samples are evaluated;
+then the run stops, or draws the next batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from selfeval_backend.policy.annealing import Constant, TemperatureSchedule
+from selfeval_backend.policy.pruning import Checkpoint
+from selfeval_backend.policy.sampling import DOUBLING, BatchSchedule
+from selfeval_backend.policy.stopping import is_confident, reached_limit
+from selfeval_backend.types import Advance, Decision, Draw, Evaluate, Prune, RunState, Sample, Stop
+
+__all__ = ["BestOfN", "Policy"]
+
+
+class Policy(Protocol):
+    """Turns a state into the next decision: pure, with no clock, no await and no randomness."""
+
+    @property
+    def checkpoints(self) -> tuple[int, ...]:
+        """Generated tokens at which samples may be evaluated while they run, ascending."""
+        ...
+
+    def decide(self, state: RunState) -> Decision:
+        """Return what to do next; the same for the same state."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BestOfN:
+    """Draw, evaluate, prune and stop as its parameters say.
+
+    Plain Best-of-N is ``batches=BatchSchedule.all_at_once(n)`` without threshold and pruning.
+    """
+
+    batches: BatchSchedule = DOUBLING
+    temperatures: TemperatureSchedule = Constant(1.0)
+    threshold: float | None = None
+    """Stop drawing once a finished sample has this prob_win_or_tie; None: never early."""
+    pruning: tuple[Checkpoint, ...] = ()
+    """Ascending by `at`."""
+
+    @property
+    def checkpoints(self) -> tuple[int, ...]:
+        """Generated tokens at which running samples are evaluated."""
+        return tuple(checkpoint.at for checkpoint in self.pruning)
+
+    def decide(self, state: RunState) -> Decision:
+        """Return the next decision."""
+        limit = reached_limit(state)
+        if state.fault is not None:
+            # Once the time is over, a fault is no more than a last self-evaluation that is missed.
+            return Stop(reason=limit if limit == "max_seconds" else "engine_error")
+        if state.running and limit is None:
+            return self._move_on(state)
+        if unevaluated := tuple(s.index for s in state.finished if s.evaluation is None):
+            return Evaluate(samples=unevaluated)
+        return Stop(reason=limit) if limit else self._draw_or_stop(state)
+
+    def _draw_or_stop(self, state: RunState) -> Decision:
+        if self.threshold is not None and is_confident(state, self.threshold):
+            return Stop(reason="confident")
+        num_drawn, max_samples = len(state.samples), state.limits.max_samples
+        if num_drawn >= max_samples:
+            return Stop(reason="max_samples")
+        target = self.batches.target(num_drawn, max_samples)
+        return Draw(
+            temperatures=tuple(map(self.temperatures.temperature, range(num_drawn, target)))
+        )
+
+    def _move_on(self, state: RunState) -> Decision:
+        """Take the batch that runs on its next step: evaluate, prune, or advance."""
+        position = min(len(s.token_ids) for s in state.running)
+        checkpoint = next((c for c in self.pruning if c.at == position), None)
+        if checkpoint is not None:
+            if unevaluated := tuple(s.index for s in state.running if s.evaluation is None):
+                return Evaluate(samples=unevaluated)
+            if pruned := self._to_prune(checkpoint, state):
+                return Prune(samples=pruned)
+        return Advance(until=next((c.at for c in self.pruning if c.at > position), None))
+
+    def _to_prune(self, checkpoint: Checkpoint, state: RunState) -> tuple[int, ...]:
+        max_samples = state.limits.max_samples
+        start = self.batches.batch_start(state.running[0].index, max_samples)
+        num_evaluated = sum(_was_evaluated_at(s, checkpoint.at) for s in state.samples[start:])
+        return checkpoint.to_prune(
+            state.running,
+            num_evaluated=num_evaluated,
+            must_keep_one=not state.finished and len(state.samples) >= max_samples,
+        )
+
+
+def _was_evaluated_at(sample: Sample, num_tokens: int) -> bool:
+    return any(e.num_tokens == num_tokens and not e.final for e in sample.evaluations)

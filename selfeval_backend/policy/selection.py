@@ -1,0 +1,28 @@
+"""Which sample to give back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from selfeval_backend.types import Sample
+
+__all__ = ["select_best"]
+
+
+def select_best(samples: Sequence[Sample]) -> Sample | None:
+    """Return the finished sample with the highest prob_win_or_tie, or None where none finished.
+
+    Ties go to the higher raw probability (a calibration may map several to one value), then to the
+    earlier sample. A sample that was never evaluated comes after all that were.
+
+    Source: arXiv 2410.02725, section 3.
+    """
+    finished = [s for s in samples if s.finished]
+    return max(finished, key=_rank) if finished else None
+
+
+def _rank(sample: Sample) -> tuple[float, float, int]:
+    evaluation = sample.evaluation
+    if evaluation is None:
+        return (-1.0, -1.0, -sample.index)
+    return (evaluation.prob_win_or_tie, evaluation.raw_prob_win_or_tie, -sample.index)

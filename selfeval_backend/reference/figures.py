@@ -1,0 +1,185 @@
+"""Every figure of the reference model's card, from recorded rollouts of held-out problems."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from selfeval_backend.chat import ChatTemplate
+from selfeval_backend.evaluation.quality import (
+    Estimate,
+    Prediction,
+    bootstrap,
+    brier_score,
+    expected_calibration_error,
+    pair_accuracy,
+    predictions,
+)
+from selfeval_backend.evaluation.replaying import Replayed, replay
+from selfeval_backend.evaluation.tuning import only_annealed, only_on_policy
+from selfeval_backend.reference.problems import extract_answer
+from selfeval_backend.rollouts import Rollout, RolloutSample
+from selfeval_backend.selfeval import SelfEvaluator
+from selfeval_backend.settings import Settings
+
+__all__ = ["THRESHOLDS", "measure_generator", "measure_policies", "measure_self_evaluation"]
+
+THRESHOLDS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99)
+_NUM_RESAMPLES = 1000
+
+
+def measure_generator(rollouts: Sequence[Rollout]) -> dict[str, Any]:
+    """Return accuracy of one sample, mean length and spread of difficulty, at temperature 1."""
+    share = np.array([np.mean([s.reward for s in r.samples]) for r in only_on_policy(rollouts)])
+    lengths = [len(s.token_ids) for r in rollouts for s in r.samples]
+    return {
+        "n": len(share),
+        "one_sample_accuracy": _mean_and_error(share),
+        "mean_response_tokens": float(np.mean(lengths)),
+        "prompts_right_at_most_1_in_16": float((share <= 1 / 16).mean()),
+        "prompts_right_at_least_15_in_16": float((share >= 15 / 16).mean()),
+    }
+
+
+def measure_self_evaluation(
+    rollouts: Sequence[Rollout], evaluator: SelfEvaluator, positions: Sequence[int], *, seed: int
+) -> dict[str, Any]:
+    """Return pair accuracy, calibration error and Brier score, whole and truncated."""
+    on_policy = only_on_policy(rollouts)
+    places: dict[str, Callable[[RolloutSample], int | None]] = {
+        "whole": lambda s: len(s.token_ids),
+        "half": lambda s: len(s.token_ids) // 2,
+    }
+    for position in positions:
+        places[str(position)] = lambda s, n=position: n if len(s.token_ids) > n else None
+    return {
+        name: _quality(predictions(on_policy, evaluator, cut), seed)
+        for name, cut in places.items()
+    }
+
+
+def _quality(items: Sequence[Prediction], seed: int) -> dict[str, Any]:
+    return {
+        "num_predictions": len(items),
+        "pair_accuracy": asdict(bootstrap(items, pair_accuracy, seed=seed)),
+        "ece": asdict(bootstrap(items, expected_calibration_error, seed=seed)),
+        "brier": brier_score(items),
+        "mean_prediction": float(np.mean([p.prob_win_or_tie for p in items])),
+        "mean_target": float(np.mean([p.target for p in items])),
+    }
+
+
+def measure_policies(
+    rollouts: Sequence[Rollout],
+    evaluator: SelfEvaluator,
+    chat: ChatTemplate,
+    tuned: Settings,
+    *,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """Return quality and cost of every method, with paired bootstrap intervals over prompts."""
+    on_policy, annealed = only_on_policy(rollouts), only_annealed(rollouts)
+    fixed = replace(tuned, adaptive=False, prune_at=(), keep_fraction=1.0)
+    adaptive = replace(fixed, adaptive=True)
+    first = replace(fixed, max_samples=1)
+    runs: dict[str, list[Replayed]] = {
+        "one sample": _expected_sample(on_policy),
+        "greedy": replay(annealed, first, evaluator, evaluate=False),
+        "best-of-16": replay(on_policy, fixed, evaluator),
+        "adaptive": replay(annealed, adaptive, evaluator),
+        "pruning": replay(on_policy, replace(tuned, adaptive=False), evaluator),
+        "adaptive+pruning": replay(annealed, tuned, evaluator),
+        "oracle of 16": _chosen(on_policy, lambda r: max(s.reward for s in r.samples)),
+        "majority vote of 16": _chosen(on_policy, lambda r: _majority(r, chat)),
+        "log-probability of 16": _chosen(on_policy, _most_likely),
+    }
+    for threshold in THRESHOLDS:
+        setting = replace(adaptive, threshold=threshold)
+        runs[f"adaptive, threshold {threshold}"] = replay(annealed, setting, evaluator)
+    floor, ceiling = runs["one sample"], runs["best-of-16"]
+    return [
+        {"method": name, **_compare(results, floor, ceiling, seed)} for name, results in runs.items()
+    ]
+
+
+def _expected_sample(rollouts: Sequence[Rollout]) -> list[Replayed]:
+    """One temperature-1 sample, as the mean over all of them: the same expectation, less noise."""
+    return [
+        Replayed(
+            reward=float(np.mean([s.reward for s in r.samples])),
+            num_samples=1,
+            generated_tokens=round(float(np.mean([len(s.token_ids) + 1 for s in r.samples]))),
+            self_evaluation_tokens=0,
+        )
+        for r in rollouts
+    ]
+
+
+def _chosen(rollouts: Sequence[Rollout], choose: Callable[[Rollout], float]) -> list[Replayed]:
+    return [
+        Replayed(
+            reward=choose(r),
+            num_samples=len(r.samples),
+            generated_tokens=sum(len(s.token_ids) + (s.finish_reason == "stop") for s in r.samples),
+            self_evaluation_tokens=0,
+        )
+        for r in rollouts
+    ]
+
+
+def _majority(rollout: Rollout, chat: ChatTemplate) -> float:
+    answers = [extract_answer(chat.decode(s.token_ids)) for s in rollout.samples]
+    counts = Counter(answer for answer in answers if answer is not None)
+    if not counts:
+        return 0.0
+    winner = counts.most_common(1)[0][0]
+    return rollout.samples[answers.index(winner)].reward
+
+
+def _most_likely(rollout: Rollout) -> float:
+    """By mean log-probability a token."""
+    return max(rollout.samples, key=lambda s: s.sum_logprob / (len(s.token_ids) + 1)).reward
+
+
+def _compare(
+    results: Sequence[Replayed], floor: Sequence[Replayed], ceiling: Sequence[Replayed], seed: int
+) -> dict[str, Any]:
+    reward = [np.array([r.reward for r in side]) for side in (results, floor, ceiling)]
+    cost = [
+        np.array([r.generated_tokens + r.self_evaluation_tokens for r in side])
+        for side in (results, ceiling)
+    ]
+
+    def kept(chosen: np.ndarray) -> float:
+        mine, low, high = (values[chosen].mean() for values in reward)
+        return float((mine - low) / (high - low))
+
+    def saved(chosen: np.ndarray) -> float:
+        return float(1 - cost[0][chosen].sum() / cost[1][chosen].sum())
+
+    return {
+        "accuracy": _mean_and_error(reward[0]),
+        "mean_samples": float(np.mean([r.num_samples for r in results])),
+        "generated_tokens": float(np.mean([r.generated_tokens for r in results])),
+        "self_evaluation_tokens": float(np.mean([r.self_evaluation_tokens for r in results])),
+        "improvement_kept": asdict(_interval(kept, len(results), seed)),
+        "tokens_saved": asdict(_interval(saved, len(results), seed)),
+    }
+
+
+def _interval(figure: Callable[[np.ndarray], float], n: int, seed: int) -> Estimate:
+    rng = np.random.default_rng(seed)
+    values = [figure(rng.integers(n, size=n)) for _ in range(_NUM_RESAMPLES)]
+    low, high = np.quantile(values, [0.025, 0.975])
+    return Estimate(value=figure(np.arange(n)), low=float(low), high=float(high))
+
+
+def _mean_and_error(values: np.ndarray) -> dict[str, float]:
+    return {
+        "value": float(values.mean()),
+        "standard_error": float(values.std(ddof=1) / np.sqrt(len(values))),
+    }

@@ -1,0 +1,94 @@
+"""Recorded rollouts: all samples of a prompt with their rewards, and what they are worth.
+
+What training, calibration and evaluation share; standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from selfeval_backend.reference.problems import Problem
+from selfeval_backend.types import FinishReason
+
+__all__ = ["Rollout", "RolloutSample", "load_rollouts", "save_rollouts", "win_or_tie_targets"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutSample:
+    """One on-policy response."""
+
+    token_ids: tuple[int, ...]
+    """Without the end token."""
+    finish_reason: FinishReason
+    temperature: float
+    reward: float
+    sum_logprob: float
+    """Natural, of the generated tokens under temperature 1."""
+    label_logprobs: tuple[tuple[int, float, float], ...] = ()
+    """(tokens of the prefix, log p(win or tie), log p(loss)), ascending; the last one is the whole."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rollout:
+    """All samples of one prompt, from one model."""
+
+    problem: Problem
+    prompt_ids: tuple[int, ...]
+    samples: tuple[RolloutSample, ...]
+
+
+def win_or_tie_targets(rewards: Sequence[float], *, tie_threshold: float = 0.0) -> list[float]:
+    """Return for each sample the share of the prompt's other samples that it wins or ties against.
+
+    Args:
+        rewards: Of all samples of one prompt, at least two; high is good.
+        tie_threshold: Rewards that differ by no more than this tie.
+
+    Raises:
+        ValueError: There are fewer than two rewards.
+    """
+    if len(rewards) < 2:
+        raise ValueError(f"a preference needs two samples of a prompt, got {len(rewards)}")
+    others = len(rewards) - 1
+    return [
+        (sum(mine >= theirs - tie_threshold for theirs in rewards) - 1) / others for mine in rewards
+    ]
+
+
+def save_rollouts(path: Path, rollouts: Sequence[Rollout]) -> None:
+    """Write one JSON line a prompt."""
+    partial = path.with_suffix(".partial")
+    with partial.open("w", encoding="utf-8") as file:
+        for rollout in rollouts:
+            file.write(json.dumps(asdict(rollout)) + "\n")
+    partial.replace(path)
+
+
+def load_rollouts(path: Path) -> list[Rollout]:
+    """Read what `save_rollouts` wrote."""
+    with path.open(encoding="utf-8") as file:
+        return [_rollout(json.loads(line)) for line in file]
+
+
+def _rollout(row: dict[str, Any]) -> Rollout:
+    problem = row["problem"]
+    return Rollout(
+        problem=Problem(
+            numbers=tuple(problem["numbers"]), target=problem["target"], text=problem["text"]
+        ),
+        prompt_ids=tuple(row["prompt_ids"]),
+        samples=tuple(
+            RolloutSample(
+                **{
+                    **sample,
+                    "token_ids": tuple(sample["token_ids"]),
+                    "label_logprobs": tuple(map(tuple, sample["label_logprobs"])),
+                }
+            )
+            for sample in row["samples"]
+        ),
+    )

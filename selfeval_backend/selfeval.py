@@ -1,0 +1,225 @@
+"""The self-evaluation: its question, its labels, and from log-probabilities to prob_win_or_tie.
+
+The one place that training and inference share. A model's own facts stand in ``selfeval.json``
+beside its weights, so that pointing at a checkpoint is enough.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from bisect import bisect_left
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from selfeval_backend.errors import CheckpointError, SelfEvaluationError
+from selfeval_backend.types import SelfEvaluation
+
+__all__ = [
+    "PAPER_QUESTION",
+    "CalibrationMap",
+    "ChatTokenizer",
+    "SelfEvalConfig",
+    "SelfEvaluator",
+    "raw_prob_win_or_tie",
+]
+
+PAPER_QUESTION = 'Would you do better if you started over? ("Yes." or "No.")'
+"""Source: arXiv 2410.02725, section 3."""
+
+FILE_NAME = "selfeval.json"
+
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class CalibrationMap(BaseModel):
+    """A monotone map from raw to calibrated prob_win_or_tie, for one position of a response.
+
+    Piecewise linear in the raw probability's logit, between the points that were fitted; flat
+    beyond them.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    num_tokens: Annotated[int, Field(ge=1)] | None
+    """Generated tokens that it was fitted at; None: on finished responses."""
+    raw_logit: tuple[float, ...] = Field(min_length=1)
+    """Strictly ascending."""
+    prob_win_or_tie: tuple[Probability, ...] = Field(min_length=1)
+    """Ascending; one for each `raw_logit`."""
+
+    @model_validator(mode="after")
+    def _is_monotone(self) -> CalibrationMap:
+        if len(self.raw_logit) != len(self.prob_win_or_tie):
+            raise ValueError("raw_logit and prob_win_or_tie differ in length")
+        if any(a >= b for a, b in zip(self.raw_logit, self.raw_logit[1:], strict=False)):
+            raise ValueError("raw_logit must ascend strictly")
+        probs = self.prob_win_or_tie
+        if any(a > b for a, b in zip(probs, probs[1:], strict=False)):
+            raise ValueError("prob_win_or_tie must ascend")
+        return self
+
+    def __call__(self, logit: float) -> float:
+        """Return the calibrated probability for a raw logit (natural log-odds of win or tie)."""
+        xs, ys = self.raw_logit, self.prob_win_or_tie
+        right = bisect_left(xs, logit)
+        if right == 0:
+            return ys[0]
+        if right == len(xs):
+            return ys[-1]
+        weight = (logit - xs[right - 1]) / (xs[right] - xs[right - 1])
+        return ys[right - 1] + weight * (ys[right] - ys[right - 1])
+
+
+class SelfEvalConfig(BaseModel):
+    """What ``selfeval.json`` holds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: Annotated[int, Field(ge=1, le=1)] = 1
+    question: Annotated[str, Field(min_length=1)] = PAPER_QUESTION
+    win_or_tie_label: Annotated[str, Field(min_length=1)] = "No."
+    """The answer that means: starting over would not help. Its first token is read."""
+    loss_label: Annotated[str, Field(min_length=1)] = "Yes."
+    calibration: tuple[CalibrationMap, ...] = ()
+    """One for finished responses, others for positions; empty: not calibrated."""
+    policy: dict[str, Any] = Field(default_factory=dict)
+    """Settings that this model was tuned for: names and values of `Settings`."""
+    provenance: dict[str, Any] = Field(default_factory=dict)
+    """How it was made: seed, commit, recipe, figures. For people; nothing reads it."""
+
+    @classmethod
+    def load(cls, folder: Path) -> SelfEvalConfig | None:
+        """Read the file of a checkpoint folder; None where there is none.
+
+        Raises:
+            CheckpointError: The file cannot be read or does not hold what it should.
+        """
+        path = folder / FILE_NAME
+        if not path.is_file():
+            return None
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the file"
+            raise CheckpointError(
+                f"{path}: {where}: {first['msg']}. Write it anew with `aic train calibrate`, or "
+                "remove it to use the model uncalibrated."
+            ) from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise CheckpointError(f"{path} cannot be read: {error}") from error
+
+    def save(self, folder: Path) -> None:
+        """Write the file into a checkpoint folder."""
+        body = json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False)
+        (folder / FILE_NAME).write_text(body + "\n", encoding="utf-8")
+
+
+class ChatTokenizer(Protocol):
+    """What the self-evaluation needs of a chat template and tokenizer (see ``chat.py``)."""
+
+    @property
+    def end_token_ids(self) -> frozenset[int]:
+        """Tokens that end an assistant turn."""
+        ...
+
+    def follow_up_ids(self, text: str) -> tuple[int, ...]:
+        """Return the tokens that close an assistant turn, ask `text`, and open the next one."""
+        ...
+
+    def first_token_id(self, text: str) -> int:
+        """Return the first token of an assistant turn that begins with `text`."""
+        ...
+
+
+def raw_prob_win_or_tie(logprob_win_or_tie: float, logprob_loss: float) -> float:
+    """Return p(win or tie) / (p(win or tie) + p(loss)), from natural log-probabilities.
+
+    Raises:
+        SelfEvaluationError: A log-probability is not a number, or both are minus infinity.
+    """
+    difference = logprob_loss - logprob_win_or_tie
+    if math.isnan(difference):
+        raise SelfEvaluationError(
+            f"label log-probabilities cannot be compared: {logprob_win_or_tie} (win or tie), "
+            f"{logprob_loss} (loss)"
+        )
+    if difference > 0:
+        odds = math.exp(-difference)
+        return odds / (1.0 + odds)
+    return 1.0 / (1.0 + math.exp(difference))
+
+
+class SelfEvaluator:
+    """Asks one model's question, and reads its answer.
+
+    Args:
+        config: The model's own facts; None: the paper's question, zero-shot and uncalibrated.
+        tokenizer: The model's.
+
+    Raises:
+        SelfEvaluationError: The two labels do not differ in their first token.
+    """
+
+    def __init__(self, config: SelfEvalConfig | None, tokenizer: ChatTokenizer) -> None:
+        self.config = config or SelfEvalConfig()
+        self._end_token_ids = tokenizer.end_token_ids
+        self._follow_up_ids = tokenizer.follow_up_ids(self.config.question)
+        labels = (self.config.win_or_tie_label, self.config.loss_label)
+        self.label_ids: tuple[int, int] = (
+            tokenizer.first_token_id(labels[0]),
+            tokenizer.first_token_id(labels[1]),
+        )
+        """Tokens of (win or tie, loss)."""
+        if self.label_ids[0] == self.label_ids[1]:
+            raise SelfEvaluationError(
+                f"the labels {labels[0]!r} and {labels[1]!r} begin with the same token "
+                f"({self.label_ids[0]}): choose labels that differ in their first token"
+            )
+        self._final = next((m for m in self.config.calibration if m.num_tokens is None), None)
+        self._partial = [m for m in self.config.calibration if m.num_tokens is not None]
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether probabilities of finished responses are calibrated."""
+        return self._final is not None
+
+    @property
+    def question_ids(self) -> tuple[int, ...]:
+        """Tokens appended to a response that has no end token: end of turn, question, new turn."""
+        return self._follow_up_ids
+
+    def read(
+        self, label_logprobs: tuple[float, float], *, num_tokens: int, final: bool
+    ) -> SelfEvaluation:
+        """Make a self-evaluation of the two labels' natural log-probabilities.
+
+        Args:
+            label_logprobs: In the order of `label_ids`.
+            num_tokens: Tokens of the response that it speaks of.
+            final: Whether the response was finished.
+
+        Raises:
+            SelfEvaluationError: A log-probability is not a number.
+        """
+        raw = raw_prob_win_or_tie(*label_logprobs)
+        calibration = self._final if final else self._nearest(num_tokens)
+        logit = max(-700.0, min(700.0, label_logprobs[0] - label_logprobs[1]))
+        return SelfEvaluation(
+            num_tokens=num_tokens,
+            final=final,
+            prob_win_or_tie=raw if calibration is None else calibration(logit),
+            raw_prob_win_or_tie=raw,
+            calibrated=calibration is not None,
+        )
+
+    def _nearest(self, num_tokens: int) -> CalibrationMap | None:
+        """The map fitted nearest to a position; on a log scale, as positions are spaced."""
+        return min(
+            self._partial,
+            key=lambda m: abs(math.log(m.num_tokens or 1) - math.log(max(num_tokens, 1))),
+            default=None,
+        )

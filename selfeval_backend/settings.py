@@ -1,0 +1,235 @@
+"""What a user may set, validated once, before any token.
+
+Three layers: what the caller says, else what the model was tuned for (`policy` of its
+``selfeval.json``), else the defaults of this file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from selfeval_backend.errors import CheckpointError, ConfigurationError
+from selfeval_backend.policy import (
+    DOUBLING,
+    Annealed,
+    BatchSchedule,
+    BestOfN,
+    Checkpoint,
+    Constant,
+    PerSample,
+    TemperatureSchedule,
+)
+from selfeval_backend.types import Limits
+
+__all__ = ["Settings", "resolve_settings"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How one call is answered.
+
+    Raises:
+        ConfigurationError: A value is out of its range; names field, value and range.
+    """
+
+    max_samples: int = 16
+    """At least 1."""
+    adaptive: bool = True
+    """Draw in growing batches and stop at `threshold`; False: all samples at once."""
+    threshold: float = 0.9
+    """In [0, 1]: stop once a finished sample has this prob_win_or_tie. Only if `adaptive`."""
+    batches: tuple[int, ...] | None = None
+    """Cumulative sample counts, ascending; None: 1, 2, 4, 8, 16, ... Only if `adaptive`."""
+    temperature: float = 1.0
+    """In [0, 2]: where annealing leads to."""
+    annealing: str | tuple[float, ...] = "annealed"
+    """"annealed": greedy first, then 1/2, 3/4, 7/8, ... of `temperature`; "constant"; or one
+    temperature for each sample. Without `adaptive`, "annealed" is as "constant"."""
+    top_p: float = 1.0
+    """In (0, 1]."""
+    max_tokens: int | None = None
+    """Of one sample, at least 1; None: what the context leaves."""
+    prune_at: tuple[int, ...] = ()
+    """Ascending checkpoints, in generated tokens."""
+    keep_fraction: float | tuple[float, ...] = 0.5
+    """In (0, 1]: share of a batch that goes on past a checkpoint; one, or one for each."""
+    prune_below: float | tuple[float, ...] = 0.0
+    """In [0, 1]: samples with a lower prob_win_or_tie stop at a checkpoint; one, or one for each."""
+    max_total_tokens: int | None = None
+    """Of one call: prompts, generated and self-evaluation tokens."""
+    max_seconds: float | None = None
+    """Of one call, above 0."""
+    seed: int | None = None
+    """None: a new one for each call; it stands in the outcome's samples."""
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        _check_int("max_samples", self.max_samples, low=1)
+        if not isinstance(self.adaptive, bool):
+            raise ConfigurationError("adaptive", self.adaptive, "True or False")
+        _check_float("threshold", self.threshold, 0.0, 1.0)
+        _check_float("temperature", self.temperature, 0.0, 2.0)
+        _check_float("top_p", self.top_p, 0.0, 1.0, open_low=True)
+        if self.max_tokens is not None:
+            _check_int("max_tokens", self.max_tokens, low=1)
+        if self.max_total_tokens is not None:
+            _check_int("max_total_tokens", self.max_total_tokens, low=1)
+        if self.max_seconds is not None:
+            _check_float("max_seconds", self.max_seconds, 0.0, math.inf, open_low=True)
+        if self.seed is not None:
+            _check_int("seed", self.seed, low=0)
+        if self.batches is not None:
+            _check_ascending("batches", self.batches)
+        self._check_annealing()
+        self._check_pruning()
+
+    def _check_annealing(self) -> None:
+        if isinstance(self.annealing, str):
+            if self.annealing not in ("annealed", "constant"):
+                raise ConfigurationError(
+                    "annealing", self.annealing, '"annealed", "constant" or temperatures'
+                )
+            return
+        if not isinstance(self.annealing, tuple) or not self.annealing:
+            raise ConfigurationError(
+                "annealing", self.annealing, '"annealed", "constant" or temperatures'
+            )
+        for value in self.annealing:
+            _check_float("annealing", value, 0.0, 2.0)
+
+    def _check_pruning(self) -> None:
+        if self.prune_at != ():
+            _check_ascending("prune_at", self.prune_at)
+        if self.max_tokens is not None and any(at >= self.max_tokens for at in self.prune_at):
+            raise ConfigurationError(
+                "prune_at", self.prune_at, f"checkpoints below max_tokens ({self.max_tokens})"
+            )
+        for value in self._per_checkpoint("keep_fraction", self.keep_fraction):
+            _check_float("keep_fraction", value, 0.0, 1.0, open_low=True)
+        for value in self._per_checkpoint("prune_below", self.prune_below):
+            _check_float("prune_below", value, 0.0, 1.0)
+
+    def _per_checkpoint(self, name: str, value: float | tuple[float, ...]) -> tuple[float, ...]:
+        if not isinstance(value, tuple):
+            return (value,) * max(len(self.prune_at), 1)
+        if len(value) != len(self.prune_at):
+            raise ConfigurationError(
+                name, value, f"one number, or one for each checkpoint of prune_at {self.prune_at}"
+            )
+        return value
+
+    def policy(self) -> BestOfN:
+        """Return the policy that these settings describe."""
+        if self.adaptive:
+            batches = DOUBLING if self.batches is None else BatchSchedule(self.batches)
+        else:
+            batches = BatchSchedule.all_at_once(self.max_samples)
+        keep = self._per_checkpoint("keep_fraction", self.keep_fraction)
+        below = self._per_checkpoint("prune_below", self.prune_below)
+        return BestOfN(
+            batches=batches,
+            temperatures=self._temperatures(),
+            threshold=self.threshold if self.adaptive else None,
+            pruning=tuple(
+                Checkpoint(at=at, keep_fraction=keep[i], min_prob_win_or_tie=below[i])
+                for i, at in enumerate(self.prune_at)
+            ),
+        )
+
+    def _temperatures(self) -> TemperatureSchedule:
+        if isinstance(self.annealing, tuple):
+            return PerSample(self.annealing)
+        if self.annealing == "annealed" and self.adaptive:
+            return Annealed(self.temperature)
+        return Constant(self.temperature)
+
+    def limits(self) -> Limits:
+        """Return what one call may spend."""
+        return Limits(
+            max_samples=self.max_samples,
+            max_total_tokens=self.max_total_tokens,
+            max_seconds=self.max_seconds,
+        )
+
+
+def resolve_settings(given: Mapping[str, Any], model_policy: Mapping[str, Any]) -> Settings:
+    """Lay what the caller gave over what the model was tuned for.
+
+    Args:
+        given: Names and values of `Settings`; a None is as if not given.
+        model_policy: `policy` of the model's selfeval.json.
+
+    Raises:
+        ConfigurationError: A value given is out of range, or its name is unknown.
+        CheckpointError: The model's policy is.
+    """
+    names = {f.name for f in fields(Settings)}
+    try:
+        Settings(**_typed(model_policy, names))
+    except ConfigurationError as error:
+        raise CheckpointError(f"selfeval.json: policy.{error}") from error
+    chosen = {name: value for name, value in given.items() if value is not None}
+    merged = {**model_policy, **chosen}
+    if "prune_at" in chosen:
+        # Shares that the model was tuned for belong to its own checkpoints.
+        for name in ("keep_fraction", "prune_below"):
+            if name not in chosen:
+                merged.pop(name, None)
+    elif isinstance(max_tokens := chosen.get("max_tokens"), int):
+        _drop_checkpoints(merged, max_tokens)
+    return Settings(**_typed(merged, names))
+
+
+def _drop_checkpoints(merged: dict[str, Any], max_tokens: int) -> None:
+    """Leave out the model's own checkpoints that the caller's `max_tokens` never reaches."""
+    prune_at = tuple(merged.get("prune_at", ()))
+    num_reached = sum(at < max_tokens for at in prune_at)
+    merged["prune_at"] = prune_at[:num_reached]
+    for name in ("keep_fraction", "prune_below"):
+        shares = merged.get(name)
+        if isinstance(shares, list | tuple) and len(shares) == len(prune_at):
+            # With no checkpoint left no share is asked for, and an empty list is one for each.
+            merged[name] = tuple(shares[:num_reached])
+
+
+def _typed(values: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
+    for name in values:
+        if name not in names:
+            raise ConfigurationError(name, values[name], f"one of {', '.join(sorted(names))}")
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+
+
+def _check_int(name: str, value: object, *, low: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise ConfigurationError(name, value, f"a whole number of at least {low}")
+
+
+def _check_float(
+    name: str, value: object, low: float, high: float, *, open_low: bool = False
+) -> None:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not (low < value if open_low else low <= value)
+        or not value <= high
+    ):
+        raise ConfigurationError(
+            name, value, f"a number in {'(' if open_low else '['}{low}, {high}]"
+        )
+
+
+def _check_ascending(name: str, values: object) -> None:
+    if not isinstance(values, tuple):
+        raise ConfigurationError(name, values, "whole numbers in ascending order")
+    previous = 0
+    for value in values:
+        _check_int(name, value, low=1)
+        assert isinstance(value, int), "checked just now"
+        if value <= previous:
+            raise ConfigurationError(name, values, "whole numbers in ascending order")
+        previous = value
+    if not values:
+        raise ConfigurationError(name, values, "at least one number")

@@ -1,0 +1,45 @@
+"""Run coroutines from synchronous code, also inside a running event loop (a notebook)."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+__all__ = ["run_sync"]
+
+T = TypeVar("T")
+
+_lock = threading.Lock()
+_loop: asyncio.AbstractEventLoop | None = None
+
+
+def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end on the process's background loop, and return its result.
+
+    An exception in the calling thread (Ctrl-C) cancels the coroutine and waits until it has
+    cleaned up, so that nothing keeps generating.
+    """
+    future = asyncio.run_coroutine_threadsafe(coroutine, _background_loop())
+    try:
+        return future.result()
+    except BaseException:
+        if not future.done():
+            future.cancel()
+            _wait_for_cleanup()
+        raise
+
+
+def _background_loop() -> asyncio.AbstractEventLoop:
+    global _loop
+    with _lock:
+        if _loop is None or _loop.is_closed():
+            _loop = asyncio.new_event_loop()
+            threading.Thread(target=_loop.run_forever, name="aic-loop", daemon=True).start()
+        return _loop
+
+
+def _wait_for_cleanup() -> None:
+    """Let the loop turn until cancelled tasks had their chance to close their streams."""
+    asyncio.run_coroutine_threadsafe(asyncio.sleep(0.05), _background_loop()).result(timeout=5)

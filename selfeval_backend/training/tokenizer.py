@@ -1,0 +1,69 @@
+"""The reference model's tokenizer: byte-level BPE, numbers up to 999 as one token each.
+
+Numbers in groups of up to three digits, as Llama 3 has them: a small model learned to add one-token
+numbers in fewer steps than digit by digit, and answers are a fifth shorter. Bytes are the fallback,
+so that any text goes in and comes out whole. The self-evaluation question is one token, which makes
+asking it cost five tokens with the template around it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from itertools import islice
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from selfeval_backend.reference.problems import demonstrate, generate_problems
+from selfeval_backend.selfeval import PAPER_QUESTION
+
+__all__ = ["CHAT_TEMPLATE", "build_tokenizer"]
+
+CHAT_TEMPLATE = (
+    "<|begin|>{% for message in messages %}"
+    "{{ '<|' + message['role'] + '|>' + message['content'] | trim + '<|end|>' }}"
+    "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+_SPECIAL = ("<|pad|>", "<|begin|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
+_NUM_DOCUMENTS = 20_000
+_LARGEST_TOTAL = 200
+
+
+def build_tokenizer(*, seed: int) -> PreTrainedTokenizerFast:
+    """Train the tokenizer on generated problems and demonstrations of the train split."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(  # type: ignore[assignment]  # stub too narrow
+        [
+            pre_tokenizers.Split(Regex(r"\d{1,3}"), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]  # stub too narrow
+    trainer = trainers.BpeTrainer(
+        vocab_size=1024,
+        special_tokens=list(_SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(_corpus(seed), trainer)
+    tokenizer.add_tokens([PAPER_QUESTION])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        chat_template=CHAT_TEMPLATE,
+        pad_token="<|pad|>",
+        bos_token="<|begin|>",
+        eos_token="<|end|>",
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def _corpus(seed: int) -> Iterator[str]:
+    rng = random.Random(seed)
+    for problem in islice(generate_problems("train", seed=seed, unique=False), _NUM_DOCUMENTS):
+        yield problem.text
+        yield demonstrate(problem, rng, reach=rng.random() < 0.5)[0]
+    for _ in range(50):
+        yield from (str(number) for number in range(_LARGEST_TOTAL))
+        yield from ("Yes.", "No.")

@@ -1,0 +1,58 @@
+"""Fixtures that all tests share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from selfeval_backend.engine.scripted import Script, ScriptedChat, ScriptedEngine
+from selfeval_backend.model import SelfEvaluatingModel
+from selfeval_backend.selfeval import CalibrationMap, SelfEvalConfig
+
+# A busy machine is no failure, and nothing is left in the working tree.
+settings.register_profile(
+    "aic",
+    deadline=None,
+    max_examples=50,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("aic")
+
+_GRID = tuple(percent / 100 for percent in range(1, 100))
+_LOGITS = tuple(math.log(prob / (1 - prob)) for prob in _GRID)
+
+ModelFactory = Callable[..., SelfEvaluatingModel]
+
+
+@pytest.fixture
+def chat() -> ScriptedChat:
+    """A tokenizer with one token a character."""
+    return ScriptedChat()
+
+
+@pytest.fixture
+def config() -> SelfEvalConfig:
+    """Calibrated, by maps that leave whole percents as they are."""
+    maps = tuple(
+        CalibrationMap(num_tokens=num_tokens, raw_logit=_LOGITS, prob_win_or_tie=_GRID)
+        for num_tokens in (None, 4)
+    )
+    return SelfEvalConfig(calibration=maps)
+
+
+@pytest.fixture
+def make_model(chat: ScriptedChat, config: SelfEvalConfig) -> ModelFactory:
+    """Make a model that answers by a script; keywords are the engine's, and `policy`, `name`."""
+
+    def make(script: Script, **keywords: Any) -> SelfEvaluatingModel:
+        name = keywords.pop("name", "scripted")
+        chosen = config.model_copy(update={"policy": keywords.pop("policy", {})})
+        engine = ScriptedEngine(script, **keywords)
+        return SelfEvaluatingModel(name=name, engine=engine, chat=chat, config=chosen)
+
+    return make

@@ -1,0 +1,47 @@
+"""Figures of a self-evaluation, against values worked out by hand."""
+
+import pytest
+
+from selfeval_backend.evaluation.quality import (
+    Prediction,
+    bootstrap,
+    brier_score,
+    expected_calibration_error,
+    pair_accuracy,
+)
+
+
+def said(prompt: int, logit: float, prob: float, target: float, reward: float) -> Prediction:
+    return Prediction(
+        prompt=prompt, logit=logit, prob_win_or_tie=prob, target=target, reward=reward
+    )
+
+
+def test_pair_accuracy_compares_within_a_prompt_and_counts_ties_half() -> None:
+    items = [
+        said(0, 2.0, 0.9, 1.0, 1.0),
+        said(0, 1.0, 0.7, 0.5, 0.0),  # lower than the right one: a pair right
+        said(0, 2.0, 0.9, 0.5, 0.0),  # equal to it: half
+        said(1, -5.0, 0.0, 1.0, 1.0),  # the only sample of its prompt: no pair
+    ]
+    assert pair_accuracy(items) == pytest.approx(1.5 / 2)
+
+
+def test_calibration_error_is_the_gap_of_means_by_bin() -> None:
+    items = [
+        said(0, 0, 0.1, 0.0, 0.0),
+        said(1, 0, 0.1, 0.4, 0.0),  # this bin: said 0.1, true 0.2
+        said(2, 0, 0.9, 1.0, 1.0),
+        said(3, 0, 0.9, 0.6, 1.0),  # this bin: said 0.9, true 0.8
+    ]
+    assert expected_calibration_error(items) == pytest.approx(0.1)
+    assert brier_score(items) == pytest.approx((0.01 + 0.09 + 0.01 + 0.09) / 4)
+
+
+def test_the_interval_holds_the_value_and_draws_whole_prompts() -> None:
+    items = [said(p, p % 2 - 0.5, 0.5, 0.5, r) for p in range(40) for r in (0.0, 1.0)]
+    estimate = bootstrap(items, pair_accuracy, seed=0, num_resamples=50)
+    assert estimate.value == pytest.approx(0.5)
+    assert estimate.low <= estimate.value <= estimate.high
+    # Logits are equal within every prompt, so every resample of whole prompts gives one half.
+    assert estimate.low == estimate.high == pytest.approx(0.5)

@@ -1,0 +1,87 @@
+"""Branches see what inference sees: several cuts in one pass equal one pass each."""
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from selfeval_backend.training.branches import LabelledCut, Row, collate
+from selfeval_backend.training.steps import LossWeights, compute_losses
+
+QUESTION = (5, 6, 7)
+
+
+@pytest.fixture(scope="module")
+def model() -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=40,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def row(prompt: tuple[int, ...], response: tuple[int, ...], *cuts: int) -> Row:
+    return Row(
+        prompt_ids=prompt,
+        response_ids=response,
+        cuts=tuple(LabelledCut(num_tokens=n, prob_win_or_tie=1.0) for n in cuts),
+    )
+
+
+def test_each_branch_equals_a_plain_forward_pass_of_its_prefix(model: LlamaForCausalLM) -> None:
+    rows = [row((1, 2, 3), (10, 11, 12, 13, 14), 2, 5), row((1, 9), (20, 21, 22), 1)]
+    batch = collate(rows, QUESTION, pad_id=0)
+    with torch.inference_mode():
+        hidden = model.model(
+            input_ids=batch.input_ids,
+            position_ids=batch.position_ids,
+            attention_mask=batch.attention_mask,
+        ).last_hidden_state
+        branches = model.lm_head(hidden[:, batch.label_positions()])
+        for b, r in enumerate(rows):
+            for k, cut in enumerate(r.cuts):
+                ids = (*r.prompt_ids, *r.response_ids[: cut.num_tokens], *QUESTION)
+                plain = model(input_ids=torch.tensor([ids])).logits[0, -1]
+                torch.testing.assert_close(branches[b, k], plain, atol=1e-5, rtol=1e-4)
+
+
+def test_branches_leave_the_language_model_loss_alone(model: LlamaForCausalLM) -> None:
+    weights = LossWeights(language_model=1.0)
+    plain = collate([row((1, 2), (10, 11, 12))], QUESTION, pad_id=0)
+    branched = collate([row((1, 2), (10, 11, 12), 1, 3)], QUESTION, pad_id=0)
+    losses = [
+        compute_losses(model.model, model.lm_head, b, weights, label_ids=(3, 4)).language_model
+        for b in (plain, branched)
+    ]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+
+
+def test_untrained_response_tokens_and_padding_have_no_label() -> None:
+    first = Row(prompt_ids=(1, 2), response_ids=(10, 11, 12), num_untrained=2)
+    batch = collate([first, row((1,), (10, 11, 12, 13))], QUESTION, pad_id=0)
+    assert batch.next_ids.tolist() == [[-100, -100, -100, 12, -100], [10, 11, 12, 13, -100]]
+    assert batch.attention_mask is None
+
+
+def test_the_kl_to_itself_is_zero_and_the_label_loss_is_a_cross_entropy(
+    model: LlamaForCausalLM,
+) -> None:
+    batch = collate([row((1, 2), (10, 11, 12), 3)], QUESTION, pad_id=0)
+    losses = compute_losses(
+        model.model,
+        model.lm_head,
+        batch,
+        LossWeights(label=1.0, kl=1.0),
+        label_ids=(3, 4),
+        reference=model,
+    )
+    with torch.inference_mode():
+        ids = torch.tensor([[1, 2, 10, 11, 12, *QUESTION]])
+        expected = -model(input_ids=ids).logits[0, -1].log_softmax(-1)[3]
+    assert losses.kl == pytest.approx(0.0, abs=1e-5)
+    assert losses.label == pytest.approx(float(expected), abs=1e-4)

@@ -1,0 +1,55 @@
+"""Calibration: what is said becomes what is true, and the order stays."""
+
+import random
+
+import pytest
+
+from selfeval_backend.engine.scripted import ScriptedChat
+from selfeval_backend.evaluation.quality import expected_calibration_error, predictions
+from selfeval_backend.reference.problems import Problem
+from selfeval_backend.rollouts import Rollout, RolloutSample
+from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
+from selfeval_backend.training.calibrate import fit_calibration
+
+
+def overconfident_rollouts(seed: int) -> list[Rollout]:
+    """Two samples a prompt, one right; half of all raw probabilities are near 1 all the same."""
+    rng = random.Random(seed)
+    rollouts = []
+    for place in range(400):
+        rewards = [1.0, 0.0]
+        rng.shuffle(rewards)
+        samples = tuple(
+            RolloutSample(
+                token_ids=tuple(range(20)),
+                finish_reason="stop",
+                temperature=1.0,
+                reward=reward,
+                sum_logprob=-1.0,
+                label_logprobs=tuple((n, rng.gauss(3.0 + reward, 1.0), 0.0) for n in (8, 20)),
+            )
+            for reward in rewards
+        )
+        problem = Problem(numbers=(1, 2), target=3, text="Use 1 and 2 to make 3.")
+        rollouts.append(Rollout(problem=problem, prompt_ids=(place,), samples=samples))
+    return rollouts
+
+
+def test_calibration_halves_nothing_but_the_error() -> None:
+    plain = SelfEvaluator(SelfEvalConfig(), ScriptedChat())
+    fitted = fit_calibration(overconfident_rollouts(0), plain, positions=[8])
+    calibrated = SelfEvaluator(SelfEvalConfig(calibration=fitted), ScriptedChat())
+    held_out = overconfident_rollouts(1)
+    before = predictions(held_out, plain, lambda s: 20)
+    after = predictions(held_out, calibrated, lambda s: 20)
+    assert expected_calibration_error(before) > 0.4
+    assert expected_calibration_error(after) < 0.06
+    ordered = [p.prob_win_or_tie for p in sorted(after, key=lambda p: p.logit)]
+    assert ordered == sorted(ordered)
+
+
+def test_each_position_has_its_own_map_and_too_few_samples_have_none() -> None:
+    evaluator = SelfEvaluator(SelfEvalConfig(), ScriptedChat())
+    fitted = fit_calibration(overconfident_rollouts(0), evaluator, positions=[8, 16])
+    assert [m.num_tokens for m in fitted] == [None, 8]
+    assert all(m.prob_win_or_tie[0] == pytest.approx(0.0, abs=0.5) for m in fitted)
