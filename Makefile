@@ -3,10 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 EXTRAS := langchain,transformers,train,test,dev
-# The same build of torch everywhere; where no GPU is seen it is installed first, and pinned.
+# Installed first, and pinned, where no GPU is seen: there a CPU build does, where there is one.
 TORCH := torch==2.13.0
 STAMP := $(VENV)/.installed
-# Small matrices: more threads than cores only wait for each other.
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help

@@ -119,7 +119,9 @@ class ChatTemplate:
         eos = tokenizer.eos_token_id
         self.end_token_ids = end_token_ids | (frozenset() if eos is None else frozenset({int(eos)}))
         if not self.end_token_ids:
-            raise CheckpointError(f"{name}: neither tokenizer nor generation config has an eos token")
+            raise CheckpointError(
+                f"{name}: neither tokenizer nor generation config has an eos token"
+            )
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> ChatTemplate:

@@ -21,6 +21,7 @@ from selfeval_backend.chat import Chat, ChatTemplate, Message
 from selfeval_backend.controller import Observer, run
 from selfeval_backend.engine.base import Engine, SamplingParams
 from selfeval_backend.errors import ConfigurationError, ContextLengthError
+from selfeval_backend.policy import Policy
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
 from selfeval_backend.settings import Settings, resolve_settings
 from selfeval_backend.types import Outcome, to_json
@@ -147,6 +148,7 @@ class SelfEvaluatingModel:
         messages: Sequence[Message],
         settings: Settings | None = None,
         *,
+        policy: Policy | None = None,
         observer: Observer | None = None,
     ) -> Answer:
         """Answer a conversation.
@@ -154,6 +156,7 @@ class SelfEvaluatingModel:
         Args:
             messages: Its turns; the last one is answered.
             settings: None: the model's own.
+            policy: None: the one that the settings describe.
             observer: Told of every decision once it has been carried out.
 
         Raises:
@@ -168,7 +171,7 @@ class SelfEvaluatingModel:
             prompt_ids,
             engine=self.engine,
             evaluator=self.evaluator,
-            policy=settings.policy(),
+            policy=policy or settings.policy(),
             limits=settings.limits(),
             sampling=SamplingParams(
                 temperature=settings.temperature,

@@ -57,7 +57,7 @@ class Settings:
     keep_fraction: float | tuple[float, ...] = 0.5
     """In (0, 1]: share of a batch that goes on past a checkpoint; one, or one for each."""
     prune_below: float | tuple[float, ...] = 0.0
-    """In [0, 1]: samples with a lower prob_win_or_tie stop at a checkpoint; one, or one for each."""
+    """In [0, 1]: samples with a lower prob_win_or_tie stop there; one, or one for each."""
     max_total_tokens: int | None = None
     """Of one call: prompts, generated and self-evaluation tokens."""
     max_seconds: float | None = None

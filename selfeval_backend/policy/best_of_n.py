@@ -45,6 +45,9 @@ class BestOfN:
     """Stop drawing once a finished sample has this prob_win_or_tie; None: never early."""
     pruning: tuple[Checkpoint, ...] = ()
     """Ascending by `at`."""
+    evaluate: bool = True
+    """False: finished samples are not evaluated, and the first one is chosen. What generation costs
+    without choosing; `threshold` is never reached."""
 
     @property
     def checkpoints(self) -> tuple[int, ...]:
@@ -59,7 +62,8 @@ class BestOfN:
             return Stop(reason=limit if limit == "max_seconds" else "engine_error")
         if state.running and limit is None:
             return self._move_on(state)
-        if unevaluated := tuple(s.index for s in state.finished if s.evaluation is None):
+        unevaluated = tuple(s.index for s in state.finished if s.evaluation is None)
+        if unevaluated and self.evaluate:
             return Evaluate(samples=unevaluated)
         return Stop(reason=limit) if limit else self._draw_or_stop(state)
 

@@ -33,7 +33,7 @@ class Checkpoint:
 
         Args:
             running: Samples that stand at this checkpoint, each evaluated here.
-            num_evaluated: Samples of the batch that were evaluated here, with those already stopped.
+            num_evaluated: Samples of the batch that were evaluated here, those stopped included.
             must_keep_one: Whether the run would be left with nothing if all were stopped.
         """
         ranked = sorted(running, key=lambda s: (-_prob_win_or_tie(s), s.index))

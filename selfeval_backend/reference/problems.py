@@ -3,15 +3,15 @@
 Checking is easy and finding is hard: which numbers to add and which to take away is a subset-sum
 problem that a small model has to guess, while the working that follows shows, step by step, where
 the guess leads. A response states its plan first and then works it out in words, so that a mistake
-is made early and becomes visible gradually::
+is made early and becomes visible gradually; each total is also written as the target and a distance::
 
     Use 8, 19, 15 and 5 to make 21.
 
     Plan: 19+15-8-5.
-    Start with 19.
-    Then add 15: 19+15=34.
-    Then take away 8: 34-8=26.
-    Then take away 5: 26-5=21.
+    Start with 19=21-2.
+    Then add 15: 19+15=34=21+13.
+    Then take away 8: 34-8=26=21+5.
+    Then take away 5: 26-5=21=21+0.
     That makes 21.
     #### 19+15-8-5
 
@@ -106,33 +106,46 @@ def plans(problem: Problem) -> list[tuple[tuple[int, ...], int]]:
     return found
 
 
-def work_out(plan: tuple[int, ...]) -> str:
-    """Write the response that follows a plan, with honest arithmetic."""
+def work_out(plan: tuple[int, ...], target: int | None) -> str:
+    """Write the response that follows a plan, with honest arithmetic.
+
+    Args:
+        plan: Signed numbers; the first one is positive.
+        target: Each total is also written as the target and a distance; None: it is not.
+    """
     expression = str(plan[0]) + "".join(f"{n:+d}" for n in plan[1:])
-    lines = [f"Plan: {expression}.", f"Start with {plan[0]}."]
+    lines = [f"Plan: {expression}.", f"Start with {plan[0]}{_distance(plan[0], target)}."]
     total = plan[0]
     for n in plan[1:]:
         verb = "Then add" if n > 0 else "Then take away"
-        lines.append(f"{verb} {abs(n)}: {total}{n:+d}={total + n}.")
-        total += n
+        reached = total + n
+        lines.append(f"{verb} {abs(n)}: {total}{n:+d}={reached}{_distance(reached, target)}.")
+        total = reached
     return "\n".join([*lines, f"That makes {total}.", f"#### {expression}"])
 
 
-def demonstrate(problem: Problem, rng: random.Random, *, reach: bool) -> tuple[str, bool]:
+def _distance(total: int, target: int | None) -> str:
+    return "" if target is None else f"={target}{total - target:+d}"
+
+
+def demonstrate(
+    problem: Problem, rng: random.Random, *, reach: bool, distances: bool = True
+) -> tuple[str, bool]:
     """Write a demonstration that reaches the target or misses it, and tell which.
 
     Half of the misses end near the target, as a model's own mistakes do. Where every plan reaches
     the target, none misses.
     """
+    shown = problem.target if distances else None
     candidates = plans(problem)
     right = [plan for plan, value in candidates if value == problem.target]
     wrong = [(plan, value) for plan, value in candidates if value != problem.target]
     if reach or not wrong:
-        return work_out(rng.choice(right)), True
+        return work_out(rng.choice(right), shown), True
     if rng.random() < 0.5:
         wrong.sort(key=lambda item: abs(item[1] - problem.target))
         wrong = wrong[:4]
-    return work_out(rng.choice(wrong)[0]), False
+    return work_out(rng.choice(wrong)[0], shown), False
 
 
 def extract_answer(response: str) -> str | None:

@@ -72,22 +72,24 @@ class Recipe:
     hidden_size: int = 128
     head_size: int = 32
     context_length: int = 512
-    lm_steps: int = 2200
-    joint_steps: int = 1800
+    plain_steps: int = 3200
+    distance_steps: int = 700
+    joint_steps: int = 1000
     batch_size: int = 24
+    joint_num_cuts: int = 3
     num_cuts: int = 6
     lr: float = 0.02
     adam_lr: float = 0.003
-    rollout_prompts: int = 3000
+    rollout_prompts: int = 2000
     rollout_samples: int = 8
     max_tokens: int = 192
-    contrast_steps: int = 600
-    preference_steps: int = 1200
+    contrast_steps: int = 300
+    preference_steps: int = 500
     finetune_batch_size: int = 32
     finetune_lr: float = 0.004
     finetune_adam_lr: float = 0.0006
     kl_weight: float = 1.0
-    calibration_prompts: int = 500
+    calibration_prompts: int = 300
     test_prompts: int = 500
     num_samples: int = 16
     positions: tuple[int, ...] = (8, 12, 16, 24, 32, 40, 48, 64, 80, 96)
@@ -182,14 +184,17 @@ def train_generator(shop: _Workshop) -> None:
     recipe = shop.recipe
     model = new_generator(recipe, shop.tokenizer())
     phases = (
-        ("lm", 0, recipe.lm_steps, LossWeights(language_model=1.0), 0.05),
-        ("joint", recipe.num_cuts, recipe.joint_steps, LossWeights(language_model=1.0, label=0.5), 0.6),
+        # name, steps, decay of the learning rate, distances, labelled cuts
+        ("plain", recipe.plain_steps, 0.6, False, 0),
+        ("distances", recipe.distance_steps, 0.3, True, 0),
+        ("joint", recipe.joint_steps, 0.7, True, recipe.joint_num_cuts),
     )
-    for place, (name, num_cuts, steps, weights, decay_fraction) in enumerate(phases):
+    for place, (name, steps, decay_fraction, distances, num_cuts) in enumerate(phases):
         demonstrations = Demonstrations(
             chat=shop.chat(),
             batch_size=recipe.batch_size,
             num_cuts=num_cuts,
+            distances=distances,
             seed=recipe.seed + place,
             **shop.question(),
         )
@@ -198,7 +203,7 @@ def train_generator(shop: _Workshop) -> None:
             model,
             iter(demonstrations),
             steps=steps,
-            weights=weights,
+            weights=LossWeights(language_model=1.0, label=1.0 if num_cuts else 0.0),
             label_ids=shop.label_ids(),
             lr=recipe.lr,
             adam_lr=recipe.adam_lr,
@@ -337,7 +342,7 @@ def report(shop: _Workshop, folder: Path) -> None:
         stage="generator",
         split="test",
         prompts=recipe.test_prompts,
-        temperatures=[1.0] * recipe.num_samples,
+        temperatures=[1.0] * 4,
     )
     shop.log("figures")
     tuned = resolve_settings({}, config.policy)

@@ -25,7 +25,7 @@ _POOL = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demonstrations:
-    """An endless stream of training batches, the same one for the same seed."""
+    """Batches of pairs of one problem: a response that reaches the target, and one that does not."""
 
     chat: ChatTemplate
     end_id: int
@@ -34,10 +34,12 @@ class Demonstrations:
     batch_size: int
     num_cuts: int
     """Labelled cuts of each response; 0: language modelling alone."""
+    distances: bool
+    """Whether totals are written as the target and a distance."""
     seed: int
 
     def __iter__(self) -> Iterator[BranchBatch]:
-        """Yield batches without end."""
+        """Yield batches without end, the same ones for the same seed."""
         rng = random.Random(self.seed)
         problems = generate_problems("train", seed=self.seed, unique=False)
         while True:
@@ -53,15 +55,19 @@ class Demonstrations:
         return [self._row(problem, rng, reach) for reach in (True, False)]
 
     def _row(self, problem: Problem, rng: random.Random, reach: bool) -> Row:
-        text, reached = demonstrate(problem, rng, reach=reach)
+        text, reached = demonstrate(problem, rng, reach=reach, distances=self.distances)
         plan, _, working = text.partition("\n")
         plan_ids = self.chat.response_ids(plan)
         response_ids = plan_ids + self.chat.response_ids("\n" + working)
-        places = rng.sample(range(4, len(response_ids)), self.num_cuts - 1) if self.num_cuts else []
-        cuts = [*places, len(response_ids)] if self.num_cuts else []
+        cuts = self._cuts(len(response_ids), rng) if self.num_cuts else []
         return Row(
             prompt_ids=self.chat.prompt_ids([Message(role="user", content=problem.text)]),
             response_ids=(*response_ids, self.end_id),
             num_untrained=0 if reached else len(plan_ids),
             cuts=tuple(LabelledCut(num_tokens=n, prob_win_or_tie=float(reached)) for n in cuts),
         )
+
+    def _cuts(self, length: int, rng: random.Random) -> list[int]:
+        """Late places, where a mistake can be seen, more often than early ones; and the end."""
+        late = [rng.randrange(2 * length // 3, length) for _ in range(self.num_cuts - 2)]
+        return [rng.randrange(1, length), *late, length][-self.num_cuts :]

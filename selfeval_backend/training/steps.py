@@ -152,6 +152,9 @@ def train(
     """
     optimizer = HybridOptimizer(model, lr=lr, adam_lr=adam_lr)
     done = _resume(checkpoint, model, optimizer)
+    if done >= steps:
+        model.eval()
+        return
     backbone = _compiled(model.model)
     model.train()
     began, sums, tokens = time.monotonic(), torch.zeros(3), 0
@@ -175,6 +178,8 @@ def train(
             sums.zero_()
             if checkpoint is not None and (step + 1) % (5 * log_every) == 0:
                 _save(checkpoint, model, optimizer, step + 1)
+    if checkpoint is not None:
+        _save(checkpoint, model, optimizer, steps)
     model.eval()
 
 

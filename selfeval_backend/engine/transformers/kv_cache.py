@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
+from typing_extensions import override  # torch depends on it; typing has it from 3.12 on
 
 __all__ = ["Placement", "SlotCache", "WriteBack"]
 
@@ -91,8 +92,10 @@ class SlotCache(Cache):
             self._resize(slots, capacity)
 
     def copy(self, sources: Sequence[int], targets: Sequence[int], length: int) -> None:
-        """Copy the first `length` positions of slots onto others; sources are read first, all of
-        them, so that this also swaps."""
+        """Copy the first `length` positions of slots onto others.
+
+        All sources are read before anything is written, so that this also swaps.
+        """
         for store in self._stores():
             moved = store[_index(sources, store), :, :length]
             store[_index(targets, store), :, :length] = moved
@@ -130,6 +133,7 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # untyped _
         assert self._cache.placement is not None, "a pass without a placement"
         return self._cache.placement
 
+    @override
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Allocate, in the shape of the first keys and values that come."""
         size = self._cache.num_slots, self._cache.capacity
@@ -137,6 +141,7 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # untyped _
         self.values = _zeros(value_states, *size)
         self.is_initialized = True
 
+    @override
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -158,14 +163,17 @@ class _SlotLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # untyped _
         place = self._placement
         return _extend(self.keys, key_states, place), _extend(self.values, value_states, place)
 
+    @override
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Return how many positions `update` gives back, and the first of them."""
         return self._placement.length, 0
 
+    @override
     def get_seq_length(self) -> int:
         """Return the first new position; only read where it is the same for all rows."""
         return self._placement.start or 0
 
+    @override
     def get_max_length(self) -> int:
         """Return -1: the cache grows."""
         return -1

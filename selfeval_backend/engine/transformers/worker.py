@@ -370,19 +370,16 @@ def _decoding(rows: Sequence[Row], runner: ModelRunner) -> _Decoding:
 def _plan(evaluations: Sequence[Evaluation], scheduler: Scheduler) -> list[_Planned]:
     """Find out what each evaluation can read from the cache.
 
-    A row may be extended in place by one evaluation of a pass: by the first that begins with all
-    that the row holds. The others get a copy.
+    Those that begin with all that a row holds may extend it in place; others need a copy.
     """
     planned = []
-    extended: set[int] = set()
     for evaluation in evaluations:
         match = scheduler.match(evaluation.token_ids)
         if match is None or match.row.slot is None:
             segment = _segment(evaluation.token_ids, 0, None, appends=False)
         else:
             slot = match.row.slot
-            appends = match.length == match.row.num_cached and slot not in extended
-            extended.add(slot)
+            appends = match.length == match.row.num_cached
             segment = _segment(evaluation.token_ids, match.length, slot, appends=appends)
         planned.append(_Planned(evaluation=evaluation, segment=segment))
     return planned

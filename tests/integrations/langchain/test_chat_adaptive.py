@@ -116,7 +116,7 @@ def test_the_other_texts_are_opt_in(llm: ChatAdaptive) -> None:
 
 
 def test_usage_counts_everything_that_was_paid_for_once(llm: ChatAdaptive) -> None:
-    usage = llm.invoke("Make 41.", prune_at=2, keep_fraction=0.67).usage_metadata
+    usage = llm.invoke("Make 41.", prune_at=2, keep_fraction=0.6).usage_metadata
     assert usage is not None
     num_prompt = len(CHAT.prompt_ids(to_conversation([HumanMessage("Make 41.")])))
     assert llm.backend is not None
@@ -420,6 +420,10 @@ class Answer:
     """A schema."""
 
 
+STOP: dict[str, Any] = {"stop": ["."]}
+STREAMING: dict[str, Any] = {"streaming": True}
+
+
 @pytest.mark.parametrize(
     ("use", "match"),
     [
@@ -427,10 +431,10 @@ class Answer:
         (lambda llm: asyncio.run(aconsume(llm.astream("x"))), "Streaming.*invoke"),
         (lambda llm: consume((llm | StrOutputParser()).stream("x")), "Streaming.*invoke"),
         (lambda llm: llm.invoke("x", stream=True), "Streaming.*invoke"),
-        (lambda llm: ChatAdaptive(streaming=True), "Streaming.*invoke"),
+        (lambda llm: ChatAdaptive(**STREAMING), "Streaming.*invoke"),
         (lambda llm: llm.invoke("x", stop=["."]), "Stop sequences"),
         (lambda llm: asyncio.run(llm.ainvoke("x", stop=["."])), "Stop sequences"),
-        (lambda llm: ChatAdaptive(stop=["."]), "Stop sequences"),
+        (lambda llm: ChatAdaptive(**STOP), "Stop sequences"),
         (lambda llm: llm.bind_tools([]), "Tools.*StrOutputParser"),
         (lambda llm: llm.invoke("x", tools=[{}]), "Tools.*StrOutputParser"),
         (lambda llm: llm.with_structured_output(Answer), "JsonOutputParser"),
@@ -445,7 +449,7 @@ def test_what_is_not_there_yet_says_so(
     assert engine_of(llm).stream_calls == []
 
 
-class Listener(BaseCallbackHandler, _StreamingCallbackHandler):
+class Listener(BaseCallbackHandler, _StreamingCallbackHandler[Any]):
     """A handler that turns invoke into a stream, where a model has one."""
 
     def tap_output_aiter(self, run_id: Any, output: Any) -> Any:
@@ -522,7 +526,8 @@ def test_every_setting_is_in_the_cache_key_and_the_identity(name: str) -> None:
     assert one._identifying_params[name] == SETTINGS[name]
 
 
-def test_json_and_back(make_model: ModelFactory) -> None:
+@pytest.mark.filterwarnings("ignore:The function `loads` is in beta")
+def test_json_and_back() -> None:
     llm = ChatAdaptive(model="some/folder", on_progress=print, **SETTINGS)
     text = dumps(llm)
     assert "on_progress" not in text
@@ -530,6 +535,7 @@ def test_json_and_back(make_model: ModelFactory) -> None:
     again = loads(text, allowed_objects=[ChatAdaptive], valid_namespaces=["aic_integrations"])
     assert isinstance(again, ChatAdaptive)
     assert again.asdict() == llm.asdict()
+    assert again._get_llm_string() == llm._get_llm_string()
     assert dumpd(llm)["id"] == ["aic_integrations", "langchain", "ChatAdaptive"]
 
 
@@ -551,6 +557,6 @@ def test_the_import_is_light() -> None:
         "print(a.__all__, [m for m in ('torch', 'transformers') if m in sys.modules])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600
     )
     assert done.stdout.strip() == "['ChatAdaptive'] []"

@@ -293,6 +293,23 @@ async def test_label_logprobs_equal_a_plain_forward_pass(
     assert checked >= 9 * 4 * 3
 
 
+@pytest.mark.parametrize("num_kept", [0, 1, 5, 8])
+async def test_an_evaluation_leaves_the_row_as_it_was(
+    engine: TransformersEngine, model: PreTrainedModel, num_kept: int
+) -> None:
+    # Alone, so that nothing else of the pass decides whether the row is extended or copied.
+    free = await sample(engine, SAMPLED)
+    stream = engine.stream(PROMPT, replace(SAMPLED, checkpoints=(8,)))
+    head = (await anext(stream)).token_ids
+    token_ids = PROMPT + head[:num_kept] + QUESTION
+    for _ in range(2):
+        answer = await engine.label_logprobs(token_ids, LABELS)
+        assert answer.logprobs == pytest.approx(plain_labels(model, token_ids), abs=1e-4)
+        assert answer.cached_tokens == len(PROMPT) + min(num_kept, 7)
+    tail = [token for chunk in await collect(stream) for token in chunk.token_ids]
+    assert head + tuple(tail) == free
+
+
 async def test_evaluations_made_together_are_one_pass(
     engine: TransformersEngine, passes: Passes
 ) -> None:

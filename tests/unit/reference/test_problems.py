@@ -19,23 +19,24 @@ PUZZLE = Problem(numbers=(8, 19, 15, 5), target=21, text="Use 8, 19, 15 and 5 to
 
 
 def test_a_worked_plan_reads_as_in_the_module_docstring() -> None:
-    assert work_out((19, 15, -8, -5)) == (
+    assert work_out((19, 15, -8, -5), 21) == (
         "Plan: 19+15-8-5.\n"
-        "Start with 19.\n"
-        "Then add 15: 19+15=34.\n"
-        "Then take away 8: 34-8=26.\n"
-        "Then take away 5: 26-5=21.\n"
+        "Start with 19=21-2.\n"
+        "Then add 15: 19+15=34=21+13.\n"
+        "Then take away 8: 34-8=26=21+5.\n"
+        "Then take away 5: 26-5=21=21+0.\n"
         "That makes 21.\n"
         "#### 19+15-8-5"
     )
+    assert "Then add 15: 19+15=34.\n" in work_out((19, 15, -8, -5), None)
 
 
 @pytest.mark.parametrize(
     ("response", "expected"),
     [
-        (work_out((19, 15, -8, -5)), 1.0),
-        (work_out((15, 19, -5, -8)), 1.0),
-        (work_out((19, 15, 8, -5)), 0.0),  # misses the target
+        (work_out((19, 15, -8, -5), 21), 1.0),
+        (work_out((15, 19, -5, -8), 21), 1.0),
+        (work_out((19, 15, 8, -5), 21), 0.0),  # misses the target
         ("#### 19+15-8-5", 1.0),
         ("#### 19+2", 0.0),  # reaches it with other numbers
         ("#### 19+15-13", 0.0),

@@ -16,7 +16,7 @@ def overconfident_rollouts(seed: int) -> list[Rollout]:
     """Two samples a prompt, one right; half of all raw probabilities are near 1 all the same."""
     rng = random.Random(seed)
     rollouts = []
-    for place in range(400):
+    for place in range(1000):
         rewards = [1.0, 0.0]
         rng.shuffle(rewards)
         samples = tuple(
@@ -35,7 +35,7 @@ def overconfident_rollouts(seed: int) -> list[Rollout]:
     return rollouts
 
 
-def test_calibration_halves_nothing_but_the_error() -> None:
+def test_what_is_said_becomes_true_and_the_order_stays() -> None:
     plain = SelfEvaluator(SelfEvalConfig(), ScriptedChat())
     fitted = fit_calibration(overconfident_rollouts(0), plain, positions=[8])
     calibrated = SelfEvaluator(SelfEvalConfig(calibration=fitted), ScriptedChat())

@@ -1,0 +1,142 @@
+"""``aic ask``: answer one prompt, and show how the answer was come by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from selfeval_backend.cli.running import one_line_errors, with_model
+from selfeval_backend.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from selfeval_backend.cli.ask_view import Asked
+    from selfeval_backend.model import SelfEvaluatingModel
+
+__all__ = ["ask"]
+
+
+def ask(
+    prompt: Annotated[str, typer.Argument(help="What to answer.", metavar="PROMPT")],
+    *,
+    model: Annotated[
+        str, typer.Option(help='"reference", a checkpoint folder, or a model name.')
+    ] = "reference",
+    engine: Annotated[
+        str | None, typer.Option(help="What runs the model.", show_default="the best there is")
+    ] = None,
+    max_samples: Annotated[
+        int | None, typer.Option(help="Most samples, at least 1.", show_default="the model's")
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="Stop once a finished sample has this prob_win_or_tie, in [0, 1].",
+            show_default="the model's",
+        ),
+    ] = None,
+    prune_at: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Checkpoints in generated tokens: --prune-at 16,32, or once for each, or none.",
+            show_default="the model's",
+        ),
+    ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            help="Share of a batch that goes on past a checkpoint, in (0, 1]: one, or one for each "
+            "checkpoint of --prune-at (0.5,0.25).",
+            show_default="the model's",
+        ),
+    ] = None,
+    temperature: Annotated[
+        float | None,
+        typer.Option(help="In [0, 2]: where annealing leads to.", show_default="the model's"),
+    ] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Of one sample.", show_default="what the context leaves")
+    ] = None,
+    max_total_tokens: Annotated[
+        int | None, typer.Option(help="Of the whole call.", show_default="no limit")
+    ] = None,
+    max_seconds: Annotated[
+        float | None, typer.Option(help="Of the whole call.", show_default="no limit")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Repeats an answer.", show_default="a new one")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the whole outcome with its trace as JSON.")
+    ] = False,
+) -> None:
+    """Answer PROMPT; show the answer, its confidence, its samples and what was saved."""
+    with one_line_errors():
+        given = {
+            "max_samples": max_samples,
+            "threshold": threshold,
+            "prune_at": _checkpoints(prune_at),
+            "keep_fraction": _shares(keep),
+            "temperature": temperature,
+            "max_tokens": max_tokens,
+            "max_total_tokens": max_total_tokens,
+            "max_seconds": max_seconds,
+            "seed": seed,
+        }
+        _refuse_early(prompt, given)
+        asked = with_model(model, engine, lambda loaded: _ask(loaded, prompt, given))
+        from selfeval_backend.cli.ask_view import print_json, print_tables
+
+        if as_json:
+            print_json(asked)
+        else:
+            print_tables(asked)
+
+
+def _refuse_early(prompt: str, given: Mapping[str, Any]) -> None:
+    """Refuse what cannot be answered by any model, before weights are read."""
+    from selfeval_backend.chat import Message, check_messages
+    from selfeval_backend.settings import resolve_settings
+
+    check_messages([Message(role="user", content=prompt)])
+    resolve_settings(given, {})
+
+
+async def _ask(model: SelfEvaluatingModel, prompt: str, given: Mapping[str, Any]) -> Asked:
+    from selfeval_backend.chat import Message
+    from selfeval_backend.cli.ask_view import Asked
+
+    answer = await model.answer([Message(role="user", content=prompt)], model.settings(given))
+    texts = [model.chat.decode(sample.token_ids).strip() for sample in answer.outcome.samples]
+    return Asked(prompt=prompt, answer=answer, texts=tuple(texts))
+
+
+def _checkpoints(given: list[str] | None) -> tuple[int, ...] | None:
+    """Read ``16,32``, ``16 --prune-at 32``, or ``none``; None where nothing was given."""
+    if not given:
+        return None
+    if [text.strip().lower() for text in given] == ["none"]:
+        return ()
+    try:
+        return tuple(int(part) for text in given for part in text.split(","))
+    except ValueError:
+        raise ConfigurationError(
+            "prune_at", ",".join(given), 'whole numbers in ascending order, or "none"'
+        ) from None
+
+
+def _shares(given: str | None) -> float | tuple[float, ...] | None:
+    """Read ``0.5`` or ``0.5,0.25``; None where nothing was given."""
+    if given is None:
+        return None
+    try:
+        shares = tuple(float(part) for part in given.split(","))
+    except ValueError:
+        raise ConfigurationError(
+            "keep_fraction",
+            given,
+            "a number in (0.0, 1.0], or one for each checkpoint",
+            remedy="For example --keep 0.5, or --keep 0.5,0.25.",
+        ) from None
+    return shares[0] if len(shares) == 1 else shares

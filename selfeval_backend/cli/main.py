@@ -1,0 +1,48 @@
+"""``aic``: the commands, put together."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from selfeval_backend.cli.ask import ask
+from selfeval_backend.cli.demo import demo
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="aic",
+    help="Better answers than one sample, at a fraction of the cost of Best-of-N.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        from selfeval_backend import __version__
+
+        typer.echo(f"aic {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
+
+
+app.command("ask")(ask)
+app.command("demo")(demo)
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    app(prog_name="aic")

@@ -1,0 +1,61 @@
+"""Live progress on stderr: bars in a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+from selfeval_backend.evaluation.harness import Progress
+
+__all__ = ["live_progress"]
+
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+@contextmanager
+def live_progress() -> Iterator[Progress]:
+    """Yield what is to be told of every answered prompt."""
+    if sys.stderr.isatty():
+        with _bars() as progress:
+            yield progress
+    else:
+        yield _lines()
+
+
+@contextmanager
+def _bars() -> Iterator[Progress]:
+    from rich import progress as rich_progress
+    from rich.console import Console
+
+    columns = (
+        rich_progress.TextColumn("{task.description:<17}"),
+        rich_progress.BarColumn(),
+        rich_progress.MofNCompleteColumn(),
+        rich_progress.TimeElapsedColumn(),
+    )
+    with rich_progress.Progress(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[str, rich_progress.TaskID] = {}
+
+        def show(method: str, num_done: int, total: int) -> None:
+            if method not in tasks:
+                tasks[method] = bars.add_task(method, total=total)
+            bars.update(tasks[method], completed=num_done)
+
+        yield show
+
+
+def _lines() -> Progress:
+    began = said = time.monotonic()
+
+    def show(method: str, num_done: int, total: int) -> None:
+        nonlocal said
+        now = time.monotonic()
+        if num_done == total or now - said >= _SECONDS_BETWEEN_LINES:
+            said = now
+            typer.echo(f"{now - began:5.0f} s  {method}: {num_done} of {total}", err=True)
+
+    return show

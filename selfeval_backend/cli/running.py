@@ -1,0 +1,108 @@
+"""What all commands share: a model for a while, and what goes wrong as one line."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import warnings
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+
+import typer
+
+from selfeval_backend.errors import (
+    AICError,
+    ConfigurationError,
+    EngineError,
+    NoFinishedSampleError,
+)
+
+if TYPE_CHECKING:
+    from selfeval_backend.model import EngineName, SelfEvaluatingModel
+
+__all__ = ["REFUSED", "one_line_errors", "with_model"]
+
+T = TypeVar("T")
+
+FAILED = 1
+"""Exit status: the run failed in flight."""
+REFUSED = 2
+"""Exit status: what was asked for cannot be done; no token was generated."""
+INTERRUPTED = 130
+"""Exit status: Ctrl-C."""
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn this project's errors, Ctrl-C and warnings into one line on stderr each.
+
+    Raises:
+        typer.Exit: With the exit status that belongs to the error.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("default", UserWarning)
+            warnings.showwarning = _show_warning
+            yield
+    except AICError as error:
+        failed = isinstance(error, EngineError | NoFinishedSampleError)
+        _fail(error, FAILED if failed and not isinstance(error, ConfigurationError) else REFUSED)
+    except KeyboardInterrupt:
+        _say("interrupted")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def with_model(
+    name: str, engine: str | None, job: Callable[[SelfEvaluatingModel], Coroutine[Any, Any, T]]
+) -> T:
+    """Load a model, run a job on it, and close it, whatever happens.
+
+    Args:
+        name: "reference", a folder, or a model name.
+        engine: None: the best that this machine has.
+        job: Takes the model.
+
+    Raises:
+        typer.Exit: The model cannot be loaded; the line is on stderr.
+    """
+    try:
+        with _status(f"loading {name}"):
+            from selfeval_backend.model import load_model
+
+            model = load_model(name, engine=cast("EngineName | None", engine))
+    except AICError as error:
+        _fail(error, REFUSED)
+
+    async def run_and_close() -> T:
+        try:
+            return await job(model)
+        finally:
+            await model.aclose()
+
+    # asyncio turns Ctrl-C into a cancellation, so that streams and model are closed first.
+    return asyncio.run(run_and_close())
+
+
+@contextmanager
+def _status(text: str) -> Iterator[None]:
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(text):
+        yield
+
+
+def _fail(error: AICError, status: int) -> NoReturn:
+    _say(f"error: {error}")
+    raise typer.Exit(status) from None
+
+
+def _show_warning(message: Warning | str, *_: object) -> None:
+    _say(f"warning: {message}")
+
+
+def _say(text: str) -> None:
+    typer.echo(f"aic: {' '.join(text.split())}", err=True)

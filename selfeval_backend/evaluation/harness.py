@@ -1,0 +1,109 @@
+"""Answer many prompts by many methods, through one model, and compare them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from selfeval_backend.chat import Message
+from selfeval_backend.controller import derive_seed
+from selfeval_backend.errors import EngineError
+from selfeval_backend.evaluation.methods import BEST_OF_16, ONE_SAMPLE, Method
+from selfeval_backend.evaluation.metrics import MethodReport, MethodRun, PromptResult, report
+from selfeval_backend.evaluation.tasks import TaskItem
+from selfeval_backend.model import SelfEvaluatingModel
+
+__all__ = ["Progress", "compare", "run_method"]
+
+Progress = Callable[[str, int, int], None]
+"""Told of a method's name, how many prompts it has answered, and of how many."""
+
+
+async def compare(
+    model: SelfEvaluatingModel,
+    items: Sequence[TaskItem],
+    methods: Sequence[Method],
+    *,
+    seed: int,
+    concurrency: int = 32,
+    progress: Progress | None = None,
+) -> tuple[MethodReport, ...]:
+    """Run methods one after the other on the same prompts.
+
+    A prompt has the same seed under every method, so that one sample is the first of Best-of-16.
+
+    Args:
+        model: Answers.
+        items: Prompts with their verifiers, at least one.
+        methods: "one sample" and "best-of-16" among them.
+        seed: At least 0.
+        concurrency: Prompts that are answered at once.
+        progress: Told of every answered prompt.
+
+    Returns:
+        One row for each method, in order.
+
+    Raises:
+        EngineError: The engine failed; nothing is reported of a part.
+        NoFinishedSampleError: A prompt was left without any answer.
+    """
+    runs = {}
+    for method in methods:
+        runs[method.name] = await run_method(
+            model, items, method, seed=seed, concurrency=concurrency, progress=progress
+        )
+    return report(runs, one_sample=ONE_SAMPLE, best_of_n=BEST_OF_16)
+
+
+async def run_method(
+    model: SelfEvaluatingModel,
+    items: Sequence[TaskItem],
+    method: Method,
+    *,
+    seed: int,
+    concurrency: int = 32,
+    progress: Progress | None = None,
+) -> MethodRun:
+    """Answer every prompt by one method; see `compare`."""
+    num_done = 0
+    free = asyncio.Semaphore(concurrency)
+
+    async def answer(place: int, item: TaskItem) -> PromptResult:
+        nonlocal num_done
+        async with free:
+            result = await _answer(model, item, method, seed=derive_seed(seed, place))
+        num_done += 1
+        if progress is not None:
+            progress(method.name, num_done, len(items))
+        return result
+
+    began = time.monotonic()
+    tasks = [asyncio.create_task(answer(place, item)) for place, item in enumerate(items)]
+    try:
+        results = await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return MethodRun(results=tuple(results), seconds=time.monotonic() - began)
+
+
+async def _answer(
+    model: SelfEvaluatingModel, item: TaskItem, method: Method, *, seed: int
+) -> PromptResult:
+    answer = await model.answer(
+        [Message(role="user", content=item.prompt)],
+        replace(method.settings, seed=seed),
+        policy=method.policy(),
+    )
+    outcome = answer.outcome
+    if outcome.stop_reason == "engine_error":
+        raise EngineError(f"{method.name}: {item.prompt!r}: {outcome.trace.fault}")
+    return PromptResult(
+        reward=item.reward(answer.text),
+        num_samples=len(outcome.samples),
+        generated_tokens=outcome.usage.generated_tokens,
+        self_evaluation_tokens=outcome.usage.self_evaluation_tokens,
+    )

@@ -1,0 +1,126 @@
+"""`aic demo`, over a scripted model."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from selfeval_backend.cli import progress as progress_module
+from selfeval_backend.model import SelfEvaluatingModel
+from tests.conftest import ModelFactory
+from tests.unit.cli.conftest import Aic, UseModel
+from tests.unit.evaluation.puzzler import Puzzler
+
+METHODS = ["one sample", "greedy", "best-of-16", "adaptive", "pruning", "adaptive+pruning"]
+
+
+@pytest.fixture(autouse=True)
+def model(make_model: ModelFactory, use_model: UseModel) -> SelfEvaluatingModel:
+    """Solves about half of what it is asked, and knows when."""
+    made = make_model(
+        Puzzler(), policy={"threshold": 0.9, "prune_at": [8], "keep_fraction": 0.25}
+    )
+    use_model(made)
+    return made
+
+
+def test_the_table_as_json(aic: Aic) -> None:
+    ran = aic("demo", "--n", 6, "--seed", 3, "--json")
+
+    assert ran.status == 0
+    document = json.loads(ran.stdout)
+    assert list(document) == ["model", "n", "seed", "methods"]
+    assert (document["model"], document["n"], document["seed"]) == ("reference", 6, 3)
+    assert [row["method"] for row in document["methods"]] == METHODS
+    for row in document["methods"]:
+        assert list(row) == [
+            "method",
+            "accuracy",
+            "standard_error",
+            "mean_samples",
+            "generated_tokens",
+            "self_evaluation_tokens",
+            "improvement_kept",
+            "tokens_saved",
+            "seconds",
+        ]
+    one, _, full, adaptive, _, both = document["methods"]
+    assert (one["mean_samples"], one["self_evaluation_tokens"]) == (1.0, 0)
+    assert (full["mean_samples"], full["tokens_saved"]) == (16.0, 0.0)
+    assert 0.0 < adaptive["tokens_saved"] < both["tokens_saved"] < 1.0
+
+
+def test_the_same_seed_repeats(aic: Aic) -> None:
+    def answers(seed: int) -> list[dict[str, object]]:
+        document = json.loads(aic("demo", "--n", 3, "--seed", seed, "--json").stdout)
+        return [{**row, "seconds": None} for row in document["methods"]]
+
+    assert answers(0) == answers(0)
+    assert answers(0) != answers(3)
+
+
+def test_the_table_as_text(aic: Aic) -> None:
+    ran = aic("demo", "--n", 4, "--seed", 3)
+
+    assert ran.status == 0
+    assert "reference: 4 held-out problems, seed 3" in ran.stdout
+    lines = ran.stdout.splitlines()
+    for method in METHODS:
+        assert sum(line.startswith(f"{method} ") for line in lines) == 1
+    full = next(line for line in lines if line.startswith("best-of-16 "))
+    assert " ± " in full
+    assert "16.00" in full
+    assert "…" not in ran.stdout  # nothing is cut
+
+
+def test_progress_is_lines_where_there_is_no_terminal(aic: Aic) -> None:
+    ran = aic("demo", "--n", 2)
+
+    lines = ran.stderr.splitlines()
+    assert [line.split("  ")[-1] for line in lines] == [f"{method}: 2 of 2" for method in METHODS]
+
+
+def test_progress_is_bars_in_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress_module._bars() as progress:
+        progress("greedy", 1, 2)
+        progress("greedy", 2, 2)
+
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "greedy" in captured.err
+    assert "2/2" in captured.err
+
+
+def test_one_problem_has_no_standard_error(aic: Aic) -> None:
+    rows = json.loads(aic("demo", "--n", 1, "--json").stdout)["methods"]
+    assert [row["standard_error"] for row in rows] == [None] * 6
+
+    table = aic("demo", "--n", 1).stdout
+    assert " ± " not in table
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [(["--n", "0"], "n: got 0"), (["--n", "99999"], "n: got 99999"), (["--seed", "-1"], "seed: ")],
+)
+def test_what_is_out_of_range_is_one_line_and_status_2(
+    aic: Aic, options: list[str], named: str
+) -> None:
+    ran = aic("demo", *options)
+
+    assert ran.status == 2
+    assert ran.stdout == ""
+    assert ran.stderr.startswith(f"aic: error: {named}")
+    assert len(ran.stderr.splitlines()) == 1
+
+
+def test_an_engine_that_cannot_prune(
+    aic: Aic, make_model: ModelFactory, use_model: UseModel
+) -> None:
+    use_model(make_model(Puzzler(), evaluates_mid_generation=False))
+
+    ran = aic("demo", "--n", 1)
+
+    assert ran.status == 2
+    assert "cannot evaluate mid-generation" in ran.stderr

@@ -1,0 +1,106 @@
+"""The command line as a process of its own."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from selfeval_backend import __version__
+from tests.unit.cli.conftest import Aic
+
+INTERRUPTED = textwrap.dedent(
+    """
+    import sys
+    from selfeval_backend import model as model_module
+    from selfeval_backend.cli.main import main
+    from selfeval_backend.engine.scripted import ScriptedChat, ScriptedEngine
+
+    class Engine(ScriptedEngine):
+        async def aclose(self):
+            print("still open:", self.num_open, flush=True)
+            await super().aclose()
+
+    def script(call):
+        print("generating", flush=True)
+        return chat.response("never", 0.5, delay_s=600.0)
+
+    def load(name, *, engine=None):
+        scripted = Engine(script)
+        return model_module.SelfEvaluatingModel(
+            name=name, engine=scripted, chat=chat, config=None
+        )
+
+    chat = ScriptedChat()
+    model_module.load_model = load
+    sys.argv = ["aic", *sys.argv[1:]]
+    main()
+    """
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [["ask", "Hi"], ["demo", "--n", "1"]])
+def test_ctrl_c_ends_generation_with_status_130(command: list[str]) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "generating\n"
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=120)
+
+    assert process.returncode == 130
+    assert stdout == "still open: 0\n"
+    assert stderr.splitlines()[-1] == "aic: interrupted"
+    assert "Traceback" not in stderr
+
+
+@pytest.mark.slow
+def test_as_a_module() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "selfeval_backend", "ask", "Hi", "--max-samples", "0"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert ran.returncode == 2
+    assert ran.stderr == (
+        "aic: error: max_samples: got 0, expected a whole number of at least 1.\n"
+    )
+
+
+def test_the_version(aic: Aic) -> None:
+    assert aic("--version").stdout == f"aic {__version__}\n"
+
+
+def test_help_names_the_commands(aic: Aic) -> None:
+    stdout = aic("--help").stdout
+
+    assert stdout.startswith("Usage: aic ")
+    assert "ask" in stdout
+    assert "demo" in stdout
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--json",
+        "--max-samples",
+        "--threshold",
+        "--prune-at",
+        "--keep",
+        "--seed",
+        "--model",
+        "--engine",
+    ],
+)
+def test_ask_has_its_options(aic: Aic, option: str) -> None:
+    assert option in aic("ask", "--help").stdout

@@ -1,0 +1,35 @@
+"""A script that answers held-out problems, right or wrong by the sample's seed."""
+
+from __future__ import annotations
+
+import random
+from functools import cache
+from itertools import islice
+
+from selfeval_backend.engine.scripted import ScriptedChat, ScriptedResponse, StreamCall
+from selfeval_backend.reference.problems import Problem, demonstrate, generate_problems
+
+
+class Puzzler:
+    """Right where the seed is even; sure of it before the first token.
+
+    Args:
+        delay_s: Seconds that pass before each chunk.
+    """
+
+    def __init__(self, delay_s: float = 0.0) -> None:
+        self._delay_s = delay_s
+        self._chat = ScriptedChat()
+
+    def __call__(self, call: StreamCall) -> ScriptedResponse:
+        """Return the sample of one call."""
+        right = call.params.seed % 2 == 0
+        problem = _problems()[self._chat.decode(call.prompt_ids)]
+        text, _ = demonstrate(problem, random.Random(call.params.seed), reach=right)
+        return self._chat.response(text, 0.95 if right else 0.05, delay_s=self._delay_s)
+
+
+@cache
+def _problems() -> dict[str, Problem]:
+    found = (p for seed in (0, 3) for p in islice(generate_problems("test", seed=seed), 50))
+    return {problem.text: problem for problem in found}

@@ -1,0 +1,90 @@
+"""The six methods, as settings."""
+
+from __future__ import annotations
+
+import pytest
+
+from selfeval_backend.errors import ConfigurationError
+from selfeval_backend.evaluation.methods import Method, standard_methods
+from selfeval_backend.policy import Annealed, Checkpoint, Constant
+from tests.conftest import ModelFactory
+
+NAMES = ["one sample", "greedy", "best-of-16", "adaptive", "pruning", "adaptive+pruning"]
+TUNED = {
+    "threshold": 0.8,
+    "prune_at": [12, 40],
+    "keep_fraction": [0.5, 0.25],
+    "max_samples": 8,
+    "max_tokens": 100,
+    "batches": [2, 6],
+}
+
+
+def methods_of(make_model: ModelFactory, policy: dict[str, object]) -> dict[str, Method]:
+    methods = standard_methods(make_model((), policy=policy))
+    assert [method.name for method in methods] == NAMES
+    return {method.name: method for method in methods}
+
+
+def test_one_sample_and_greedy_pay_for_no_self_evaluation(make_model: ModelFactory) -> None:
+    methods = methods_of(make_model, TUNED)
+
+    for name, temperature in (("one sample", 1.0), ("greedy", 0.0)):
+        policy = methods[name].policy()
+        assert not policy.evaluate
+        assert policy.temperatures == Constant(temperature)
+        assert (policy.threshold, policy.pruning) == (None, ())
+        assert methods[name].settings.max_samples == 1
+    assert all(methods[name].evaluate for name in NAMES[2:])
+
+
+def test_best_of_16_draws_all_at_once_at_temperature_1(make_model: ModelFactory) -> None:
+    method = methods_of(make_model, TUNED)["best-of-16"]
+    policy = method.policy()
+
+    assert method.settings.max_samples == 16
+    assert policy.batches.target(0, 16) == 16
+    assert policy.temperatures == Constant(1.0)
+    assert (policy.threshold, policy.pruning) == (None, ())
+
+
+def test_the_others_follow_what_the_model_was_tuned_for(make_model: ModelFactory) -> None:
+    methods = methods_of(make_model, TUNED)
+    checkpoints = (Checkpoint(at=12, keep_fraction=0.5), Checkpoint(at=40, keep_fraction=0.25))
+
+    adaptive = methods["adaptive"].policy()
+    assert (adaptive.threshold, adaptive.pruning) == (0.8, ())
+    assert adaptive.batches.cumulative == (2, 6)
+    assert adaptive.temperatures == Annealed(1.0)
+
+    pruning = methods["pruning"].policy()
+    assert (pruning.threshold, pruning.pruning) == (None, checkpoints)
+    assert pruning.batches.target(0, 16) == 16
+    assert pruning.temperatures == Constant(1.0)
+
+    both = methods["adaptive+pruning"].policy()
+    assert (both.threshold, both.pruning) == (0.8, checkpoints)
+    assert both.batches.cumulative == (2, 6)
+
+    assert all(method.settings.max_tokens == 100 for method in methods.values())
+    assert all(methods[name].settings.max_samples == 16 for name in NAMES[2:])
+
+
+def test_a_model_that_was_tuned_for_nothing_has_defaults(make_model: ModelFactory) -> None:
+    methods = methods_of(make_model, {})
+
+    both = methods["adaptive+pruning"].policy()
+    assert both.threshold == 0.9
+    assert both.pruning == (
+        Checkpoint(at=16, keep_fraction=0.5),
+        Checkpoint(at=32, keep_fraction=0.5),
+    )
+    assert methods["pruning"].policy().pruning == both.pruning
+    assert methods["adaptive"].policy().pruning == ()
+
+
+def test_an_engine_that_cannot_prune_is_refused(make_model: ModelFactory) -> None:
+    model = make_model((), evaluates_mid_generation=False)
+
+    with pytest.raises(ConfigurationError, match="cannot evaluate mid-generation"):
+        standard_methods(model)
