@@ -1,4 +1,4 @@
-"""Where a model's files are: the shipped reference model, a folder, or a name in the local cache."""
+"""Where a model's files are: the reference model, a folder, or a name in the local cache."""
 
 from __future__ import annotations
 
@@ -49,12 +49,18 @@ def _checked(folder: Path, model: str | Path) -> Path:
 def _download(name: str) -> Path:
     try:
         from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+        from huggingface_hub.errors import (
+            HfHubHTTPError,
+            HFValidationError,
+            LocalEntryNotFoundError,
+        )
     except ImportError as error:
         raise MissingDependencyError("huggingface_hub", extra="transformers") from error
     try:
         return Path(
-            snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja"])
+            snapshot_download(
+                name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja"]
+            )
         )
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]

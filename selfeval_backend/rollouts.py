@@ -29,7 +29,7 @@ class RolloutSample:
     sum_logprob: float
     """Natural, of the generated tokens under temperature 1."""
     label_logprobs: tuple[tuple[int, float, float], ...] = ()
-    """(tokens of the prefix, log p(win or tie), log p(loss)), ascending; the last one is the whole."""
+    """(tokens of the prefix, log p(win or tie), log p(loss)), ascending; the whole comes last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

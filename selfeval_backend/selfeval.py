@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from bisect import bisect_left
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
@@ -54,10 +55,10 @@ class CalibrationMap(BaseModel):
     def _is_monotone(self) -> CalibrationMap:
         if len(self.raw_logit) != len(self.prob_win_or_tie):
             raise ValueError("raw_logit and prob_win_or_tie differ in length")
-        if any(a >= b for a, b in zip(self.raw_logit, self.raw_logit[1:], strict=False)):
+        if any(a >= b for a, b in pairwise(self.raw_logit)):
             raise ValueError("raw_logit must ascend strictly")
         probs = self.prob_win_or_tie
-        if any(a > b for a, b in zip(probs, probs[1:], strict=False)):
+        if any(a > b for a, b in pairwise(probs)):
             raise ValueError("prob_win_or_tie must ascend")
         return self
 

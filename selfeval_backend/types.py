@@ -84,7 +84,7 @@ class Sample:
     evaluations: tuple[SelfEvaluation, ...] = ()
     """In order of time."""
     sum_logprob: float | None = None
-    """Natural log-probability of the generated tokens under temperature 1; None if not asked for."""
+    """Natural log-probability of the generated tokens, temperature 1; None if not asked for."""
 
     @property
     def evaluation(self) -> SelfEvaluation | None:
@@ -128,7 +128,9 @@ class Usage:
 
     def __add__(self, other: Usage) -> Usage:
         """Return the sum, field by field."""
-        return Usage(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+        return Usage(
+            **{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}
+        )
 
     @property
     def total_tokens(self) -> int:

@@ -65,8 +65,10 @@ def print_tables(asked: Asked) -> None:
     answer, outcome = asked.answer, asked.answer.outcome
     typer.echo(f"{answer.text}\n")
     typer.echo(_confidence(outcome))
+    note = "" if _calibrated(outcome) else " (not calibrated)"
+    typer.echo(f"prob_win_or_tie{note} of each sample:\n")
     console().print(_samples(outcome, answer.settings.prune_at))
-    typer.echo(_saving(asked.saving()))
+    typer.echo(f"\n{_saving(asked.saving())}")
     fault = f": {outcome.trace.fault}" if outcome.trace.fault else ""
     typer.echo(f"Stopped: {outcome.stop_reason}{fault}. Seed {answer.seed}.")
 
@@ -81,11 +83,12 @@ def _confidence(outcome: Outcome) -> str:
     )
 
 
+def _calibrated(outcome: Outcome) -> bool:
+    return all(e.calibrated for sample in outcome.samples for e in sample.evaluations)
+
+
 def _samples(outcome: Outcome, prune_at: tuple[int, ...]) -> Table:
-    calibrated = all(e.calibrated for s in outcome.samples for e in s.evaluations)
-    table = plain_table(
-        f"prob_win_or_tie{'' if calibrated else ' (not calibrated)'} of each sample"
-    )
+    table = plain_table()
     for name in ("#", "temperature", "tokens", *(f"at {at}" for at in prune_at), "end"):
         table.add_column(name, justify="right")
     table.add_column("fate")
@@ -118,7 +121,7 @@ def _fate(outcome: Outcome, sample: Sample) -> str:
 
 def _saving(saving: EstimatedSaving) -> str:
     return (
-        f"Saved about {saving.share:.0%} of the tokens: {saving.tokens:,} with self-evaluations, vs. "
-        f"{saving.full_tokens:,.0f} for {saving.max_samples} full samples at the mean length of the "
-        "finished ones."
+        f"Saved about {saving.share:.0%} of the tokens: {saving.tokens:,} with self-evaluations, "
+        f"vs. {saving.full_tokens:,.0f} for {saving.max_samples} full samples "
+        "at the mean length of the finished ones."
     )

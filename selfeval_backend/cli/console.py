@@ -18,6 +18,6 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else _FILE_WIDTH, highlight=False)
 
 
-def plain_table(title: str) -> Table:
-    """Return an empty table with a line under its head."""
-    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+def plain_table() -> Table:
+    """Return an empty table with a line under its head; a title of its own would be cut to it."""
+    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)

@@ -24,6 +24,11 @@ _COLUMNS = (
     "seconds",
 )
 
+_LEGEND = f"""\
+Accuracy with its standard error over problems. Tokens of all problems together.
+Improvement kept: of that from one sample to {BEST_OF_16}. Tokens saved: of those of {BEST_OF_16},
+self-evaluations counted."""
+
 
 def print_json(rows: Sequence[MethodReport], *, model: str, n: int, seed: int) -> None:
     """Print one JSON document on stdout."""
@@ -33,19 +38,15 @@ def print_json(rows: Sequence[MethodReport], *, model: str, n: int, seed: int) -
 
 def print_table(rows: Sequence[MethodReport], *, model: str, n: int, seed: int) -> None:
     """Print a table on stdout, one row a method."""
-    table = plain_table(f"{model}: {n:,} held-out problems, seed {seed}")
+    table = plain_table()
     table.add_column("method", no_wrap=True)
     for name in _COLUMNS:
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(row.method, *_cells(row))
-    table.caption = (
-        "Accuracy with its standard error over problems. Tokens of all problems together. "
-        f"Kept: share of the improvement from one sample to {BEST_OF_16}. "
-        f"Saved: share of its tokens, self-evaluations counted."
-    )
-    table.caption_justify = "left"
+    typer.echo(f"{model}: {n:,} held-out problems, seed {seed}\n")
     console().print(table)
+    typer.echo(f"\n{_LEGEND}")
 
 
 def _cells(row: MethodReport) -> tuple[str, ...]:
@@ -62,4 +63,4 @@ def _cells(row: MethodReport) -> tuple[str, ...]:
 
 
 def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.1%}"
+    return "-" if share is None else f"{round(share, 3) + 0.0:.1%}"  # never -0.0%

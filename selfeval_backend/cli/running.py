@@ -105,4 +105,4 @@ def _show_warning(message: Warning | str, *_: object) -> None:
 
 
 def _say(text: str) -> None:
-    typer.echo(f"aic: {' '.join(text.split())}", err=True)
+    typer.echo(f"aic: {' '.join(text.splitlines())}", err=True)

@@ -65,7 +65,7 @@ class Chunk:
     cached_prompt_tokens: int = 0
     """On the first chunk: prompt tokens that were in the KV cache already."""
     logprobs: tuple[float, ...] | None = None
-    """Natural log-probabilities, one for each generated token (the stop token too), if asked for."""
+    """Natural log-probabilities, one a generated token (the stop token too), if asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -99,7 +99,7 @@ def improvement_kept(quality: float, *, one_sample: float, best_of_n: float) -> 
     improvement = best_of_n - one_sample
     if abs(improvement) < _EPSILON:
         return None
-    return (quality - one_sample) / improvement
+    return (quality - one_sample) / improvement + 0.0  # never -0.0
 
 
 def tokens_saved(tokens: float, *, best_of_n: float) -> float | None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from selfeval_backend.selfeval import SelfEvaluator
 from selfeval_backend.rollouts import Rollout, RolloutSample, win_or_tie_targets
+from selfeval_backend.selfeval import SelfEvaluator
 
 __all__ = [
     "Estimate",
@@ -88,7 +88,7 @@ def predictions(
 
 
 def _targets(rollout: Rollout) -> list[float]:
-    """Win-or-tie shares against the prompt's temperature-1 samples: what "fresh on-policy" means."""
+    """Win-or-tie shares against temperature-1 samples: what "fresh on-policy" means."""
     fresh = [s.reward for s in rollout.samples if s.temperature == 1.0]
     on_policy = iter(win_or_tie_targets(fresh))
     return [

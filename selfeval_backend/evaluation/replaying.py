@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from selfeval_backend.controller import run
 from selfeval_backend.engine.base import SamplingParams
 from selfeval_backend.engine.replay import RecordedSample, ReplayEngine
+from selfeval_backend.rollouts import Rollout, RolloutSample
 from selfeval_backend.selfeval import SelfEvaluator
 from selfeval_backend.settings import Settings
-from selfeval_backend.rollouts import Rollout, RolloutSample
 from selfeval_backend.types import Outcome
 
 __all__ = ["Replayed", "replay"]

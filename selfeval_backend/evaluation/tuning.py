@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from selfeval_backend.evaluation.replaying import Replayed, replay
+from selfeval_backend.rollouts import Rollout
 from selfeval_backend.selfeval import SelfEvaluator
 from selfeval_backend.settings import Settings
-from selfeval_backend.rollouts import Rollout
 
 __all__ = ["Tuned", "mean_tokens", "only_annealed", "only_on_policy", "tune_policy"]
 
@@ -57,7 +57,7 @@ def tune_policy(
     keep_improvement: float,
     log: Log,
 ) -> Tuned:
-    """Choose the cheapest pruning, then the cheapest threshold, that keep enough of the improvement.
+    """Choose the cheapest pruning, then the cheapest threshold, that keep enough improvement.
 
     Args:
         rollouts: With `max_samples` annealed and as many temperature-1 samples a prompt.
@@ -83,7 +83,9 @@ def tune_policy(
                 f"{settings.adaptive} threshold {settings.threshold}: kept {kept:.3f} "
                 f"tokens {tokens:.0f}"
             )
-            found.append((kept < keep_improvement, tokens if kept >= keep_improvement else -kept, settings))
+            found.append(
+                (kept < keep_improvement, tokens if kept >= keep_improvement else -kept, settings)
+            )
         return min(found, key=lambda item: item[:2])[2]
 
     pruned = cheapest(
@@ -108,5 +110,5 @@ def _keep_fractions(num_checkpoints: int) -> Iterable[tuple[float, ...]]:
     return (
         keep
         for keep in itertools.product(shares, repeat=num_checkpoints)
-        if all(a > b for a, b in zip(keep, keep[1:], strict=False))
+        if all(a > b for a, b in itertools.pairwise(keep))
     )

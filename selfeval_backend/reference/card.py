@@ -16,10 +16,11 @@ license: apache-2.0
 ---
 # The reference model
 
-{num_parameters:,} parameters (Llama architecture, {num_layers} layers of {hidden_size}, float32), with
-its own tokenizer and chat template. It shows this project's method for real on a machine without a
-GPU. It solves one kind of puzzle: reach a target from given numbers, by adding and taking away, all
-of them used once. It knows nothing else, and its figures say nothing of larger models.
+{num_parameters:,} parameters (Llama architecture, {num_layers} layers of {hidden_size}, float32),
+with its own tokenizer and chat template. It shows this project's method for real on a machine
+without a GPU. It solves one kind of puzzle: reach a target from three or four numbers, by adding and
+taking away, all of them used once. It knows nothing else, and its figures say nothing of larger
+models.
 
     Use 3, 19 and 20 to make 36.
 
@@ -34,19 +35,19 @@ Policies are replayed on these samples by the same loop that answers users. Inte
 bootstrapped over problems; ± is one standard error.
 
 **Generator.** One temperature-1 sample: {after} (before its self-evaluation was trained: {before}).
-{hard:.0%} of the problems are right at most once in 16, {easy:.0%} at least 15 times. A response has
-{length:.0f} tokens on average.
+{hard:.0%} of the problems are right at most once in 16, {easy:.0%} at least 15 times. A response
+has {length:.0f} tokens on average.
 
-**Policies.** Tokens are per problem: generated, and computed for self-evaluation (5 an evaluation);
-both count in "saved". "Kept" is the share of the improvement of Best-of-16 over one sample.
+**Policies.** Tokens are per problem: generated, and computed for self-evaluation; both count in
+"saved". "Kept" is the share of the improvement of Best-of-16 over one sample.
 
 {policies}
 
 The gap from one sample to the oracle of 16 closed by Best-of-16: {gap_closed:.1%}.
 
 **Self-evaluation** of the temperature-1 samples. Pair accuracy: a right and a wrong sample of one
-problem, how often the right one has the higher prob_win_or_tie. Figures at a number of tokens are of
-responses that run on past it.
+problem, how often the right one has the higher prob_win_or_tie. Figures at a number of tokens are
+of responses that run on past it.
 
 {self_evaluation}
 
@@ -101,12 +102,12 @@ def _policy_table(rows: Sequence[Mapping[str, Any]]) -> str:
         "| method | accuracy | samples | generated | self-evaluation | kept | saved |",
         "|---|---|---|---|---|---|---|",
     ]
-    for row in rows:
-        lines.append(
-            f"| {row['method']} | {_with_error(row['accuracy'])} | {row['mean_samples']:.2f} "
-            f"| {row['generated_tokens']:.0f} | {row['self_evaluation_tokens']:.0f} "
-            f"| {_with_interval(row['improvement_kept'])} | {_with_interval(row['tokens_saved'])} |"
-        )
+    lines += [
+        f"| {row['method']} | {_with_error(row['accuracy'])} | {row['mean_samples']:.2f} "
+        f"| {row['generated_tokens']:.0f} | {row['self_evaluation_tokens']:.0f} "
+        f"| {_with_interval(row['improvement_kept'])} | {_with_interval(row['tokens_saved'])} |"
+        for row in rows
+    ]
     return "\n".join(lines)
 
 

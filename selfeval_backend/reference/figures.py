@@ -57,8 +57,7 @@ def measure_self_evaluation(
     for position in positions:
         places[str(position)] = lambda s, n=position: n if len(s.token_ids) > n else None
     return {
-        name: _quality(predictions(on_policy, evaluator, cut), seed)
-        for name, cut in places.items()
+        name: _quality(predictions(on_policy, evaluator, cut), seed) for name, cut in places.items()
     }
 
 
@@ -102,7 +101,8 @@ def measure_policies(
         runs[f"adaptive, threshold {threshold}"] = replay(annealed, setting, evaluator)
     floor, ceiling = runs["one sample"], runs["best-of-16"]
     return [
-        {"method": name, **_compare(results, floor, ceiling, seed)} for name, results in runs.items()
+        {"method": name, **_compare(results, floor, ceiling, seed)}
+        for name, results in runs.items()
     ]
 
 

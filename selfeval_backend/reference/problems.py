@@ -3,7 +3,8 @@
 Checking is easy and finding is hard: which numbers to add and which to take away is a subset-sum
 problem that a small model has to guess, while the working that follows shows, step by step, where
 the guess leads. A response states its plan first and then works it out in words, so that a mistake
-is made early and becomes visible gradually; each total is also written as the target and a distance::
+is made early and becomes visible gradually; each total is also written as the target and a
+distance::
 
     Use 8, 19, 15 and 5 to make 21.
 
@@ -24,8 +25,9 @@ import hashlib
 import itertools
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 Split = Literal["train", "calibration", "test"]
@@ -35,8 +37,12 @@ _WORDINGS = (
     "Make {target} from {numbers}.",
     "How can {numbers} make {target}?",
 )
-_SIZES = (3, 4, 5, 6)
-_SIZE_WEIGHTS = (20, 26, 30, 24)
+
+TASK_SIZES: Mapping[int, int] = MappingProxyType({3: 60, 4: 40})
+"""How many numbers a problem has, and how often: of the task that the model is measured on."""
+
+DEMONSTRATION_SIZES: Mapping[int, int] = MappingProxyType({3: 20, 4: 26, 5: 30, 6: 24})
+"""The same for demonstrations: longer ones teach more arithmetic each."""
 _LARGEST_NUMBER = 20
 _EXPRESSION = re.compile(r"####[ ]*(\d+(?:[+-]\d+)*)\s*$")
 
@@ -64,18 +70,21 @@ class Problem:
         return "test" if bucket < 26 else "calibration" if bucket < 52 else "train"
 
 
-def generate_problems(split: Split, *, seed: int, unique: bool = True) -> Iterator[Problem]:
+def generate_problems(
+    split: Split, *, seed: int, unique: bool = True, sizes: Mapping[int, int] = TASK_SIZES
+) -> Iterator[Problem]:
     """Yield problems of one split, without end, the same ones for the same seed.
 
     Args:
         split: Which split they are of.
         seed: Seed of the generator.
         unique: Leave out problems that were yielded before (by key); costs memory.
+        sizes: Weight of each number of numbers.
     """
     rng = random.Random(f"{split}/{seed}")
     seen: set[str] = set()
     while True:
-        problem = _draw_problem(rng)
+        problem = _draw_problem(rng, sizes)
         if problem.split != split or (unique and problem.key in seen):
             continue
         if unique:
@@ -83,8 +92,8 @@ def generate_problems(split: Split, *, seed: int, unique: bool = True) -> Iterat
         yield problem
 
 
-def _draw_problem(rng: random.Random) -> Problem:
-    size = rng.choices(_SIZES, _SIZE_WEIGHTS)[0]
+def _draw_problem(rng: random.Random, sizes: Mapping[int, int]) -> Problem:
+    size = rng.choices(list(sizes), list(sizes.values()))[0]
     while True:
         numbers = tuple(rng.sample(range(1, _LARGEST_NUMBER + 1), size))
         target = sum(n if rng.random() < 0.5 else -n for n in numbers)

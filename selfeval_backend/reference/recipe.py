@@ -47,7 +47,12 @@ from selfeval_backend.reference.figures import (
     measure_policies,
     measure_self_evaluation,
 )
-from selfeval_backend.reference.problems import Split, generate_problems
+from selfeval_backend.reference.problems import (
+    DEMONSTRATION_SIZES,
+    TASK_SIZES,
+    Split,
+    generate_problems,
+)
 from selfeval_backend.rollouts import Rollout, load_rollouts, save_rollouts
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
 from selfeval_backend.settings import resolve_settings
@@ -83,17 +88,17 @@ class Recipe:
     rollout_prompts: int = 2000
     rollout_samples: int = 8
     max_tokens: int = 192
-    contrast_steps: int = 300
-    preference_steps: int = 500
+    contrast_steps: int = 200
+    preference_steps: int = 400
     finetune_batch_size: int = 32
     finetune_lr: float = 0.004
     finetune_adam_lr: float = 0.0006
     kl_weight: float = 1.0
-    calibration_prompts: int = 300
+    calibration_prompts: int = 200
     test_prompts: int = 500
     num_samples: int = 16
     positions: tuple[int, ...] = (8, 12, 16, 24, 32, 40, 48, 64, 80, 96)
-    prune_at_candidates: tuple[tuple[int, ...], ...] = ((16, 32), (16, 48), (24, 48), (16, 32, 64))
+    prune_at_candidates: tuple[tuple[int, ...], ...] = ((16, 32), (24, 48), (32, 64), (16, 32, 64))
     keep_improvement: float = 0.975
 
 
@@ -222,7 +227,8 @@ def roll_out(
     if not path.exists():
         shop.log(f"rollouts {name}: {prompts} prompts x {len(temperatures)}")
         engine = TransformersEngine(shop.model(stage))
-        problems = islice(generate_problems(split, seed=shop.recipe.seed), prompts)
+        sizes = DEMONSTRATION_SIZES if split == "train" else TASK_SIZES
+        problems = islice(generate_problems(split, seed=shop.recipe.seed, sizes=sizes), prompts)
         rollouts = asyncio.run(
             sample_rollouts(
                 problems,
@@ -342,7 +348,7 @@ def report(shop: _Workshop, folder: Path) -> None:
         stage="generator",
         split="test",
         prompts=recipe.test_prompts,
-        temperatures=[1.0] * 4,
+        temperatures=[1.0] * 2,
     )
     shop.log("figures")
     tuned = resolve_settings({}, config.policy)

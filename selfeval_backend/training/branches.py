@@ -67,7 +67,7 @@ class BranchBatch:
 
     @property
     def num_main(self) -> int:
-        """S"""
+        """S: tokens of prompt and response, padding included."""
         return self.next_ids.shape[1]
 
     def label_positions(self) -> torch.Tensor:

@@ -8,8 +8,8 @@ import numpy as np
 from sklearn.isotonic import IsotonicRegression
 
 from selfeval_backend.evaluation.quality import Prediction, predictions
-from selfeval_backend.selfeval import CalibrationMap, SelfEvaluator
 from selfeval_backend.rollouts import Rollout
+from selfeval_backend.selfeval import CalibrationMap, SelfEvaluator
 
 __all__ = ["fit_calibration"]
 

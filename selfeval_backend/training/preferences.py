@@ -28,14 +28,18 @@ class _Batches:
     """Prefixes of each response, the whole one among them."""
     seed: int
 
-    def _row(self, rollout: Rollout, sample: RolloutSample, target: float, rng: random.Random) -> Row:
+    def _row(
+        self, rollout: Rollout, sample: RolloutSample, target: float, rng: random.Random
+    ) -> Row:
         length = len(sample.token_ids)
         places = rng.sample(range(1, length), min(self.num_cuts - 1, length - 1))
         end = (self.end_id,) if sample.finish_reason == "stop" else ()
         return Row(
             prompt_ids=rollout.prompt_ids,
             response_ids=sample.token_ids + end,
-            cuts=tuple(LabelledCut(num_tokens=n, prob_win_or_tie=target) for n in (*places, length)),
+            cuts=tuple(
+                LabelledCut(num_tokens=n, prob_win_or_tie=target) for n in (*places, length)
+            ),
         )
 
     def _batches(self, rows: Sequence[Row], rng: random.Random) -> Iterator[BranchBatch]:

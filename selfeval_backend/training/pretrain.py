@@ -14,7 +14,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from selfeval_backend.chat import ChatTemplate, Message
-from selfeval_backend.reference.problems import Problem, demonstrate, generate_problems
+from selfeval_backend.reference.problems import (
+    DEMONSTRATION_SIZES,
+    Problem,
+    demonstrate,
+    generate_problems,
+)
 from selfeval_backend.training.branches import BranchBatch, LabelledCut, Row, collate
 
 __all__ = ["Demonstrations"]
@@ -25,7 +30,7 @@ _POOL = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demonstrations:
-    """Batches of pairs of one problem: a response that reaches the target, and one that does not."""
+    """Batches of pairs of one problem: a response that reaches the target, one that does not."""
 
     chat: ChatTemplate
     end_id: int
@@ -41,7 +46,9 @@ class Demonstrations:
     def __iter__(self) -> Iterator[BranchBatch]:
         """Yield batches without end, the same ones for the same seed."""
         rng = random.Random(self.seed)
-        problems = generate_problems("train", seed=self.seed, unique=False)
+        problems = generate_problems(
+            "train", seed=self.seed, unique=False, sizes=DEMONSTRATION_SIZES
+        )
         while True:
             pairs = [self._pair(next(problems), rng) for _ in range(_POOL * self.batch_size // 2)]
             pairs.sort(key=lambda pair: len(pair[0].response_ids))

@@ -48,7 +48,9 @@ async def sample_rollouts(
     room = asyncio.Semaphore(_CONCURRENT_SAMPLES)
     done = 0
 
-    async def draw(problem: Problem, prompt_ids: tuple[int, ...], place: int, k: int) -> RolloutSample:
+    async def draw(
+        problem: Problem, prompt_ids: tuple[int, ...], place: int, k: int
+    ) -> RolloutSample:
         params = SamplingParams(
             temperature=temperatures[k],
             max_tokens=max_tokens,
@@ -150,7 +152,9 @@ def score_prefixes(
         ).last_hidden_state[:, batch.label_positions()]
         logprobs = model.lm_head(hidden).log_softmax(-1)[..., list(label_ids)].tolist()  # [B, K, 2]
         for (i, k, sample, places), said in zip(chunk, logprobs, strict=True):
-            answers = tuple((n, a, b) for n, (a, b) in zip(places, said[: len(places)], strict=True))
+            answers = tuple(
+                (n, a, b) for n, (a, b) in zip(places, said[: len(places)], strict=True)
+            )
             scored[i, k] = replace(sample, label_logprobs=answers)
     return [
         replace(r, samples=tuple(scored[i, k] for k in range(len(r.samples))))

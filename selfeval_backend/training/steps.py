@@ -18,7 +18,7 @@ from torch import nn
 from selfeval_backend.training.branches import IGNORED, BranchBatch
 from selfeval_backend.training.optim import HybridOptimizer
 
-__all__ = ["Losses", "LossWeights", "compute_losses", "train"]
+__all__ = ["LossWeights", "Losses", "compute_losses", "train"]
 
 Log = Callable[[str], None]
 
@@ -162,7 +162,7 @@ def train(
         if step >= steps:
             break
         if step < done:
-            continue  # the data of finished steps is drawn again, so that a resumed run sees the rest
+            continue  # drawn again, so that a resumed run sees the data that is left
         losses = compute_losses(
             backbone, model.lm_head, batch, weights, label_ids=label_ids, reference=reference
         )
@@ -174,7 +174,10 @@ def train(
         if (step + 1) % log_every == 0:
             lm, label, kl = (sums / log_every).tolist()
             rate = tokens / (time.monotonic() - began)
-            log(f"step {step + 1}/{steps}  lm {lm:.4f}  label {label:.4f}  kl {kl:.4f}  {rate:.0f} tokens/s")
+            log(
+                f"step {step + 1}/{steps}  lm {lm:.4f}  label {label:.4f}  kl {kl:.4f}  "
+                f"{rate:.0f} tokens/s"
+            )
             sums.zero_()
             if checkpoint is not None and (step + 1) % (5 * log_every) == 0:
                 _save(checkpoint, model, optimizer, step + 1)

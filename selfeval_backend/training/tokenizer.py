@@ -15,7 +15,7 @@ from itertools import islice
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from selfeval_backend.reference.problems import demonstrate, generate_problems
+from selfeval_backend.reference.problems import DEMONSTRATION_SIZES, demonstrate, generate_problems
 from selfeval_backend.selfeval import PAPER_QUESTION
 
 __all__ = ["CHAT_TEMPLATE", "build_tokenizer"]
@@ -61,7 +61,10 @@ def build_tokenizer(*, seed: int) -> PreTrainedTokenizerFast:
 
 def _corpus(seed: int) -> Iterator[str]:
     rng = random.Random(seed)
-    for problem in islice(generate_problems("train", seed=seed, unique=False), _NUM_DOCUMENTS):
+    for problem in islice(
+        generate_problems("train", seed=seed, unique=False, sizes=DEMONSTRATION_SIZES),
+        _NUM_DOCUMENTS,
+    ):
         yield problem.text
         yield demonstrate(problem, rng, reach=rng.random() < 0.5)[0]
     for _ in range(50):

@@ -15,9 +15,7 @@ from tests.unit.cli.conftest import Aic, UseModel
 
 
 @pytest.fixture
-def model(
-    make_model: ModelFactory, chat: ScriptedChat, use_model: UseModel
-) -> SelfEvaluatingModel:
+def model(make_model: ModelFactory, chat: ScriptedChat, use_model: UseModel) -> SelfEvaluatingModel:
     """Unsure of its first answer, sure of its second."""
     made = make_model([chat.response("no idea", 0.2), chat.response("forty-one", 0.95)])
     use_model(made)

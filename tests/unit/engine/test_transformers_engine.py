@@ -475,7 +475,15 @@ async def test_logits_that_are_not_finite_fail_their_row_only() -> None:
         EngineResponseError,
     ]
     assert results[2] == healthy
-    # Neither is there anything left in the slots: rows of other lengths are masked, not zeroed.
+    # Neither is anything left in the slots, where it would reach shorter rows through the mask:
+    # not of a broken row, whose slot the next one takes while a longer one is open,
+    longer = engine.stream(OTHER_PROMPT, replace(SAMPLED, checkpoints=(4,)))
+    await anext(longer)
+    with pytest.raises(EngineResponseError):
+        await sample(engine, SAMPLED, (1, 300) * 40)
+    _, again = await asyncio.gather(collect(longer), sample(engine, SAMPLED))
+    assert again == healthy
+    # and not of a broken question, asked of a row that goes on.
     paused = engine.stream(PROMPT, replace(SAMPLED, checkpoints=(4,)))
     head = (await anext(paused)).token_ids
     with pytest.raises(EngineResponseError):

@@ -22,7 +22,7 @@ def test_a_tie_threshold_makes_near_rewards_tie() -> None:
 
 
 def test_one_sample_is_no_preference() -> None:
-    with pytest.raises(ValueError, match="at least|two samples"):
+    with pytest.raises(ValueError, match="two samples"):
         win_or_tie_targets([1.0])
 
 

@@ -1,0 +1,93 @@
+"""Imports go down only, and every heavy library lives behind its door."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.meta.source import ROOT, Module, modules
+
+DOORS = {
+    "huggingface_hub": ("checkpoints",),
+    "jinja2": ("chat",),
+    "langchain_core": (),
+    "llama_index": (),
+    "matplotlib": ("reference",),
+    "numpy": ("evaluation", "reference", "training"),
+    "pydantic": ("selfeval",),
+    "rich": ("cli",),
+    "safetensors": ("engine.transformers", "reference", "training"),
+    "sklearn": ("training",),
+    "tokenizers": ("training",),
+    "torch": ("engine.transformers", "reference", "training"),
+    "transformers": ("chat", "engine.transformers", "reference", "training"),
+    "typer": ("cli",),
+    "vllm": ("engine.vllm",),
+}
+"""Which parts of selfeval_backend may import what."""
+
+LATE = {"chat", "checkpoints"}
+"""Modules that everything needs: what they import from elsewhere comes when it is needed."""
+
+BACKEND = modules("selfeval_backend")
+ADAPTERS = modules("aic_integrations")
+
+
+def part(module: Module) -> str:
+    """The module's name within selfeval_backend."""
+    return module.name.partition(".")[2]
+
+
+def lies_in(name: str, parts: tuple[str, ...]) -> bool:
+    return any(name == place or name.startswith(f"{place}.") for place in parts)
+
+
+@pytest.mark.parametrize("module", BACKEND, ids=lambda module: module.name)
+def test_libraries_live_behind_their_doors(module: Module) -> None:
+    for found in module.imports:
+        library = found.module.partition(".")[0]
+        if library in DOORS and not (found.late and _only_a_type(module, library)):
+            assert lies_in(part(module), DOORS[library]), f"{module.name} imports {library}"
+
+
+def _only_a_type(module: Module, library: str) -> bool:
+    """Whether a library is imported for type checkers, which costs nothing."""
+    return all(i.late for i in module.imports if i.module.partition(".")[0] == library)
+
+
+@pytest.mark.parametrize(
+    "module", [m for m in BACKEND if part(m) in LATE], ids=lambda module: module.name
+)
+def test_what_everything_needs_imports_late(module: Module) -> None:
+    early = {i.module.partition(".")[0] for i in module.imports if not i.late}
+    assert not early & DOORS.keys()
+
+
+@pytest.mark.parametrize("module", ADAPTERS, ids=lambda module: module.name)
+def test_adapters_use_public_names_only(module: Module) -> None:
+    public = {m.name: m.public_names or [] for m in (*BACKEND, *ADAPTERS)}
+    for found in module.imports:
+        if found.module.startswith("selfeval_backend"):
+            assert set(found.names) <= set(public[found.module]), f"{module.name}: {found}"
+
+
+@pytest.mark.parametrize("module", ADAPTERS, ids=lambda module: module.name)
+def test_adapters_know_neither_models_nor_each_other(module: Module) -> None:
+    libraries = {found.module.partition(".")[0] for found in module.imports}
+    assert not libraries & {"torch", "transformers", "vllm"}
+    if ".langchain" in module.name:
+        assert "llama_index" not in libraries
+        assert not [i for i in module.imports if "integrations.llama_index" in i.module]
+    if ".llama_index" in module.name:
+        assert "langchain_core" not in libraries
+        assert not [i for i in module.imports if "integrations.langchain" in i.module]
+
+
+def test_contracts_of_import_linter(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli = pytest.importorskip("importlinter.cli", reason="import-linter is not installed")
+    monkeypatch.chdir(ROOT)
+
+    status = cli.lint_imports(config_filename="pyproject.toml", no_cache=True)
+
+    assert status == 0, capsys.readouterr().out
