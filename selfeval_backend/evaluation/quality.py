@@ -22,10 +22,22 @@ __all__ = [
     "expected_calibration_error",
     "pair_accuracy",
     "predictions",
+    "running_at",
+    "whole",
 ]
 
 Cut = Callable[[RolloutSample], int | None]
 """Which prefix of a sample is looked at, in tokens; None leaves the sample out."""
+
+
+def whole(sample: RolloutSample) -> int | None:
+    """Look at the whole response; a `Cut`."""
+    return len(sample.token_ids)
+
+
+def running_at(num_tokens: int) -> Cut:
+    """Look at the samples that run on past a number of tokens, cut there."""
+    return lambda sample: num_tokens if len(sample.token_ids) > num_tokens else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,8 +18,8 @@ license: apache-2.0
 
 {num_parameters:,} parameters (Llama architecture, {num_layers} layers of {hidden_size}, float32),
 with its own tokenizer and chat template. It shows this project's method for real on a machine
-without a GPU. It solves one kind of puzzle: reach a target from three or four numbers, by adding and
-taking away, all of them used once. It knows nothing else, and its figures say nothing of larger
+without a GPU. It solves one kind of puzzle: reach a target from three or four numbers, by adding
+and taking away, all of them used once. It knows nothing else, and its figures say nothing of larger
 models.
 
     Use 3, 19 and 20 to make 36.

@@ -18,6 +18,8 @@ from selfeval_backend.evaluation.quality import (
     expected_calibration_error,
     pair_accuracy,
     predictions,
+    running_at,
+    whole,
 )
 from selfeval_backend.evaluation.replaying import Replayed, replay
 from selfeval_backend.evaluation.tuning import only_annealed, only_on_policy
@@ -51,11 +53,10 @@ def measure_self_evaluation(
     """Return pair accuracy, calibration error and Brier score, whole and truncated."""
     on_policy = only_on_policy(rollouts)
     places: dict[str, Callable[[RolloutSample], int | None]] = {
-        "whole": lambda s: len(s.token_ids),
-        "half": lambda s: len(s.token_ids) // 2,
+        "whole": whole,
+        "half": lambda sample: len(sample.token_ids) // 2,
+        **{str(position): running_at(position) for position in positions},
     }
-    for position in positions:
-        places[str(position)] = lambda s, n=position: n if len(s.token_ids) > n else None
     return {
         name: _quality(predictions(on_policy, evaluator, cut), seed) for name, cut in places.items()
     }

@@ -38,7 +38,7 @@ from transformers import (
 from selfeval_backend.chat import ChatTemplate
 from selfeval_backend.checkpoints import REFERENCE_FOLDER
 from selfeval_backend.engine.transformers import TransformersEngine
-from selfeval_backend.evaluation.quality import predictions
+from selfeval_backend.evaluation.quality import predictions, running_at, whole
 from selfeval_backend.evaluation.tuning import only_on_policy, tune_policy
 from selfeval_backend.policy import Annealed
 from selfeval_backend.reference.card import draw_reliability, write_card
@@ -121,7 +121,8 @@ class _Workshop:
         path = self.folder / "tokenizer"
         if not path.exists():
             build_tokenizer(seed=self.recipe.seed).save_pretrained(path)
-        tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(path)
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        assert isinstance(tokenizer, PreTrainedTokenizerFast), "that is what was saved"
         return tokenizer
 
     def chat(self) -> ChatTemplate:
@@ -173,7 +174,7 @@ def new_generator(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaFo
         pad_token_id=tokenizer.pad_token_id,
     )
     model = LlamaForCausalLM(config)
-    model.generation_config = GenerationConfig(
+    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]  # of transformers
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -362,11 +363,9 @@ def report(shop: _Workshop, folder: Path) -> None:
     }
     (folder / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     on_policy = only_on_policy(rollouts)
-    curves = {"end": predictions(on_policy, evaluator, lambda s: len(s.token_ids))}
+    curves = {"end": predictions(on_policy, evaluator, whole)}
     for at in tuned.prune_at:
-        curves[f"{at} tokens"] = predictions(
-            on_policy, evaluator, lambda s, n=at: n if len(s.token_ids) > n else None
-        )
+        curves[f"{at} tokens"] = predictions(on_policy, evaluator, running_at(at))
     draw_reliability(folder / "reliability.png", curves)
     facts = {
         "num_parameters": sum(p.numel() for p in shop.model("preferences").parameters()),

@@ -118,7 +118,7 @@ def _mask(cut_at: torch.Tensor, num_main: int, q: int) -> torch.Tensor:
     sees[:, :num_main, :num_main] = torch.ones(num_main, num_main, dtype=torch.bool).tril()
     prefix = torch.arange(num_main) < cut_at[:, :, None]  # [B, K, S]
     sees[:, num_main:, :num_main] = prefix.repeat_interleave(q, dim=1)
-    own = torch.block_diag(*[torch.ones(q, q).tril()] * num_branches).bool()
+    own = torch.kron(torch.eye(num_branches), torch.ones(q, q).tril()).bool()
     sees[:, num_main:, num_main:] = own
     mask = torch.zeros((size, 1, width, width))
     return mask.masked_fill_(~sees[:, None], torch.finfo(mask.dtype).min)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn.isotonic import IsotonicRegression
 
-from selfeval_backend.evaluation.quality import Prediction, predictions
+from selfeval_backend.evaluation.quality import Prediction, predictions, running_at, whole
 from selfeval_backend.rollouts import Rollout
 from selfeval_backend.selfeval import CalibrationMap, SelfEvaluator
 
@@ -28,11 +28,9 @@ def fit_calibration(
         evaluator: Not calibrated yet.
         positions: In generated tokens; only samples that still run there count.
     """
-    maps = [_fit(predictions(rollouts, evaluator, lambda s: len(s.token_ids)), None)]
+    maps = [_fit(predictions(rollouts, evaluator, whole), None)]
     for position in positions:
-        items = predictions(
-            rollouts, evaluator, lambda s, n=position: n if len(s.token_ids) > n else None
-        )
+        items = predictions(rollouts, evaluator, running_at(position))
         if len(items) >= _MIN_PREDICTIONS:
             maps.append(_fit(items, position))
     return tuple(maps)

@@ -92,7 +92,8 @@ class HybridOptimizer:
     """
 
     def __init__(self, model: nn.Module, *, lr: float, adam_lr: float) -> None:
-        hidden, rest = [], []
+        hidden: list[nn.Parameter] = []
+        rest: list[nn.Parameter] = []
         for name, param in model.named_parameters():
             is_hidden = param.ndim == 2 and "embed" not in name and "lm_head" not in name
             (hidden if is_hidden else rest).append(param)

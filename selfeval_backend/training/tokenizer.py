@@ -34,13 +34,13 @@ _LARGEST_TOTAL = 200
 def build_tokenizer(*, seed: int) -> PreTrainedTokenizerFast:
     """Train the tokenizer on generated problems and demonstrations of the train split."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(  # type: ignore[assignment]  # stub too narrow
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(r"\d{1,3}"), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False),
         ]
     )
-    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]  # stub too narrow
+    tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=1024,
         special_tokens=list(_SPECIAL),
@@ -49,7 +49,7 @@ def build_tokenizer(*, seed: int) -> PreTrainedTokenizerFast:
     )
     tokenizer.train_from_iterator(_corpus(seed), trainer)
     tokenizer.add_tokens([PAPER_QUESTION])
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]  # of transformers
         tokenizer_object=tokenizer,
         chat_template=CHAT_TEMPLATE,
         pad_token="<|pad|>",
