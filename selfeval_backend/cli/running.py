@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import warnings
 from collections.abc import Callable, Coroutine, Iterator
@@ -66,6 +67,8 @@ def with_model(
     Raises:
         typer.Exit: The model cannot be loaded; the line is on stderr.
     """
+    # Bars that libraries draw while they read weights: the status says it, and errors are one line.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         with _status(f"loading {name}"):
             from selfeval_backend.model import load_model

@@ -30,6 +30,19 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
+__all__ = [
+    "DEMONSTRATION_SIZES",
+    "TASK_SIZES",
+    "Problem",
+    "Split",
+    "demonstrate",
+    "extract_answer",
+    "generate_problems",
+    "plans",
+    "reward",
+    "work_out",
+]
+
 Split = Literal["train", "calibration", "test"]
 
 _WORDINGS = (

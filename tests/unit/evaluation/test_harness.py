@@ -8,7 +8,12 @@ from dataclasses import replace
 import pytest
 
 from selfeval_backend.controller import derive_seed
-from selfeval_backend.engine.scripted import ScriptedChat, ScriptedEngine
+from selfeval_backend.engine.scripted import (
+    ScriptedChat,
+    ScriptedEngine,
+    ScriptedResponse,
+    StreamCall,
+)
 from selfeval_backend.errors import EngineError, NoFinishedSampleError
 from selfeval_backend.evaluation.harness import compare, run_method
 from selfeval_backend.evaluation.methods import Method, standard_methods
@@ -68,21 +73,24 @@ async def test_the_same_seed_gives_the_same_results(model: SelfEvaluatingModel) 
 
 
 async def test_no_more_prompts_than_asked_for_run_at_once(make_model: ModelFactory) -> None:
-    model = make_model(Puzzler(delay_s=0.01))
-    engine, most = engine_of(model), 0
+    puzzler, open_at_begin = Puzzler(delay_s=0.01), []
 
-    def progress(method: str, num_done: int, total: int) -> None:
-        nonlocal most
-        most = max(most, engine.num_open)
-        told.append((method, num_done, total))
+    def script(call: StreamCall) -> ScriptedResponse:
+        open_at_begin.append(engine_of(model).num_open + 1)
+        return puzzler(call)
 
+    model = make_model(script)
     told: list[tuple[str, int, int]] = []
-    method = replace(ALL_AT_ONCE, settings=Settings(max_samples=1))
     await run_method(
-        model, reference_items(9, seed=0), method, seed=0, concurrency=3, progress=progress
+        model,
+        reference_items(9, seed=0),
+        replace(ALL_AT_ONCE, settings=Settings(max_samples=1)),
+        seed=0,
+        concurrency=3,
+        progress=lambda *progress: told.append(progress),
     )
 
-    assert 1 <= most <= 3
+    assert max(open_at_begin) == 3
     assert told == [("all", done, 9) for done in range(1, 10)]
 
 
