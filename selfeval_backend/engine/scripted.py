@@ -397,7 +397,8 @@ class ScriptedEngine:
         unfinished = stream.open and not stream.finished
         if unfinished and not self.capabilities.evaluates_mid_generation:
             raise EngineRequestError("this engine does not evaluate mid-generation")
-        cached = len(stream.call.prompt_ids) + num_tokens if stream.open else 0
+        # The last token that was drawn has not been through the model yet.
+        cached = len(stream.call.prompt_ids) + max(num_tokens - 1, 0) if stream.open else 0
         return stream.response.label_logprobs_at(num_tokens), cached
 
     def _find(self, token_ids: tuple[int, ...]) -> tuple[_Stream, int] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -104,3 +105,70 @@ def test_help_names_the_commands(aic: Aic) -> None:
 )
 def test_ask_has_its_options(aic: Aic, option: str) -> None:
     assert option in aic("ask", "--help").stdout
+
+
+@pytest.fixture(scope="module")
+def _reference() -> None:
+    from selfeval_backend.checkpoints import REFERENCE_FOLDER
+
+    if not (REFERENCE_FOLDER / "config.json").is_file():
+        pytest.skip("the reference model is not there: make reference")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_reference")
+class TestOnTheReferenceModel:
+    """Weights, engine and all."""
+
+    @staticmethod
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "selfeval_backend", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def test_ask(self) -> None:
+        ran = self.run("ask", "Use 3, 19 and 20 to make 36.", "--seed", "0", "--json")
+
+        assert (ran.returncode, ran.stderr) == (0, "")
+        document = json.loads(ran.stdout)
+        assert document["calibrated"]
+        assert 0.0 <= document["confidence"] <= 1.0
+        assert document["answer"] == document["samples"][document["best"]]["text"]
+        assert document["usage"]["generated_tokens"] > 0
+
+    def test_a_prompt_that_does_not_fit_is_one_line(self) -> None:
+        ran = self.run("ask", "Use 3, 19 and 20 to make 36. " * 100)
+
+        assert ran.returncode == 2
+        assert ran.stdout == ""
+        assert ran.stderr.startswith("aic: error: prompt: got ")
+        assert len(ran.stderr.splitlines()) == 1
+
+    def test_demo(self) -> None:
+        ran = self.run("demo", "--n", "16", "--json")
+
+        assert ran.returncode == 0
+        one, greedy, full, *others = json.loads(ran.stdout)["methods"]
+        assert one["accuracy"] < full["accuracy"]
+        assert one["self_evaluation_tokens"] == greedy["self_evaluation_tokens"] == 0
+        assert full["self_evaluation_tokens"] > 0
+        assert all(row["tokens_saved"] > 0.0 for row in others)
+
+    def test_ctrl_c(self) -> None:
+        with subprocess.Popen(
+            [sys.executable, "-m", "selfeval_backend", "demo", "--n", "200"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert process.stderr is not None
+            assert "one sample" in process.stderr.readline()
+            process.send_signal(signal.SIGINT)
+            stdout, stderr = process.communicate(timeout=120)
+
+        assert (process.returncode, stdout) == (130, "")
+        assert stderr.splitlines()[-1] == "aic: interrupted"
+        assert "Traceback" not in stderr
