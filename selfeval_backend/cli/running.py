@@ -103,7 +103,7 @@ def _fail(error: AICError, status: int) -> NoReturn:
     raise typer.Exit(status) from None
 
 
-def _show_warning(message: Warning | str, *_: object) -> None:
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     _say(f"warning: {message}")
 
 

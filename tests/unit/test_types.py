@@ -77,9 +77,7 @@ def test_usage_adds_field_by_field() -> None:
 def test_a_state_sorts_its_samples() -> None:
     state = RunState(
         limits=Limits(max_samples=3),
-        samples=tuple(
-            sample(status, index=i) for i, status in enumerate(("running", "finished", "pruned"))
-        ),
+        samples=(sample("running"), sample("finished", index=1), sample("pruned", index=2)),
     )
     assert [s.index for s in state.running] == [0]
     assert [s.index for s in state.finished] == [1]
