@@ -107,8 +107,8 @@ class SelfEvalConfig(BaseModel):
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the file"
             raise CheckpointError(
-                f"{path}: {where}: {first['msg']}. Write it anew with `aic train calibrate`, or "
-                "remove it to use the model uncalibrated."
+                f"{path}: {where}: {first['msg']}. Mend it, or remove it "
+                "to use the model uncalibrated."
             ) from error
         except (OSError, UnicodeDecodeError) as error:
             raise CheckpointError(f"{path} cannot be read: {error}") from error

@@ -4,28 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from selfeval_backend.controller import run
 from selfeval_backend.engine.base import SamplingParams
 from selfeval_backend.engine.replay import RecordedSample, ReplayEngine
+from selfeval_backend.evaluation.metrics import PromptResult
 from selfeval_backend.rollouts import Rollout, RolloutSample
 from selfeval_backend.selfeval import SelfEvaluator
 from selfeval_backend.settings import Settings
 from selfeval_backend.types import Outcome
 
-__all__ = ["Replayed", "replay"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Replayed:
-    """One prompt under one policy."""
-
-    reward: float
-    """Of the chosen sample."""
-    num_samples: int
-    generated_tokens: int
-    self_evaluation_tokens: int
+__all__ = ["replay"]
 
 
 def replay(
@@ -34,7 +23,7 @@ def replay(
     evaluator: SelfEvaluator,
     *,
     evaluate: bool = True,
-) -> list[Replayed]:
+) -> list[PromptResult]:
     """Answer every recorded prompt under these settings.
 
     Samples are handed out in the order of the recording, so record at the temperatures that the
@@ -51,7 +40,7 @@ def replay(
 
 async def _replay_all(
     rollouts: Sequence[Rollout], settings: Settings, evaluator: SelfEvaluator, evaluate: bool
-) -> list[Replayed]:
+) -> list[PromptResult]:
     engine = ReplayEngine({r.prompt_ids: [_recorded(s) for s in r.samples] for r in rollouts})
     longest = max(len(s.token_ids) for r in rollouts for s in r.samples) + 1
     results = []
@@ -69,7 +58,7 @@ async def _replay_all(
                 stop_token_ids=frozenset(),
             ),
         )
-        results.append(_replayed(rollout, outcome, evaluate))
+        results.append(_result(rollout, outcome, evaluate))
     return results
 
 
@@ -84,8 +73,8 @@ def _recorded(sample: RolloutSample) -> RecordedSample:
     )
 
 
-def _replayed(rollout: Rollout, outcome: Outcome, evaluate: bool) -> Replayed:
-    return Replayed(
+def _result(rollout: Rollout, outcome: Outcome, evaluate: bool) -> PromptResult:
+    return PromptResult(
         reward=rollout.samples[outcome.best].reward,
         num_samples=len(outcome.samples),
         generated_tokens=outcome.usage.generated_tokens,

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from selfeval_backend.evaluation.replaying import Replayed, replay
+from selfeval_backend.evaluation.metrics import PromptResult
+from selfeval_backend.evaluation.replaying import replay
 from selfeval_backend.rollouts import Rollout
 from selfeval_backend.selfeval import SelfEvaluator
 from selfeval_backend.settings import Settings
@@ -43,7 +44,7 @@ def _filtered(rollout: Rollout, *, annealed: bool) -> Rollout:
     return replace(rollout, samples=samples)
 
 
-def mean_tokens(results: Sequence[Replayed]) -> float:
+def mean_tokens(results: Sequence[PromptResult]) -> float:
     """Return generated and self-evaluation tokens, a prompt."""
     return fmean(r.generated_tokens + r.self_evaluation_tokens for r in results)
 

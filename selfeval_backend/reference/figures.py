@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from selfeval_backend.chat import ChatTemplate
+from selfeval_backend.evaluation.metrics import PromptResult
 from selfeval_backend.evaluation.quality import (
     Estimate,
     Prediction,
@@ -21,7 +22,7 @@ from selfeval_backend.evaluation.quality import (
     running_at,
     whole,
 )
-from selfeval_backend.evaluation.replaying import Replayed, replay
+from selfeval_backend.evaluation.replaying import replay
 from selfeval_backend.evaluation.tuning import only_annealed, only_on_policy
 from selfeval_backend.reference.problems import extract_answer
 from selfeval_backend.rollouts import Rollout, RolloutSample
@@ -86,7 +87,7 @@ def measure_policies(
     fixed = replace(tuned, adaptive=False, prune_at=(), keep_fraction=1.0)
     adaptive = replace(fixed, adaptive=True)
     first = replace(fixed, max_samples=1)
-    runs: dict[str, list[Replayed]] = {
+    runs: dict[str, list[PromptResult]] = {
         "one sample": _expected_sample(on_policy),
         "greedy": replay(annealed, first, evaluator, evaluate=False),
         "best-of-16": replay(on_policy, fixed, evaluator),
@@ -107,10 +108,10 @@ def measure_policies(
     ]
 
 
-def _expected_sample(rollouts: Sequence[Rollout]) -> list[Replayed]:
+def _expected_sample(rollouts: Sequence[Rollout]) -> list[PromptResult]:
     """One temperature-1 sample, as the mean over all of them: the same expectation, less noise."""
     return [
-        Replayed(
+        PromptResult(
             reward=float(np.mean([s.reward for s in r.samples])),
             num_samples=1,
             generated_tokens=round(float(np.mean([len(s.token_ids) + 1 for s in r.samples]))),
@@ -120,9 +121,9 @@ def _expected_sample(rollouts: Sequence[Rollout]) -> list[Replayed]:
     ]
 
 
-def _chosen(rollouts: Sequence[Rollout], choose: Callable[[Rollout], float]) -> list[Replayed]:
+def _chosen(rollouts: Sequence[Rollout], choose: Callable[[Rollout], float]) -> list[PromptResult]:
     return [
-        Replayed(
+        PromptResult(
             reward=choose(r),
             num_samples=len(r.samples),
             generated_tokens=sum(len(s.token_ids) + (s.finish_reason == "stop") for s in r.samples),
@@ -147,7 +148,10 @@ def _most_likely(rollout: Rollout) -> float:
 
 
 def _compare(
-    results: Sequence[Replayed], floor: Sequence[Replayed], ceiling: Sequence[Replayed], seed: int
+    results: Sequence[PromptResult],
+    floor: Sequence[PromptResult],
+    ceiling: Sequence[PromptResult],
+    seed: int,
 ) -> dict[str, Any]:
     reward = [np.array([r.reward for r in side]) for side in (results, floor, ceiling)]
     cost = [

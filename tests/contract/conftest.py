@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 import pytest
 
 from selfeval_backend.engine.base import Engine
+from selfeval_backend.engine.scripted import ScriptedEngine, ScriptedResponse, StreamCall
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +55,42 @@ def transformers_case() -> EngineCase:
     )
 
 
-CASES: dict[str, Callable[[], EngineCase]] = {"transformers": transformers_case}
+def scripted_case() -> EngineCase:
+    """Return a script that draws its tokens from the sample's seed."""
+
+    def script(call: StreamCall) -> ScriptedResponse:
+        params = call.params
+        rng = random.Random(params.seed if params.temperature else "greedy")
+        drawn = tuple(rng.randrange(10, 300) for _ in range(params.max_tokens))
+        stop = next((i for i, t in enumerate(drawn) if t in params.stop_token_ids), None)
+        num_generated = len(drawn) if stop is None else stop + 1
+        return ScriptedResponse(
+            token_ids=drawn[:stop],
+            finish_reason="length" if stop is None else "stop",
+            num_generated_tokens=num_generated,
+            label_logprobs=lambda num_tokens: (-1.0 - num_tokens / 100, -2.0),
+            logprobs=(-1.5,) * num_generated if params.logprobs else None,
+        )
+
+    labels = (7, 3)
+    return EngineCase(
+        engine=ScriptedEngine(
+            script,
+            context_length=256,
+            label_ids=labels,
+            unknown_label_logprobs=(-1.0, -2.0),
+        ),
+        prompt=tuple(range(40, 60)),
+        eos_id=2,
+        label_ids=labels,
+        question=(9, 8, 7, 6, 5),
+    )
+
+
+CASES: dict[str, Callable[[], EngineCase]] = {
+    "scripted": scripted_case,
+    "transformers": transformers_case,
+}
 
 
 @pytest.fixture(params=CASES)

@@ -12,6 +12,7 @@ import weakref
 from collections.abc import AsyncGenerator
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from selfeval_backend.engine.base import Capabilities, Chunk, LabelLogprobs, SamplingParams
@@ -199,7 +200,7 @@ def load_transformers_engine(
         wanted = torch.float32
     try:
         model = AutoModelForCausalLM.from_pretrained(path_or_name, dtype=wanted)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{path_or_name} cannot be loaded: {error}") from error
     model.to(where)  # type: ignore[arg-type]  # its decorator hides the signature
     return TransformersEngine(model, max_batch=max_batch)
