@@ -199,6 +199,10 @@ class _Stream:
             logprobs=logprobs[start:end] if self.call.params.logprobs else None,
         )
 
+    def num_cached(self, num_tokens: int) -> int:
+        """Return how many of the first tokens are in the KV cache: the last drawn one never is."""
+        return min(num_tokens, max(self.num_delivered - 1, 0))
+
     def num_shared(self, response_ids: tuple[int, ...]) -> int:
         """Return how many of the delivered tokens these begin with."""
         mine = self.token_ids[: self.num_delivered]
@@ -397,8 +401,7 @@ class ScriptedEngine:
         unfinished = stream.open and not stream.finished
         if unfinished and not self.capabilities.evaluates_mid_generation:
             raise EngineRequestError("this engine does not evaluate mid-generation")
-        # The last token that was drawn has not been through the model yet.
-        cached = len(stream.call.prompt_ids) + max(num_tokens - 1, 0) if stream.open else 0
+        cached = len(stream.call.prompt_ids) + stream.num_cached(num_tokens) if stream.open else 0
         return stream.response.label_logprobs_at(num_tokens), cached
 
     def _find(self, token_ids: tuple[int, ...]) -> tuple[_Stream, int] | None:

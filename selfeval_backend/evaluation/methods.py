@@ -13,7 +13,7 @@ __all__ = ["BEST_OF_16", "DEFAULT_PRUNE_AT", "ONE_SAMPLE", "Method", "standard_m
 ONE_SAMPLE = "one sample"
 BEST_OF_16 = "best-of-16"
 
-DEFAULT_PRUNE_AT = (16, 32)
+DEFAULT_PRUNE_AT = (32, 64)
 """Checkpoints for a model that was tuned for none; half of the samples go on past each."""
 
 _NUM_SAMPLES = 16

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
+from selfeval_backend.errors import DatasetError
 from selfeval_backend.evaluation.metrics import PromptResult
 from selfeval_backend.evaluation.replaying import replay
 from selfeval_backend.rollouts import Rollout
@@ -26,6 +27,7 @@ class Tuned:
 
     threshold: float
     prune_at: tuple[int, ...]
+    """Empty where no pruning keeps enough: then the model is better off without."""
     keep_fraction: tuple[float, ...]
 
 
@@ -67,13 +69,16 @@ def tune_policy(
         max_samples: N of Best-of-N.
         keep_improvement: Share of the Best-of-N improvement that a choice must keep here.
         log: Told of what was found.
+
+    Raises:
+        DatasetError: No threshold keeps enough.
     """
     on_policy, annealed = only_on_policy(rollouts), only_annealed(rollouts)
     all_of_them = Settings(max_samples=max_samples, adaptive=False)
     floor = fmean(s.reward for r in on_policy for s in r.samples)
     ceiling = fmean(r.reward for r in replay(on_policy, all_of_them, evaluator))
 
-    def cheapest(data: Sequence[Rollout], candidates: Iterable[Settings]) -> Settings:
+    def cheapest(data: Sequence[Rollout], candidates: Iterable[Settings]) -> Settings | None:
         found = []
         for settings in candidates:
             results = replay(data, settings, evaluator)
@@ -84,10 +89,9 @@ def tune_policy(
                 f"{settings.adaptive} threshold {settings.threshold}: kept {kept:.3f} "
                 f"tokens {tokens:.0f}"
             )
-            found.append(
-                (kept < keep_improvement, tokens if kept >= keep_improvement else -kept, settings)
-            )
-        return min(found, key=lambda item: item[:2])[2]
+            if kept >= keep_improvement:
+                found.append((tokens, settings))
+        return min(found, key=lambda item: item[0])[1] if found else None
 
     pruned = cheapest(
         on_policy,
@@ -97,8 +101,16 @@ def tune_policy(
             for keep in _keep_fractions(len(places))
         ),
     )
+    if pruned is None:
+        log("tune: no pruning keeps enough of the improvement: none is chosen")
+        pruned = replace(all_of_them, prune_at=(), keep_fraction=())
     base = replace(pruned, adaptive=True)
     adaptive = cheapest(annealed, (replace(base, threshold=value) for value in _THRESHOLDS))
+    if adaptive is None:
+        raise DatasetError(
+            f"no threshold up to {_THRESHOLDS[-1]} keeps {keep_improvement:.1%} of the improvement "
+            f"of Best-of-{max_samples} on these {len(rollouts)} prompts"
+        )
     assert isinstance(pruned.keep_fraction, tuple), "one for each checkpoint, as asked for"
     return Tuned(
         threshold=adaptive.threshold, prune_at=pruned.prune_at, keep_fraction=pruned.keep_fraction

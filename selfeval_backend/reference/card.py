@@ -24,6 +24,8 @@ models.
 
     Use 3, 19 and 20 to make 36.
 
+{notes}
+
 Trained from nothing by `make reference` (`selfeval_backend/reference/recipe.py`), seed {seed},
 commit `{commit}`, on {device}. Problems are split by a hash of their numbers and target: no test or
 calibration problem was ever trained on, in any wording or order.
@@ -42,6 +44,10 @@ has {length:.0f} tokens on average.
 "saved". "Kept" is the share of the improvement of Best-of-16 over one sample.
 
 {policies}
+
+"adaptive" stops at a prob_win_or_tie of {threshold}; "pruning" has checkpoints at {prune_at}
+tokens and keeps {keep_fraction} of the samples. The settings that tuning chose on the calibration
+problems, and that the model ships with: {tuned}.
 
 The gap from one sample to the oracle of 16 closed by Best-of-16: {gap_closed:.1%}.
 

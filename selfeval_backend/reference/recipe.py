@@ -20,7 +20,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,9 @@ class Recipe:
     positions: tuple[int, ...] = (8, 12, 16, 24, 32, 40, 48, 64, 80, 96)
     prune_at_candidates: tuple[tuple[int, ...], ...] = ((16, 32), (24, 48), (32, 64), (16, 32, 64))
     keep_improvement: float = 0.975
+    measured_prune_at: tuple[int, ...] = (32, 64)
+    """What is measured where tuning chose no pruning."""
+    measured_keep_fraction: tuple[float, ...] = (0.75, 0.375)
 
 
 class _Workshop:
@@ -335,7 +338,7 @@ def scored_rollouts(shop: _Workshop, name: str, split: Split, prompts: int) -> l
     return load_rollouts(path)
 
 
-def report(shop: _Workshop, folder: Path) -> None:
+def report(shop: _Workshop, folder: Path, notes: str) -> None:
     """Measure on the test problems, and write figures, diagram and card into the folder."""
     recipe = shop.recipe
     config = SelfEvalConfig.load(folder)
@@ -352,11 +355,17 @@ def report(shop: _Workshop, folder: Path) -> None:
         temperatures=[1.0] * 2,
     )
     shop.log("figures")
-    tuned = resolve_settings({}, config.policy)
+    measured = resolve_settings({}, config.policy)
+    if not measured.prune_at:
+        measured = replace(
+            measured,
+            prune_at=recipe.measured_prune_at,
+            keep_fraction=recipe.measured_keep_fraction,
+        )
     figures = {
         "before": measure_generator(before),
         "after": measure_generator(only_on_policy(rollouts)),
-        "policies": measure_policies(rollouts, evaluator, chat, tuned, seed=recipe.seed),
+        "policies": measure_policies(rollouts, evaluator, chat, measured, seed=recipe.seed),
         "self_evaluation": measure_self_evaluation(
             rollouts, evaluator, recipe.positions, seed=recipe.seed
         ),
@@ -364,10 +373,15 @@ def report(shop: _Workshop, folder: Path) -> None:
     (folder / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     on_policy = only_on_policy(rollouts)
     curves = {"end": predictions(on_policy, evaluator, whole)}
-    for at in tuned.prune_at:
+    for at in measured.prune_at:
         curves[f"{at} tokens"] = predictions(on_policy, evaluator, running_at(at))
     draw_reliability(folder / "reliability.png", curves)
     facts = {
+        "threshold": measured.threshold,
+        "prune_at": measured.prune_at,
+        "keep_fraction": measured.keep_fraction,
+        "tuned": config.policy,
+        "notes": notes,
         "num_parameters": sum(p.numel() for p in shop.model("preferences").parameters()),
         "commit": _commit(),
         "device": "a GPU" if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores",
@@ -388,6 +402,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("build/reference"))
     parser.add_argument("--until", choices=("generator", "preferences", "report"), default="report")
     parser.add_argument("--install", action="store_true", help="put the result into the package")
+    parser.add_argument("--notes", default="", help="for the model card")
     arguments = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     shop = _Workshop(Recipe(), arguments.folder)
@@ -407,7 +422,7 @@ def main() -> None:
     if arguments.until == "preferences":
         return
     folder, _ = calibrate(shop)
-    report(shop, folder)
+    report(shop, folder, arguments.notes)
     if arguments.install:
         shutil.copytree(folder, REFERENCE_FOLDER, dirs_exist_ok=True)
 

@@ -75,8 +75,15 @@ def test_best_of_16_beats_one_sample_and_adaptive_is_cheaper(model: SelfEvaluati
     assert accuracy(adaptive) > accuracy(one) + 0.1
     assert paid(adaptive) < 0.6 * paid(best)
     assert all(a.outcome.calibrated for a in adaptive)
-    assert any(s.status == "pruned" for a in adaptive for s in a.outcome.samples)
     assert any(len(a.outcome.samples) == 1 for a in adaptive)
+
+
+def test_pruned_samples_stop_at_their_checkpoint(model: SelfEvaluatingModel) -> None:
+    answers = answer_all(model, adaptive=False, max_samples=4, prune_at=(32,), keep_fraction=0.5)
+    for answer in answers:
+        pruned = [s for s in answer.outcome.samples if s.status == "pruned"]
+        assert len(pruned) == 2
+        assert all(s.num_generated_tokens == 32 for s in pruned)
 
 
 def test_the_same_seed_gives_the_same_answer(model: SelfEvaluatingModel) -> None:
