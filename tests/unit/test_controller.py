@@ -100,10 +100,9 @@ async def test_usage_counts_everything_once(make_model: ModelFactory) -> None:
     assert usage.cached_prompt_tokens == 2 * NUM_PROMPT
     assert usage.generated_tokens == 2 + 4 + 2 + 3  # an end token each
     assert usage.self_evaluations == 3
-    # The question, and the last token drawn, which is in no cache yet.
-    assert usage.self_evaluation_tokens == 3 * (num_question + 1)
-    assert usage.cached_self_evaluation_tokens == 3 * NUM_PROMPT + 8 - 3
-    assert usage.total_tokens == 3 * NUM_PROMPT + 11 + 3 * (num_question + 1)
+    assert usage.self_evaluation_tokens == 3 * num_question
+    assert usage.cached_self_evaluation_tokens == 3 * NUM_PROMPT + 8
+    assert usage.total_tokens == 3 * NUM_PROMPT + 11 + 3 * num_question
 
 
 async def test_adaptive_stops_at_the_first_confident_batch(make_model: ModelFactory) -> None:

@@ -121,8 +121,8 @@ def test_usage_counts_everything_that_was_paid_for_once(llm: ChatAdaptive) -> No
     num_prompt = len(CHAT.prompt_ids(to_conversation([HumanMessage("Make 41.")])))
     assert llm.backend is not None
     num_question = len(llm.backend.evaluator.question_ids)
-    # Of five self-evaluations; the last token drawn is in no cache yet.
-    read = 3 * (num_prompt + 1) + (num_prompt + 6) + (num_prompt + 10)
+    # Of five self-evaluations; the last token of an unfinished response is in no cache yet.
+    read = 3 * (num_prompt + 1) + (num_prompt + 7) + (num_prompt + 11)
     assert usage["output_tokens"] == 8 + 12 + 2
     assert dict(usage["output_token_details"]) == {
         "chosen": 12,
@@ -130,7 +130,7 @@ def test_usage_counts_everything_that_was_paid_for_once(llm: ChatAdaptive) -> No
         "pruned": 2,
         "aborted": 0,
     }
-    assert usage["input_tokens"] == 3 * num_prompt + read + 5 * (num_question + 1)
+    assert usage["input_tokens"] == 3 * num_prompt + read + 5 * num_question + 3
     assert usage["input_token_details"]["cache_read"] == 2 * num_prompt + read
     assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
 

@@ -170,9 +170,19 @@ async def test_an_evaluation_reuses_an_open_streams_cache() -> None:
     live = await engine.label_logprobs(token_ids, (0, 1))
     await stream.aclose()
     cold = await engine.label_logprobs(token_ids, (0, 1))
-    # The last token drawn is not in the cache yet: computed with the two of the question.
-    assert (live.computed_tokens, live.cached_tokens) == (3, 7)
+    assert (live.computed_tokens, live.cached_tokens) == (2, 8)
     assert (cold.computed_tokens, cold.cached_tokens) == (10, 0)
+
+
+async def test_the_last_token_of_an_unfinished_response_is_in_no_cache_yet() -> None:
+    engine = ScriptedEngine([RESPONSE])
+    stream = engine.stream(PROMPT, replace(PARAMS, checkpoints=(2,)))
+    await anext(stream)
+    token_ids = PROMPT + RESPONSE.token_ids[:2] + QUESTION
+    live = await engine.label_logprobs(token_ids, (0, 1))
+    assert live.cached_tokens == len(PROMPT) + 1
+    assert live.computed_tokens == 1 + len(QUESTION)
+    await stream.aclose()
 
 
 async def test_an_engine_may_evaluate_finished_samples_only() -> None:

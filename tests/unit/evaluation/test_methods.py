@@ -76,8 +76,8 @@ def test_a_model_that_was_tuned_for_nothing_has_defaults(make_model: ModelFactor
     both = methods["adaptive+pruning"].policy()
     assert both.threshold == 0.9
     assert both.pruning == (
-        Checkpoint(at=16, keep_fraction=0.5),
         Checkpoint(at=32, keep_fraction=0.5),
+        Checkpoint(at=64, keep_fraction=0.5),
     )
     assert methods["pruning"].policy().pruning == both.pruning
     assert methods["adaptive"].policy().pruning == ()
