@@ -22,7 +22,7 @@ without a GPU. It solves one kind of puzzle: reach a target from three or four n
 and taking away, all of them used once. It knows nothing else, and its figures say nothing of larger
 models.
 
-    Use 3, 19 and 20 to make 36.
+    Use 4, 9 and 12 to make 17.
 
 {notes}
 
