@@ -45,7 +45,7 @@ bench: install  ## Run the benchmarks; fails where a limit is exceeded
 	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
 
 reference: install  ## Train the reference model from nothing
-	$(BIN)/python -m selfeval_backend.reference.recipe
+	$(BIN)/python -m selfeval_backend.reference.recipe --install
 
 clean:  ## Remove the environment, caches and builds
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
