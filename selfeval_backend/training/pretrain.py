@@ -3,8 +3,8 @@
 Half of the demonstrations reach the target and half do not: from the first ones it learns to plan,
 from both to calculate honestly whatever comes of it, for the plan of a demonstration that misses is
 left out of the loss. Later every problem is shown twice, once reached and once missed, each cut at
-several places with the question "is this right?": discrimination by contrast. Without that stage
-the win/tie labels of on-policy samples teach how hard a question is and nothing about the answer.
+several places with the question "is this right?": discrimination by contrast. In a trial
+without that stage, win/tie labels taught how hard a question is and nothing about the answer.
 """
 
 from __future__ import annotations

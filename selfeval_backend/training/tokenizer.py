@@ -1,7 +1,7 @@
 """The reference model's tokenizer: byte-level BPE, numbers up to 999 as one token each.
 
-Numbers in groups of up to three digits, as Llama 3 has them: a small model learned to add one-token
-numbers in fewer steps than digit by digit, and answers are a fifth shorter. Bytes are the fallback,
+Numbers in groups of up to three digits, as Llama 3 has them: answers are a fifth shorter than digit
+by digit. Bytes are the fallback,
 so that any text goes in and comes out whole. The self-evaluation question is one token, which makes
 asking it cost five tokens with the template around it.
 """
