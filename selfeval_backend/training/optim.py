@@ -1,7 +1,8 @@
 """Muon for the hidden matrices, AdamW for the rest.
 
 On the reference generator Muon reached in 175 steps (loss 0.32) what AdamW was far from (0.82), at
-about 5 % more time a step (two-core CPU, batch 48, same data). `torch.optim.Muon` runs its Newton-Schulz
+about 5 % more time a step (two-core CPU, batch 48, same data). `torch.optim.Muon` runs its
+Newton-Schulz
 steps in bfloat16, which CPUs without bfloat16 units emulate: there a step took several times
 longer. This one keeps float32 and batches equal shapes.
 
