@@ -5,7 +5,7 @@
     from selfeval_backend import Message, load_model
 
     model = load_model("reference")
-    answer = await model.answer([Message(role="user", content="Use 4, 9 and 12 to make 17.")])
+    answer = await model.answer([Message(role="user", content="Use 3, 19 and 25 to make 41.")])
     answer.text, answer.outcome.confidence, answer.outcome.usage
 
 Names come when they are asked for (PEP 562), so that importing the package costs next to nothing

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from selfeval_backend.reference.problems import Problem
+from selfeval_backend.reference.problems import Problem, Puzzle
 from selfeval_backend.types import FinishReason
 
 __all__ = ["Rollout", "RolloutSample", "load_rollouts", "save_rollouts", "win_or_tie_targets"]
@@ -78,7 +78,10 @@ def _rollout(row: dict[str, Any]) -> Rollout:
     problem = row["problem"]
     return Rollout(
         problem=Problem(
-            numbers=tuple(problem["numbers"]), target=problem["target"], text=problem["text"]
+            puzzles=tuple(
+                Puzzle(numbers=tuple(p["numbers"]), target=p["target"]) for p in problem["puzzles"]
+            ),
+            text=problem["text"],
         ),
         prompt_ids=tuple(row["prompt_ids"]),
         samples=tuple(

@@ -18,17 +18,17 @@ license: apache-2.0
 
 {num_parameters:,} parameters (Llama architecture, {num_layers} layers of {hidden_size}, float32),
 with its own tokenizer and chat template. It shows this project's method for real on a machine
-without a GPU. It solves one kind of puzzle: reach a target from three or four numbers, by adding
-and taking away, all of them used once. It knows nothing else, and its figures say nothing of larger
-models.
+without a GPU. It solves one kind of problem: reach a target from two to four numbers by adding and
+taking away, all of them used once, and up to three such puzzles after one another. It knows nothing
+else, and its figures say nothing of larger models.
 
-    Use 4, 9 and 12 to make 17.
+    Use 3, 19 and 25 to make 41, then 8 and 12 to make 20.
 
 {notes}
 
 Trained from nothing by `make reference` (`selfeval_backend/reference/recipe.py`), seed {seed},
-commit `{commit}`, on {device}. Problems are split by a hash of their numbers and target: no test or
-calibration problem was ever trained on, in any wording or order.
+commit `{commit}`, on {device}. Puzzles are split by a hash of their numbers and target: no puzzle
+of a test or calibration problem was ever trained on, in any wording, order or company.
 
 ## Measured
 

@@ -1,186 +1,297 @@
-"""The reference domain: reach a target from given numbers by adding and taking away.
+"""The reference domain: reach targets from given numbers by adding and taking away.
 
 Checking is easy and finding is hard: which numbers to add and which to take away is a subset-sum
-problem that a small model has to guess, while the working that follows shows, step by step, where
-the guess leads. A response states its plan first and then works it out in words, so that a mistake
-is made early and becomes visible gradually; each total is also written as the target and a
-distance::
+problem that a small model has to guess in part, while each line of the working says how far from
+the target it led. A problem is one puzzle or several, one after the other, and all have to be
+solved; so a mistake is made somewhere on the way, and from there on it can be seen::
 
-    Use 8, 19, 15 and 5 to make 21.
+    Use 3, 19 and 25 to make 41, then 8 and 12 to make 20.
 
-    Plan: 19+15-8-5.
-    Start with 19=21-2.
-    Then add 15: 19+15=34=21+13.
-    Then take away 8: 34-8=26=21+5.
-    Then take away 5: 26-5=21=21+0.
-    That makes 21.
-    #### 19+15-8-5
+    To make 41 from 3, 19 and 25:
+    Take away 3: minus 3, 44 short.
+    Add 19: 16, 25 short.
+    Add 25: 41, exactly.
+    To make 20 from 8 and 12:
+    Add 8: 8, 12 short.
+    Add 12: 20, exactly.
+    #### -3 + 19 + 25, 8 + 12
 
-A *problem* is its set of numbers and its target; wording and order are not part of it. Problems are
-split into train, calibration and test by a hash of exactly that, so that no wording or order of a
-held-out problem is ever trained on.
+A *puzzle* is its set of numbers and its target; wording and order are not part of it. Puzzles are
+split into train, calibration and test by a hash of exactly that, and a problem is made of puzzles
+of one split: no wording or order of a held-out puzzle, alone or among others, is ever trained on.
 """
 
 import hashlib
 import itertools
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
 __all__ = [
-    "DEMONSTRATION_SIZES",
-    "TASK_SIZES",
+    "DEMONSTRATION_SHAPES",
+    "TASK_SHAPES",
+    "Demonstration",
+    "Piece",
     "Problem",
+    "Puzzle",
+    "Shape",
     "Split",
     "demonstrate",
     "extract_answer",
     "generate_problems",
-    "plans",
     "reward",
     "work_out",
 ]
 
 Split = Literal["train", "calibration", "test"]
 
-_WORDINGS = (
-    "Use {numbers} to make {target}.",
-    "Make {target} from {numbers}.",
-    "How can {numbers} make {target}?",
+Shape = tuple[int, ...]
+"""How many numbers each puzzle of a problem has."""
+
+TASK_SHAPES: Mapping[Shape, int] = MappingProxyType(
+    {(3,): 6, (3, 2): 20, (4, 2): 20, (3, 3): 10, (4, 3): 14, (3, 2, 2): 16, (4, 2, 2): 14}
 )
+"""Shapes of problems, and how often: of the task that the model is measured on."""
 
-TASK_SIZES: Mapping[int, int] = MappingProxyType({3: 60, 4: 40})
-"""How many numbers a problem has, and how often: of the task that the model is measured on."""
+DEMONSTRATION_SHAPES: Mapping[Shape, int] = MappingProxyType(
+    {
+        (3,): 6,
+        (4,): 6,
+        (5,): 6,
+        (2, 3): 6,
+        (3, 2): 8,
+        (4, 2): 10,
+        (3, 3): 8,
+        (3, 4): 4,
+        (4, 3): 10,
+        (5, 2): 4,
+        (2, 2, 3): 4,
+        (2, 3, 2): 4,
+        (3, 2, 2): 10,
+        (4, 2, 2): 10,
+        (4, 3, 2): 4,
+    }
+)
+"""The same for demonstrations: hard puzzles come in any place."""
 
-DEMONSTRATION_SIZES: Mapping[int, int] = MappingProxyType({3: 20, 4: 26, 5: 30, 6: 24})
-"""The same for demonstrations: longer ones teach more arithmetic each."""
-_LARGEST_NUMBER = 20
-_EXPRESSION = re.compile(r"####[ ]*(\d+(?:[+-]\d+)*)\s*$")
+_LARGEST_NUMBER = 25
+_NEAR_MISSES = 4
+_ANSWER = re.compile(r"####((?: ?[+-]? ?\d+,?)+)\s*$")
+_TERM = re.compile(r"([+-]?) ?(\d+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """One puzzle: use every number once, adding or taking away, to reach the target."""
+class Puzzle:
+    """Use every number once, adding or taking away, to reach the target."""
 
     numbers: tuple[int, ...]
     """Distinct, in the order of the text."""
     target: int
     """Positive, and reachable."""
+
+    @property
+    def key(self) -> str:
+        """The puzzle without its order."""
+        return f"{','.join(map(str, sorted(self.numbers)))}={self.target}"
+
+    @property
+    def split(self) -> Split:
+        """The split that this puzzle belongs to, by a hash of its key."""
+        bucket = hashlib.sha256(self.key.encode()).digest()[0]
+        return "test" if bucket < 26 else "calibration" if bucket < 52 else "train"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Puzzles of one split, to be solved one after the other."""
+
+    puzzles: tuple[Puzzle, ...]
     text: str
     """The prompt."""
 
     @property
     def key(self) -> str:
-        """The problem without its wording and order: what the split is made on."""
-        return f"{','.join(map(str, sorted(self.numbers)))}={self.target}"
-
-    @property
-    def split(self) -> Split:
-        """The split that this problem belongs to, by a hash of its key."""
-        bucket = hashlib.sha256(self.key.encode()).digest()[0]
-        return "test" if bucket < 26 else "calibration" if bucket < 52 else "train"
+        """The problem without its wording: what makes two problems the same one."""
+        return "; ".join(puzzle.key for puzzle in self.puzzles)
 
 
 def generate_problems(
-    split: Split, *, seed: int, unique: bool = True, sizes: Mapping[int, int] = TASK_SIZES
+    split: Split,
+    *,
+    seed: int,
+    unique: bool = True,
+    shapes: Mapping[Shape, int] = TASK_SHAPES,
 ) -> Iterator[Problem]:
     """Yield problems of one split, without end, the same ones for the same seed.
 
     Args:
-        split: Which split they are of.
+        split: Which split their puzzles are of.
         seed: Seed of the generator.
         unique: Leave out problems that were yielded before (by key); costs memory.
-        sizes: Weight of each number of numbers.
+        shapes: Weight of each shape.
     """
     rng = random.Random(f"{split}/{seed}")
     seen: set[str] = set()
     while True:
-        problem = _draw_problem(rng, sizes)
-        if problem.split != split or (unique and problem.key in seen):
+        shape = rng.choices(list(shapes), list(shapes.values()))[0]
+        puzzles = tuple(_draw_puzzle(rng, size, split) for size in shape)
+        problem = Problem(puzzles=puzzles, text=rng.choice(_WORDINGS)(puzzles))
+        if unique and problem.key in seen:
             continue
         if unique:
             seen.add(problem.key)
         yield problem
 
 
-def _draw_problem(rng: random.Random, sizes: Mapping[int, int]) -> Problem:
-    size = rng.choices(list(sizes), list(sizes.values()))[0]
+def _draw_puzzle(rng: random.Random, size: int, split: Split) -> Puzzle:
     while True:
         numbers = tuple(rng.sample(range(1, _LARGEST_NUMBER + 1), size))
         target = sum(n if rng.random() < 0.5 else -n for n in numbers)
-        if target > 0:
-            break
-    listed = f"{', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"
-    text = rng.choice(_WORDINGS).format(numbers=listed, target=target)
-    return Problem(numbers=numbers, target=target, text=text)
+        if target > 0 and (puzzle := Puzzle(numbers=numbers, target=target)).split == split:
+            return puzzle
 
 
-def plans(problem: Problem) -> list[tuple[tuple[int, ...], int]]:
-    """Every plan that stays above zero, as (signed numbers, value): what is added comes first."""
-    found = []
-    for signs in itertools.product((1, -1), repeat=len(problem.numbers)):
-        signed = [s * n for s, n in zip(signs, problem.numbers, strict=True)]
-        value = sum(signed)
-        if value > 0:
-            found.append((tuple(sorted(signed, key=lambda n: n < 0)), value))
-    return found
+def _listed(numbers: Sequence[int]) -> str:
+    return f"{', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"
 
 
-def work_out(plan: tuple[int, ...], target: int | None) -> str:
-    """Write the response that follows a plan, with honest arithmetic.
+def _use(puzzles: Sequence[Puzzle]) -> str:
+    return f"Use {', then '.join(f'{_listed(p.numbers)} to make {p.target}' for p in puzzles)}."
 
-    Args:
-        plan: Signed numbers; the first one is positive.
-        target: Each total is also written as the target and a distance; None: it is not.
+
+def _make(puzzles: Sequence[Puzzle]) -> str:
+    return f"Make {', then '.join(f'{p.target} from {_listed(p.numbers)}' for p in puzzles)}."
+
+
+def _how(puzzles: Sequence[Puzzle]) -> str:
+    return f"How can {', then '.join(f'{_listed(p.numbers)} make {p.target}' for p in puzzles)}?"
+
+
+_WORDINGS = (_use, _make, _how)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a demonstration's text that begins and ends with a token."""
+
+    text: str
+    is_learned: bool
+    """False for a choice that leads to a miss: nobody should learn to make it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """A response, and whether it solves every puzzle."""
+
+    pieces: tuple[Piece, ...]
+    is_right: bool
+
+    @property
+    def text(self) -> str:
+        """The response."""
+        return "".join(piece.text for piece in self.pieces)
+
+
+def demonstrate(problem: Problem, rng: random.Random, *, right: bool) -> Demonstration:
+    """Write a response that solves every puzzle, or one that misses some: half of them, on average.
+
+    Half of the misses end near the target, as a model's own mistakes do. Where no choice of signs
+    misses, the response is right.
     """
-    expression = str(plan[0]) + "".join(f"{n:+d}" for n in plan[1:])
-    lines = [f"Plan: {expression}.", f"Start with {plan[0]}{_distance(plan[0], target)}."]
-    total = plan[0]
-    for n in plan[1:]:
-        verb = "Then add" if n > 0 else "Then take away"
-        reached = total + n
-        lines.append(f"{verb} {abs(n)}: {total}{n:+d}={reached}{_distance(reached, target)}.")
-        total = reached
-    return "\n".join([*lines, f"That makes {total}.", f"#### {expression}"])
+    solved = [True] * len(problem.puzzles)
+    while not right and all(solved):
+        solved = [rng.random() < 0.5 for _ in problem.puzzles]
+    plans = [
+        _reach(puzzle, rng) if hit else _miss(puzzle, rng)
+        for puzzle, hit in zip(problem.puzzles, solved, strict=True)
+    ]
+    return work_out(problem, plans)
 
 
-def _distance(total: int, target: int | None) -> str:
-    return "" if target is None else f"={target}{total - target:+d}"
+Plan = tuple[int, ...]
+"""A puzzle's numbers in the order of the text, signed."""
 
 
-def demonstrate(
-    problem: Problem, rng: random.Random, *, reach: bool, distances: bool = True
-) -> tuple[str, bool]:
-    """Write a demonstration that reaches the target or misses it, and tell which.
+def _reach(puzzle: Puzzle, rng: random.Random) -> Plan:
+    return rng.choice([plan for plan in _plans(puzzle) if sum(plan) == puzzle.target])
 
-    Half of the misses end near the target, as a model's own mistakes do. Where every plan reaches
-    the target, none misses.
-    """
-    shown = problem.target if distances else None
-    candidates = plans(problem)
-    right = [plan for plan, value in candidates if value == problem.target]
-    wrong = [(plan, value) for plan, value in candidates if value != problem.target]
-    if reach or not wrong:
-        return work_out(rng.choice(right), shown), True
+
+def _miss(puzzle: Puzzle, rng: random.Random) -> Plan:
+    misses = [plan for plan in _plans(puzzle) if sum(plan) != puzzle.target]
     if rng.random() < 0.5:
-        wrong.sort(key=lambda item: abs(item[1] - problem.target))
-        wrong = wrong[:4]
-    return work_out(rng.choice(wrong)[0], shown), False
+        misses = sorted(misses, key=lambda plan: abs(sum(plan) - puzzle.target))[:_NEAR_MISSES]
+    return rng.choice(misses)
+
+
+def _plans(puzzle: Puzzle) -> list[Plan]:
+    every = itertools.product((1, -1), repeat=len(puzzle.numbers))
+    return [tuple(s * n for s, n in zip(signs, puzzle.numbers, strict=True)) for signs in every]
+
+
+def work_out(problem: Problem, plans: Sequence[Plan]) -> Demonstration:
+    """Write the response that follows a plan for each puzzle, with honest arithmetic."""
+    pieces: list[Piece] = []
+    for puzzle, plan in zip(problem.puzzles, plans, strict=True):
+        pieces += _working(puzzle, plan)
+    answer = ", ".join(_expression(plan) for plan in plans)
+    pieces.append(Piece(f"#### {answer}", is_learned=True))
+    is_right = all(sum(plan) == p.target for p, plan in zip(problem.puzzles, plans, strict=True))
+    return Demonstration(tuple(pieces), is_right)
+
+
+def _working(puzzle: Puzzle, plan: Plan) -> Iterator[Piece]:
+    yield Piece(f"To make {puzzle.target} from {_listed(puzzle.numbers)}:\n", is_learned=True)
+    total = 0
+    for n in plan:
+        total += n
+        yield Piece("Add" if n > 0 else "Take", is_learned=sum(plan) == puzzle.target)
+        written = f"minus {-total}" if total < 0 else str(total)
+        verb = "" if n > 0 else " away"
+        distance = _distance(total, puzzle.target)
+        yield Piece(f"{verb} {abs(n)}: {written},{distance}.\n", is_learned=True)
+
+
+def _distance(total: int, target: int) -> str:
+    if total == target:
+        return " exactly"
+    return f" {target - total} short" if total < target else f" {total - target} over"
+
+
+def _expression(plan: Plan) -> str:
+    rest = (f" {'+' if n > 0 else '-'} {abs(n)}" for n in plan[1:])
+    return f"{plan[0]}{''.join(rest)}"
 
 
 def extract_answer(response: str) -> str | None:
-    """Return the expression behind the last ``####``, or None where there is none."""
-    match = _EXPRESSION.search(response)
-    return match.group(1) if match else None
+    """Return what stands behind the last ``####``, the same text for the same sums, or None.
+
+    The terms of each sum are put into one order: "19 + 25 - 3" and "25-3+19" are one answer.
+    """
+    match = _ANSWER.search(response)
+    if match is None:
+        return None
+    sums = (sorted(_terms(part), reverse=True) for part in match.group(1).split(","))
+    return ", ".join("".join(f"{n:+d}" for n in terms) for terms in sums)
+
+
+def _terms(expression: str) -> list[int]:
+    return [int(sign + digits) for sign, digits in _TERM.findall(expression)]
 
 
 def reward(problem: Problem, response: str) -> float:
-    """Return 1.0 where the answer uses every number once and reaches the target, else 0.0."""
+    """Return 1.0 where the answer uses every number once and reaches every target, else 0.0."""
     answer = extract_answer(response)
     if answer is None:
         return 0.0
-    terms = [int(term) for term in re.findall(r"[+-]?\d+", answer)]
-    uses_all = sorted(map(abs, terms)) == sorted(problem.numbers)
-    return float(uses_all and sum(terms) == problem.target)
+    sums = [_terms(part) for part in answer.split(", ")]
+    if len(sums) != len(problem.puzzles):
+        return 0.0
+    return float(
+        all(
+            sorted(map(abs, terms)) == sorted(puzzle.numbers) and sum(terms) == puzzle.target
+            for terms, puzzle in zip(sums, problem.puzzles, strict=True)
+        )
+    )

@@ -47,12 +47,7 @@ from selfeval_backend.reference.figures import (
     measure_policies,
     measure_self_evaluation,
 )
-from selfeval_backend.reference.problems import (
-    DEMONSTRATION_SIZES,
-    TASK_SIZES,
-    Split,
-    generate_problems,
-)
+from selfeval_backend.reference.problems import Split, generate_problems
 from selfeval_backend.rollouts import Rollout, load_rollouts, save_rollouts
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
 from selfeval_backend.settings import resolve_settings
@@ -77,19 +72,20 @@ class Recipe:
     hidden_size: int = 128
     head_size: int = 32
     context_length: int = 512
-    plain_steps: int = 3200
-    distance_steps: int = 700
+    plain_steps: int = 4000
     joint_steps: int = 1000
+    joint_lr_scale: float = 0.5
+    """Of the learning rates while contrast is learned: with all of it, language modelling suffers."""
     batch_size: int = 24
     joint_num_cuts: int = 3
     num_cuts: int = 6
     lr: float = 0.02
     adam_lr: float = 0.003
-    rollout_prompts: int = 2000
+    rollout_prompts: int = 1600
     rollout_samples: int = 8
     max_tokens: int = 192
-    contrast_steps: int = 200
-    preference_steps: int = 400
+    contrast_steps: int = 500
+    preference_steps: int = 500
     finetune_batch_size: int = 32
     finetune_lr: float = 0.004
     finetune_adam_lr: float = 0.0006
@@ -98,7 +94,14 @@ class Recipe:
     test_prompts: int = 500
     num_samples: int = 16
     positions: tuple[int, ...] = (8, 12, 16, 24, 32, 40, 48, 64, 80, 96)
-    prune_at_candidates: tuple[tuple[int, ...], ...] = ((16, 32), (24, 48), (32, 64), (16, 32, 64))
+    prune_at_candidates: tuple[tuple[int, ...], ...] = (
+        (24,),
+        (40,),
+        (24, 48),
+        (32, 64),
+        (40, 64),
+        (24, 48, 80),
+    )
     keep_improvement: float = 0.975
     measured_prune_at: tuple[int, ...] = (32, 64)
     """What is measured where tuning chose no pruning."""
@@ -193,17 +196,15 @@ def train_generator(shop: _Workshop) -> None:
     recipe = shop.recipe
     model = new_generator(recipe, shop.tokenizer())
     phases = (
-        # name, steps, decay of the learning rate, distances, labelled cuts
-        ("plain", recipe.plain_steps, 0.6, False, 0),
-        ("distances", recipe.distance_steps, 0.3, True, 0),
-        ("joint", recipe.joint_steps, 0.7, True, recipe.joint_num_cuts),
+        # name, steps, scale of the learning rate and its decay, labelled cuts
+        ("plain", recipe.plain_steps, 1.0, 0.6, 0),
+        ("joint", recipe.joint_steps, recipe.joint_lr_scale, 0.7, recipe.joint_num_cuts),
     )
-    for place, (name, steps, decay_fraction, distances, num_cuts) in enumerate(phases):
+    for place, (name, steps, lr_scale, decay_fraction, num_cuts) in enumerate(phases):
         demonstrations = Demonstrations(
             chat=shop.chat(),
             batch_size=recipe.batch_size,
             num_cuts=num_cuts,
-            distances=distances,
             seed=recipe.seed + place,
             **shop.question(),
         )
@@ -214,8 +215,8 @@ def train_generator(shop: _Workshop) -> None:
             steps=steps,
             weights=LossWeights(language_model=1.0, label=1.0 if num_cuts else 0.0),
             label_ids=shop.label_ids(),
-            lr=recipe.lr,
-            adam_lr=recipe.adam_lr,
+            lr=lr_scale * recipe.lr,
+            adam_lr=lr_scale * recipe.adam_lr,
             log=shop.log,
             checkpoint=shop.folder / f"{name}.pt",
             decay_fraction=decay_fraction,
@@ -231,8 +232,9 @@ def roll_out(
     if not path.exists():
         shop.log(f"rollouts {name}: {prompts} prompts x {len(temperatures)}")
         engine = TransformersEngine(shop.model(stage))
-        sizes = DEMONSTRATION_SIZES if split == "train" else TASK_SIZES
-        problems = islice(generate_problems(split, seed=shop.recipe.seed, sizes=sizes), prompts)
+        problems = islice(generate_problems(split, seed=shop.recipe.seed), prompts)
+        num_threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # its matrices are so small that a second thread makes it slower
         rollouts = asyncio.run(
             sample_rollouts(
                 problems,
@@ -244,6 +246,7 @@ def roll_out(
                 log=shop.log,
             )
         )
+        torch.set_num_threads(num_threads)
         save_rollouts(path, rollouts)
     return load_rollouts(path)
 

@@ -40,8 +40,8 @@ class Row:
     prompt_ids: tuple[int, ...]
     response_ids: tuple[int, ...]
     """With the end token."""
-    num_untrained: int = 0
-    """Response tokens at the beginning that the language-model loss leaves out."""
+    untrained: tuple[int, ...] = ()
+    """Places in the response, from 0, that the language-model loss leaves out."""
     cuts: tuple[LabelledCut, ...] = ()
 
 
@@ -92,8 +92,9 @@ def collate(rows: Sequence[Row], question_ids: Sequence[int], *, pad_id: int) ->
     for b, row in enumerate(rows):
         tokens = torch.tensor(row.prompt_ids + row.response_ids)
         ids[b, : len(tokens)] = tokens
-        first = len(row.prompt_ids) + row.num_untrained
+        first = len(row.prompt_ids)
         next_ids[b, first - 1 : len(tokens) - 1] = tokens[first:]
+        next_ids[b, [first - 1 + place for place in row.untrained]] = IGNORED
         for k, cut in enumerate(row.cuts):
             cut_at[b, k] = len(row.prompt_ids) + cut.num_tokens
             targets[b, k] = cut.prob_win_or_tie

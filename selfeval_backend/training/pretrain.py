@@ -1,10 +1,10 @@
 """The reference generator: learned from demonstrations that the project generates.
 
-Half of the demonstrations reach the target and half do not: from the first ones it learns to plan,
-from both to calculate honestly whatever comes of it, for the plan of a demonstration that misses is
-left out of the loss. Later every problem is shown twice, once reached and once missed, each cut at
-several places with the question "is this right?": discrimination by contrast. In a trial
-without that stage, win/tie labels taught how hard a question is and nothing about the answer.
+Every problem is shown twice, once solved and once missed: from the first it learns to choose, from
+both to calculate honestly whatever comes of it, for the choices that lead to a miss are left out of
+the loss. Later each response is cut at several places with the question "is this right?":
+discrimination by contrast. In a trial without that stage, win/tie labels taught how hard a question
+is and nothing about the answer.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from selfeval_backend.chat import ChatTemplate, Message
 from selfeval_backend.reference.problems import (
-    DEMONSTRATION_SIZES,
+    DEMONSTRATION_SHAPES,
     Problem,
     demonstrate,
     generate_problems,
@@ -30,7 +30,7 @@ _POOL = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demonstrations:
-    """Batches of pairs of one problem: a response that reaches the target, one that does not."""
+    """Batches of pairs of one problem: a response that solves it, one that does not."""
 
     chat: ChatTemplate
     end_id: int
@@ -39,15 +39,13 @@ class Demonstrations:
     batch_size: int
     num_cuts: int
     """Labelled cuts of each response; 0: language modelling alone."""
-    distances: bool
-    """Whether totals are written as the target and a distance."""
     seed: int
 
     def __iter__(self) -> Iterator[BranchBatch]:
         """Yield batches without end, the same ones for the same seed."""
         rng = random.Random(self.seed)
         problems = generate_problems(
-            "train", seed=self.seed, unique=False, sizes=DEMONSTRATION_SIZES
+            "train", seed=self.seed, unique=False, shapes=DEMONSTRATION_SHAPES
         )
         while True:
             pairs = [self._pair(next(problems), rng) for _ in range(_POOL * self.batch_size // 2)]
@@ -59,19 +57,25 @@ class Demonstrations:
                 yield collate(chunk, self.question_ids, pad_id=self.pad_id)
 
     def _pair(self, problem: Problem, rng: random.Random) -> Sequence[Row]:
-        return [self._row(problem, rng, reach) for reach in (True, False)]
+        return [self._row(problem, rng, right) for right in (True, False)]
 
-    def _row(self, problem: Problem, rng: random.Random, reach: bool) -> Row:
-        text, reached = demonstrate(problem, rng, reach=reach, distances=self.distances)
-        plan, _, working = text.partition("\n")
-        plan_ids = self.chat.response_ids(plan)
-        response_ids = plan_ids + self.chat.response_ids("\n" + working)
+    def _row(self, problem: Problem, rng: random.Random, right: bool) -> Row:
+        shown = demonstrate(problem, rng, right=right)
+        response_ids: list[int] = []
+        untrained: list[int] = []
+        for piece in shown.pieces:
+            ids = self.chat.response_ids(piece.text)
+            if not piece.is_learned:
+                untrained += range(len(response_ids), len(response_ids) + len(ids))
+            response_ids += ids
         cuts = self._cuts(len(response_ids), rng) if self.num_cuts else []
         return Row(
             prompt_ids=self.chat.prompt_ids([Message(role="user", content=problem.text)]),
             response_ids=(*response_ids, self.end_id),
-            num_untrained=0 if reached else len(plan_ids),
-            cuts=tuple(LabelledCut(num_tokens=n, prob_win_or_tie=float(reached)) for n in cuts),
+            untrained=tuple(untrained),
+            cuts=tuple(
+                LabelledCut(num_tokens=n, prob_win_or_tie=float(shown.is_right)) for n in cuts
+            ),
         )
 
     def _cuts(self, length: int, rng: random.Random) -> list[int]:

@@ -1,9 +1,9 @@
 """The reference model's tokenizer: byte-level BPE, numbers up to 999 as one token each.
 
-Numbers in groups of up to three digits, as Llama 3 has them: answers are a fifth shorter than digit
-by digit. Bytes are the fallback,
-so that any text goes in and comes out whole. The self-evaluation question is one token, which makes
-asking it cost five tokens with the template around it.
+Numbers in groups of up to three digits, as Llama 3 has them, with the space before them: answers
+are far shorter than digit by digit. Bytes are the fallback, so that any text goes in and comes out
+whole. The self-evaluation question is one token, which makes asking it cost five tokens with the
+template around it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,11 @@ from itertools import islice
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from selfeval_backend.reference.problems import DEMONSTRATION_SIZES, demonstrate, generate_problems
+from selfeval_backend.reference.problems import (
+    DEMONSTRATION_SHAPES,
+    demonstrate,
+    generate_problems,
+)
 from selfeval_backend.selfeval import PAPER_QUESTION
 
 __all__ = ["CHAT_TEMPLATE", "build_tokenizer"]
@@ -36,7 +40,7 @@ def build_tokenizer(*, seed: int) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(r"\d{1,3}"), "isolated"),
+            pre_tokenizers.Split(Regex(r" ?\d{1,3}"), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False),
         ]
     )
@@ -62,11 +66,11 @@ def build_tokenizer(*, seed: int) -> PreTrainedTokenizerFast:
 def _corpus(seed: int) -> Iterator[str]:
     rng = random.Random(seed)
     for problem in islice(
-        generate_problems("train", seed=seed, unique=False, sizes=DEMONSTRATION_SIZES),
+        generate_problems("train", seed=seed, unique=False, shapes=DEMONSTRATION_SHAPES),
         _NUM_DOCUMENTS,
     ):
         yield problem.text
-        yield demonstrate(problem, rng, reach=rng.random() < 0.5)[0]
+        yield demonstrate(problem, rng, right=rng.random() < 0.5).text
     for _ in range(50):
-        yield from (str(number) for number in range(_LARGEST_TOTAL))
+        yield from (f"{number} {number}" for number in range(_LARGEST_TOTAL))
         yield from ("Yes.", "No.")

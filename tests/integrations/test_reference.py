@@ -130,7 +130,7 @@ def test_nothing_is_left_open_after_answers_and_after_a_cancel(model: SelfEvalua
 
 def test_the_readme_call_through_langchain() -> None:
     llm = ChatAdaptive(model="reference", max_samples=16, seed=0)
-    message = llm.invoke("Use 4, 9 and 12 to make 17.")
+    message = llm.invoke("Use 3, 19 and 25 to make 41.")
     facts = message.response_metadata["best_of_n"]
     assert "####" in message.content
     assert 0 <= facts["confidence"] <= 1

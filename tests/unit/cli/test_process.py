@@ -130,7 +130,7 @@ class TestOnTheReferenceModel:
         )
 
     def test_ask(self) -> None:
-        ran = self.run("ask", "Use 4, 9 and 12 to make 17.", "--seed", "0", "--json")
+        ran = self.run("ask", "Use 3, 19 and 25 to make 41.", "--seed", "0", "--json")
 
         assert (ran.returncode, ran.stderr) == (0, "")
         document = json.loads(ran.stdout)
@@ -140,7 +140,7 @@ class TestOnTheReferenceModel:
         assert document["usage"]["generated_tokens"] > 0
 
     def test_a_prompt_that_does_not_fit_is_one_line(self) -> None:
-        ran = self.run("ask", "Use 4, 9 and 12 to make 17. " * 100)
+        ran = self.run("ask", "Use 3, 19 and 25 to make 41. " * 100)
 
         assert ran.returncode == 2
         assert ran.stdout == ""

@@ -25,8 +25,8 @@ class Puzzler:
         """Return the sample of one call."""
         right = call.params.seed % 2 == 0
         problem = _problems()[self._chat.decode(call.prompt_ids)]
-        text, _ = demonstrate(problem, random.Random(call.params.seed), reach=right)
-        return self._chat.response(text, 0.95 if right else 0.05, delay_s=self._delay_s)
+        shown = demonstrate(problem, random.Random(call.params.seed), right=right)
+        return self._chat.response(shown.text, 0.95 if right else 0.05, delay_s=self._delay_s)
 
 
 @cache

@@ -18,14 +18,14 @@ def test_items_are_the_held_out_problems_of_the_seed() -> None:
     items = reference_items(5, seed=7)
 
     assert [item.prompt for item in items] == [p.text for p in problems]
-    assert all(problem.split == "test" for problem in problems)
+    assert all(puzzle.split == "test" for problem in problems for puzzle in problem.puzzles)
     assert items[0].prompt != reference_items(1, seed=8)[0].prompt
 
 
 def test_rewards_are_of_the_own_problem() -> None:
     problems = list(islice(generate_problems("test", seed=0), 2))
     items = reference_items(2, seed=0)
-    answers = [demonstrate(p, random.Random(0), reach=True)[0] for p in problems]
+    answers = [demonstrate(p, random.Random(0), right=True).text for p in problems]
 
     assert [item.reward(answers[0]) for item in items] == [1.0, 0.0]
     assert [item.reward(answers[1]) for item in items] == [0.0, 1.0]

@@ -6,63 +6,84 @@ from itertools import islice
 import pytest
 
 from selfeval_backend.reference.problems import (
+    DEMONSTRATION_SHAPES,
     Problem,
+    Puzzle,
     demonstrate,
     extract_answer,
     generate_problems,
-    plans,
     reward,
     work_out,
 )
 
-PUZZLE = Problem(numbers=(8, 19, 15, 5), target=21, text="Use 8, 19, 15 and 5 to make 21.")
+FIRST = Puzzle(numbers=(3, 19, 25), target=41)
+SECOND = Puzzle(numbers=(8, 12), target=20)
+PROBLEM = Problem(
+    puzzles=(FIRST, SECOND), text="Use 3, 19 and 25 to make 41, then 8 and 12 to make 20."
+)
 
 
-def test_a_worked_plan_reads_as_in_the_module_docstring() -> None:
-    assert work_out((19, 15, -8, -5), 21) == (
-        "Plan: 19+15-8-5.\n"
-        "Start with 19=21-2.\n"
-        "Then add 15: 19+15=34=21+13.\n"
-        "Then take away 8: 34-8=26=21+5.\n"
-        "Then take away 5: 26-5=21=21+0.\n"
-        "That makes 21.\n"
-        "#### 19+15-8-5"
+def test_worked_plans_read_as_in_the_module_docstring() -> None:
+    shown = work_out(PROBLEM, [(-3, 19, 25), (8, 12)])
+    assert shown.text == (
+        "To make 41 from 3, 19 and 25:\n"
+        "Take away 3: minus 3, 44 short.\n"
+        "Add 19: 16, 25 short.\n"
+        "Add 25: 41, exactly.\n"
+        "To make 20 from 8 and 12:\n"
+        "Add 8: 8, 12 short.\n"
+        "Add 12: 20, exactly.\n"
+        "#### -3 + 19 + 25, 8 + 12"
     )
-    assert "Then add 15: 19+15=34.\n" in work_out((19, 15, -8, -5), None)
+    assert shown.is_right
+    assert all(piece.is_learned for piece in shown.pieces)
+
+
+def test_of_a_miss_only_the_choices_that_lead_there_are_not_learned() -> None:
+    shown = work_out(PROBLEM, [(-3, 19, 25), (8, -12)])
+    assert not shown.is_right
+    assert [piece.text for piece in shown.pieces if not piece.is_learned] == ["Add", "Take"]
+    assert "Take away 12: minus 4, 24 short.\n" in shown.text
 
 
 @pytest.mark.parametrize(
     ("response", "expected"),
     [
-        (work_out((19, 15, -8, -5), 21), 1.0),
-        (work_out((15, 19, -5, -8), 21), 1.0),
-        (work_out((19, 15, 8, -5), 21), 0.0),  # misses the target
-        ("#### 19+15-8-5", 1.0),
-        ("#### 19+2", 0.0),  # reaches it with other numbers
-        ("#### 19+15-13", 0.0),
-        ("19+15-8-5", 0.0),  # no answer mark
+        ("#### 25 + 19 - 3, 12 + 8", 1.0),
+        ("#### -3 + 19 + 25, 8 + 12", 1.0),
+        ("#### 19-3+25, 8+12", 1.0),
+        ("#### 25 + 19 + 3, 12 + 8", 0.0),  # misses a target
+        ("#### 25 + 19 - 3", 0.0),  # leaves a puzzle out
+        ("#### 12 + 8, 25 + 19 - 3", 0.0),  # in another order
+        ("#### 41, 12 + 8", 0.0),  # reaches it with other numbers
+        ("#### 25 + 19 - 3, 12 + 8, 1 + 1", 0.0),
+        ("25 + 19 - 3, 12 + 8", 0.0),  # no answer mark
         ("", 0.0),
         ("#### ", 0.0),
     ],
 )
-def test_reward_needs_every_number_once_and_the_target(response: str, expected: float) -> None:
-    assert reward(PUZZLE, response) == expected
+def test_reward_needs_every_number_once_and_every_target(response: str, expected: float) -> None:
+    assert reward(PROBLEM, response) == expected
 
 
-def test_every_generated_problem_can_be_solved_and_its_demonstrations_are_honest() -> None:
+def test_every_generated_problem_can_be_solved_and_its_demonstrations_say_what_they_are() -> None:
     rng = random.Random(0)
-    for problem in islice(generate_problems("train", seed=3), 200):
-        assert any(value == problem.target for _, value in plans(problem))
-        right, reached = demonstrate(problem, rng, reach=True)
-        assert reached
-        assert reward(problem, right) == 1.0
-        wrong, reached = demonstrate(problem, rng, reach=False)
-        assert reward(problem, wrong) == float(reached)
+    for problem in islice(generate_problems("train", seed=3, shapes=DEMONSTRATION_SHAPES), 200):
+        right = demonstrate(problem, rng, right=True)
+        assert right.is_right
+        assert reward(problem, right.text) == 1.0
+        wrong = demonstrate(problem, rng, right=False)
+        assert not wrong.is_right
+        assert reward(problem, wrong.text) == 0.0
 
 
-def test_splits_share_no_problem_and_repeat_by_seed() -> None:
+def test_splits_share_no_puzzle_and_repeat_by_seed() -> None:
     keys = {
-        split: {p.key for p in islice(generate_problems(split, seed=0), 2000)}
+        split: {
+            puzzle.key
+            for problem in islice(generate_problems(split, seed=0), 2000)
+            for puzzle in problem.puzzles
+        }
         for split in ("train", "calibration", "test")
     }
     assert not keys["train"] & keys["test"]
@@ -73,12 +94,13 @@ def test_splits_share_no_problem_and_repeat_by_seed() -> None:
     assert again != [p.text for p in islice(generate_problems("test", seed=1), 50)]
 
 
-def test_wording_and_order_are_not_part_of_a_problem() -> None:
-    other = Problem(numbers=(5, 8, 15, 19), target=21, text="Make 21 from 5, 8, 15 and 19.")
-    assert other.key == PUZZLE.key
-    assert other.split == PUZZLE.split
+def test_the_order_of_the_numbers_is_not_part_of_a_puzzle() -> None:
+    other = Puzzle(numbers=(25, 3, 19), target=41)
+    assert other.key == FIRST.key
+    assert other.split == FIRST.split
 
 
-def test_the_last_answer_counts() -> None:
-    assert extract_answer("#### 1+1\n#### 2+3") == "2+3"
+def test_the_last_answer_counts_and_the_order_of_its_terms_does_not() -> None:
+    assert extract_answer("#### 1 + 1\n#### 2 + 3") == extract_answer("#### 3+2")
+    assert extract_answer("#### 25 - 3 + 19, 8 + 12") == extract_answer("#### 19+25-3, 12+8")
     assert extract_answer("no answer") is None

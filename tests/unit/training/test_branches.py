@@ -62,7 +62,7 @@ def test_branches_leave_the_language_model_loss_alone(model: LlamaForCausalLM) -
 
 
 def test_untrained_response_tokens_and_padding_have_no_label() -> None:
-    first = Row(prompt_ids=(1, 2), response_ids=(10, 11, 12), num_untrained=2)
+    first = Row(prompt_ids=(1, 2), response_ids=(10, 11, 12), untrained=(0, 1))
     batch = collate([first, row((1,), (10, 11, 12, 13))], QUESTION, pad_id=0)
     assert batch.next_ids.tolist() == [[-100, -100, -100, 12, -100], [10, 11, 12, 13, -100]]
     assert batch.attention_mask is None

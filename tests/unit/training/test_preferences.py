@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfeval_backend.reference.problems import Problem
+from selfeval_backend.reference.problems import Problem, Puzzle
 from selfeval_backend.rollouts import Rollout, RolloutSample, win_or_tie_targets
 from selfeval_backend.training.preferences import ContrastBatches, PreferenceBatches
 
@@ -38,7 +38,7 @@ def test_the_best_always_wins_or_ties_and_better_is_never_lower(
 
 def rollout(*rewards: float) -> Rollout:
     return Rollout(
-        problem=Problem(numbers=(1, 2), target=3, text="Use 1 and 2 to make 3."),
+        problem=Problem(puzzles=(Puzzle(numbers=(1, 2), target=3),), text="Use 1 and 2 to make 3."),
         prompt_ids=(1, 2, 3),
         samples=tuple(
             RolloutSample(
