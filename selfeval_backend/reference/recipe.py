@@ -75,7 +75,7 @@ class Recipe:
     plain_steps: int = 4000
     joint_steps: int = 1000
     joint_lr_scale: float = 0.5
-    """Of the learning rates while contrast is learned: with all of it, language modelling suffers."""
+    """Of the learning rates while contrast is learned; all of it undoes language modelling."""
     batch_size: int = 24
     joint_num_cuts: int = 3
     num_cuts: int = 6
