@@ -9,6 +9,8 @@ What adapters and the command line talk to::
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import secrets
 import threading
 import warnings
@@ -31,11 +33,12 @@ __all__ = [
     "EngineName",
     "SelfEvaluatingModel",
     "UncalibratedWarning",
+    "choose_engine",
     "load_model",
     "shared_model",
 ]
 
-EngineName = Literal["transformers"]
+EngineName = Literal["transformers", "vllm"]
 """Engines that `load_model` can start."""
 
 REFERENCE = "reference"
@@ -211,12 +214,18 @@ class SelfEvaluatingModel:
         await self.engine.aclose()
 
 
-def load_model(model: str | Path, *, engine: EngineName | None = None) -> SelfEvaluatingModel:
+def load_model(
+    model: str | Path,
+    *,
+    engine: EngineName | None = None,
+    engine_args: Mapping[str, Any] | None = None,
+) -> SelfEvaluatingModel:
     """Load a model with its self-evaluation.
 
     Args:
         model: "reference", a checkpoint folder, or a model name that transformers can resolve.
-        engine: None: the best that this machine has.
+        engine: None: vLLM where it is installed and a GPU is there, else transformers.
+        engine_args: For vLLM alone: keyword arguments of `vllm.EngineArgs`.
 
     Raises:
         ConfigurationError: The engine is unknown.
@@ -234,24 +243,61 @@ def load_model(model: str | Path, *, engine: EngineName | None = None) -> SelfEv
     config = SelfEvalConfig.load(folder)
     chat = ChatTemplate.load(folder)
     SelfEvaluator(config, chat)  # refuse a tokenizer without labels before weights are read
-    from selfeval_backend.engine.transformers import load_transformers_engine
-
     return SelfEvaluatingModel(
-        name=str(model), engine=load_transformers_engine(str(folder)), chat=chat, config=config
+        name=str(model),
+        engine=_load_engine(folder, engine or choose_engine(), engine_args),
+        chat=chat,
+        config=config,
     )
 
 
-_shared: dict[tuple[str, EngineName | None], SelfEvaluatingModel] = {}
+def choose_engine() -> EngineName:
+    """Return the engine that `load_model` takes where none is named.
+
+    vLLM where it is installed and a GPU is there, else transformers.
+    """
+    if importlib.util.find_spec("vllm") is None:
+        return "transformers"
+    import torch
+
+    return "vllm" if torch.cuda.is_available() else "transformers"
+
+
+def _load_engine(folder: Path, name: EngineName, engine_args: Mapping[str, Any] | None) -> Engine:
+    if name == "vllm":
+        from selfeval_backend.engine.vllm import load_vllm_engine
+
+        return load_vllm_engine(str(folder), engine_args=engine_args)
+    if engine_args:
+        raise ConfigurationError(
+            "engine_args",
+            dict(engine_args),
+            "none with the engine 'transformers'",
+            remedy='They are vLLM\'s: add engine="vllm".',
+        )
+    from selfeval_backend.engine.transformers import load_transformers_engine
+
+    return load_transformers_engine(str(folder))
+
+
+_shared: dict[str, SelfEvaluatingModel] = {}
 _shared_lock = threading.Lock()
 
 
-def shared_model(model: str | Path, *, engine: EngineName | None = None) -> SelfEvaluatingModel:
+def shared_model(
+    model: str | Path,
+    *,
+    engine: EngineName | None = None,
+    engine_args: Mapping[str, Any] | None = None,
+) -> SelfEvaluatingModel:
     """Return the process's one copy of a model, loaded at the first call.
 
     Adapters use it, so that several of them on one model share its weights and its batches.
+    Arguments and errors are those of `load_model`.
     """
-    key = (str(model), engine)
+    engine = engine or choose_engine()
+    key = json.dumps([str(model), engine, dict(engine_args or {})], sort_keys=True, default=repr)
     with _shared_lock:
         if key not in _shared:
-            _shared[key] = load_model(model, engine=engine)
+            _shared[key] = load_model(model, engine=engine, engine_args=engine_args)
         return _shared[key]

@@ -37,7 +37,7 @@ __all__ = ["AdaptiveContextOverflowError", "ChatAdaptive"]
 
 _SETTINGS = tuple(field.name for field in fields(Settings))
 _CALL_FIELDS = (*_SETTINGS, "include_samples")
-_IDENTITY = ("model", "engine", *_CALL_FIELDS)
+_IDENTITY = ("model", "engine", "engine_args", *_CALL_FIELDS)
 
 _NOT_YET = {
     "stop": "Stop sequences are not supported in this release. Cut the text after the call, for "
@@ -101,7 +101,9 @@ class ChatAdaptive(BaseChatModel):
     model: str = "reference"
     """"reference", a checkpoint folder, or a model name that transformers can resolve."""
     engine: str | None = None
-    """What runs it; None: the best that this machine has."""
+    """"vllm" or "transformers"; None: vLLM where it is installed and a GPU is there."""
+    engine_args: dict[str, Any] | None = None
+    """For vLLM alone: keyword arguments of `vllm.EngineArgs`, such as tensor_parallel_size."""
     max_samples: int | None = None
     """At least 1."""
     adaptive: bool | None = None
@@ -207,7 +209,11 @@ class ChatAdaptive(BaseChatModel):
     def _loaded_model(self) -> SelfEvaluatingModel:
         if self.backend is not None:
             return self.backend
-        return shared_model(self.model, engine=cast(EngineName | None, self.engine))
+        return shared_model(
+            self.model,
+            engine=cast(EngineName | None, self.engine),
+            engine_args=self.engine_args,
+        )
 
     async def _answer(self, model: SelfEvaluatingModel, request: _Request) -> ChatResult:
         try:
@@ -353,6 +359,9 @@ def _check_construction(values: dict[str, Any]) -> None:
     engine = values.get("engine")
     if engine is not None and engine not in get_args(EngineName):
         raise ConfigurationError("engine", engine, f"one of {', '.join(get_args(EngineName))}")
+    engine_args = values.get("engine_args")
+    if engine_args is not None and not isinstance(engine_args, dict):
+        raise ConfigurationError("engine_args", engine_args, "a dict of vLLM's engine arguments")
     _check_bool("include_samples", values.get("include_samples", False))
     on_progress = values.get("on_progress")
     if on_progress is not None and not callable(on_progress):

@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import math
 import threading
 from collections import Counter
@@ -23,9 +22,9 @@ from dataclasses import dataclass
 
 from selfeval_backend.chat import Message, check_messages
 from selfeval_backend.engine.base import Capabilities, Chunk, LabelLogprobs, SamplingParams
+from selfeval_backend.engine.checks import check_length, check_params, check_token_ids
 from selfeval_backend.errors import (
     ConfigurationError,
-    ContextLengthError,
     EngineClosedError,
     EngineError,
     EngineRequestError,
@@ -315,7 +314,7 @@ class ScriptedEngine:
 
     async def _generate(self, call: StreamCall) -> AsyncGenerator[Chunk, None]:
         self._check_open()
-        _check_params(call.params)
+        check_params(call.params)
         self._check_length("prompt_ids", call.prompt_ids, call.params.max_tokens)
         stream = _Stream(call, self._response(call))
         cached = self._begin(stream)
@@ -424,34 +423,14 @@ class ScriptedEngine:
     def _check_length(
         self, field: str, token_ids: tuple[int, ...], num_reserved_tokens: int
     ) -> None:
-        if not token_ids:
-            raise ConfigurationError(field, token_ids, "at least one token")
-        if len(token_ids) + num_reserved_tokens > self.capabilities.context_length:
-            raise ContextLengthError(
-                num_prompt_tokens=len(token_ids),
-                num_reserved_tokens=num_reserved_tokens,
-                context_length=self.capabilities.context_length,
-            )
+        check_token_ids(field, token_ids)
+        check_length(
+            len(token_ids), num_reserved_tokens, context_length=self.capabilities.context_length
+        )
 
     async def aclose(self) -> None:
         """End everything; open streams raise EngineClosedError at their next step."""
         self._closed = True
-
-
-def _check_params(params: SamplingParams) -> None:
-    rules = {
-        "temperature": (0 <= params.temperature < math.inf, "a finite number from 0"),
-        "max_tokens": (params.max_tokens >= 1, "at least 1"),
-        "top_p": (0 < params.top_p <= 1, "a number in (0, 1]"),
-        "seed": (0 <= params.seed < 1 << 63, "a whole number in [0, 2**63)"),
-        "checkpoints": (
-            all(a < b for a, b in itertools.pairwise((0, *params.checkpoints))),
-            "whole numbers from 1, in ascending order",
-        ),
-    }
-    for field, (holds, allowed) in rules.items():
-        if not holds:
-            raise ConfigurationError(field, getattr(params, field), allowed)
 
 
 def _fit(stream: _Stream, num_shared: int) -> tuple[int, bool, bool, bool, bool]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+import warnings
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 
 import pytest
 
 from selfeval_backend.engine.base import Engine
 from selfeval_backend.engine.scripted import ScriptedEngine, ScriptedResponse, StreamCall
+from selfeval_backend.errors import EngineClosedError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,15 +90,69 @@ def scripted_case() -> EngineCase:
     )
 
 
+class VllmCases:
+    """vLLM in this process on the reference model; loading takes seconds, so tests share it."""
+
+    def __init__(self) -> None:
+        self._made: EngineCase | None = None
+
+    async def get(self) -> EngineCase:
+        """Return the engine of the tests before, or another one if a test has closed it."""
+        if self._made is not None:
+            try:
+                await self._made.engine.label_logprobs(self._made.prompt, self._made.label_ids)
+            except EngineClosedError:
+                self._made = None
+        if self._made is None:
+            self._made = self._load()
+        return self._made
+
+    def _load(self) -> EngineCase:
+        pytest.importorskip("vllm", reason="the extra with vLLM is not installed")
+        from selfeval_backend.chat import ChatTemplate, Message
+        from selfeval_backend.checkpoints import REFERENCE_FOLDER
+        from selfeval_backend.engine.vllm import load_vllm_engine
+        from selfeval_backend.selfeval import SelfEvaluator
+
+        chat = ChatTemplate.load(REFERENCE_FOLDER)
+        evaluator = SelfEvaluator(None, chat)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of vLLM's own dependencies
+            engine = load_vllm_engine(str(REFERENCE_FOLDER), engine_args={"max_model_len": 256})
+        return EngineCase(
+            engine=engine,
+            prompt=chat.prompt_ids([Message(role="user", content="Use 3, 19 and 25 to make 41.")]),
+            eos_id=min(chat.end_token_ids),
+            label_ids=evaluator.label_ids,
+            question=evaluator.question_ids,
+        )
+
+    def close(self) -> None:
+        """Close what is open."""
+        if self._made is not None:
+            asyncio.run(self._made.engine.aclose())
+
+
+@pytest.fixture(scope="session")
+def vllm_cases() -> Iterator[VllmCases]:
+    """Close vLLM once, at the end."""
+    cases = VllmCases()
+    yield cases
+    cases.close()
+
+
 CASES: dict[str, Callable[[], EngineCase]] = {
     "scripted": scripted_case,
     "transformers": transformers_case,
 }
 
 
-@pytest.fixture(params=CASES)
-async def case(request: pytest.FixtureRequest) -> AsyncIterator[EngineCase]:
-    """Yield each engine in turn, and close it."""
+@pytest.fixture(params=[*CASES, pytest.param("vllm", marks=pytest.mark.slow)])
+async def case(request: pytest.FixtureRequest, vllm_cases: VllmCases) -> AsyncIterator[EngineCase]:
+    """Yield each engine in turn, and close it; vLLM is left open for the next test."""
+    if request.param == "vllm":
+        yield await vllm_cases.get()
+        return
     made = CASES[request.param]()
     yield made
     await made.engine.aclose()

@@ -16,14 +16,14 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from selfeval_backend.engine.base import Capabilities, Chunk, LabelLogprobs, SamplingParams
-from selfeval_backend.engine.transformers.mailbox import Mailbox, Outbox
+from selfeval_backend.engine.checks import check_length, check_params, check_token_ids
+from selfeval_backend.engine.mailbox import Mailbox, Outbox
 from selfeval_backend.engine.transformers.probe import probe
 from selfeval_backend.engine.transformers.scheduler import Delivery, Row
 from selfeval_backend.engine.transformers.worker import Command, Evaluation, Worker
 from selfeval_backend.errors import (
     CheckpointError,
     ConfigurationError,
-    ContextLengthError,
     EngineClosedError,
 )
 
@@ -105,9 +105,8 @@ class TransformersEngine:
             EngineResponseError: The model's logits were not finite.
             EngineError: The forward pass failed.
         """
-        _check_params(params)
-        self._check_token_ids("prompt_ids", prompt_ids, self._vocab_size)
-        self._check_length(len(prompt_ids), params.max_tokens)
+        check_params(params)
+        self._check_tokens("prompt_ids", prompt_ids, params.max_tokens)
         mailbox: Mailbox[Delivery] = Mailbox()
         row = Row(prompt_ids, params, self._chunk_tokens, mailbox)
         try:
@@ -142,9 +141,8 @@ class TransformersEngine:
             EngineResponseError: The model's logits were not finite.
             EngineError: The forward pass failed.
         """
-        self._check_token_ids("token_ids", token_ids, self._vocab_size)
-        self._check_token_ids("label_ids", label_ids, self._num_logits)
-        self._check_length(len(token_ids), 0)
+        self._check_tokens("token_ids", token_ids, 0)
+        check_token_ids("label_ids", label_ids, limit=self._num_logits)
         mailbox: Mailbox[LabelLogprobs] = Mailbox()
         evaluation = Evaluation(token_ids, label_ids, mailbox)
         self._outbox.put(("evaluate", evaluation))
@@ -157,24 +155,16 @@ class TransformersEngine:
         """Stop everything and free the model. Open streams end with EngineClosedError."""
         await asyncio.to_thread(self._worker.close)
 
-    def _check_token_ids(self, field: str, token_ids: tuple[int, ...], limit: int) -> None:
+    def _check_tokens(
+        self, field: str, token_ids: tuple[int, ...], num_reserved_tokens: int
+    ) -> None:
         if self._worker.closing:
             raise EngineClosedError("The engine was closed.")
-        if not token_ids:
-            raise ConfigurationError(field, token_ids, "at least one token")
         # One bad index would fail the whole batch, and on CUDA the whole process.
-        if min(token_ids) < 0 or max(token_ids) >= limit:
-            bad = next(token_id for token_id in token_ids if not 0 <= token_id < limit)
-            raise ConfigurationError(field, bad, f"token ids in [0, {limit})")
-
-    def _check_length(self, num_tokens: int, num_reserved_tokens: int) -> None:
-        context_length = self._capabilities.context_length
-        if num_tokens + num_reserved_tokens > context_length:
-            raise ContextLengthError(
-                num_prompt_tokens=num_tokens,
-                num_reserved_tokens=num_reserved_tokens,
-                context_length=context_length,
-            )
+        check_token_ids(field, token_ids, limit=self._vocab_size)
+        check_length(
+            len(token_ids), num_reserved_tokens, context_length=self._capabilities.context_length
+        )
 
 
 def load_transformers_engine(
@@ -213,19 +203,3 @@ def _device(name: str) -> torch.device:
         return torch.device(name)
     except RuntimeError as error:
         raise ConfigurationError("device", name, "'auto' or a torch device") from error
-
-
-def _check_params(params: SamplingParams) -> None:
-    if not 0 <= params.temperature < float("inf"):
-        raise ConfigurationError("temperature", params.temperature, "a finite number from 0")
-    if params.max_tokens < 1:
-        raise ConfigurationError("max_tokens", params.max_tokens, "at least 1")
-    if not 0 < params.top_p <= 1:
-        raise ConfigurationError("top_p", params.top_p, "a number in (0, 1]")
-    if not 0 <= params.seed < 1 << 63:
-        raise ConfigurationError("seed", params.seed, "an integer in [0, 2**63)")
-    ascending = all(
-        a < b for a, b in zip((0, *params.checkpoints), params.checkpoints, strict=False)
-    )
-    if not ascending:
-        raise ConfigurationError("checkpoints", params.checkpoints, "ascending, from 1")

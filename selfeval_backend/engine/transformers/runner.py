@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -49,7 +50,11 @@ class ModelRunner:
         self.cache = SlotCache(config.num_hidden_layers)
         accepted = inspect.signature(model.forward).parameters
         # Only the last column is used: without this, V logits a prompt token.
-        self._options = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
+        self._options: dict[str, Any] = (
+            {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
+        )
+        # transformers 5.24 renamed it.
+        self._options["cache" if "cache" in accepted else "past_key_values"] = self.cache
 
     def decode(
         self, token_ids: torch.Tensor, positions: torch.Tensor, *, length: int, aligned: bool
@@ -138,7 +143,6 @@ class ModelRunner:
             input_ids=token_ids,  # [B, Q]
             position_ids=position_ids,  # [B, Q]
             attention_mask=self._mask(place),
-            past_key_values=self.cache,
             use_cache=True,
             return_dict=True,
             **self._options,

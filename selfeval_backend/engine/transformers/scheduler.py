@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from selfeval_backend.engine.base import Chunk, SamplingParams
-from selfeval_backend.engine.transformers.mailbox import Mailbox
+from selfeval_backend.engine.mailbox import Mailbox
 from selfeval_backend.types import FinishReason
 
 __all__ = ["Delivery", "Match", "Move", "Row", "Scheduler"]

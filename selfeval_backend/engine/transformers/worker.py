@@ -18,7 +18,7 @@ import torch
 from transformers import PreTrainedModel
 
 from selfeval_backend.engine.base import LabelLogprobs
-from selfeval_backend.engine.transformers.mailbox import Mailbox, Postman
+from selfeval_backend.engine.mailbox import Mailbox, Postman
 from selfeval_backend.engine.transformers.runner import ModelRunner, Segment
 from selfeval_backend.engine.transformers.sampler import NOT_FINITE, Draws, Sampler
 from selfeval_backend.engine.transformers.scheduler import Match, Row, Scheduler

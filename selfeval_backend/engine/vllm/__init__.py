@@ -1,0 +1,8 @@
+"""vLLM in this process. Importing this package imports no vLLM; `load_vllm_engine` does."""
+
+from __future__ import annotations
+
+from selfeval_backend.engine.vllm.engine import VllmEngine
+from selfeval_backend.engine.vllm.loading import load_vllm_engine
+
+__all__ = ["VllmEngine", "load_vllm_engine"]
