@@ -10,8 +10,8 @@ prompt = ChatPromptTemplate.from_messages([("user", "Use {numbers} to make {targ
 
 chain = prompt | llm | StrOutputParser()
 puzzles = [
-    {"numbers": "4, 9 and 12", "target": "17"},
-    {"numbers": "8, 19, 15 and 5", "target": "21"},
+    {"numbers": "3, 19 and 25", "target": "41"},
+    {"numbers": "7, 12 and 20", "target": "15"},
     {"numbers": "2, 7 and 15", "target": "10"},
 ]
 for answer in chain.batch(puzzles):
