@@ -180,8 +180,6 @@ class Piece:
     text: str
     is_learned: bool
     """False for a choice that leads to a miss: nobody should learn to make it."""
-    can_succeed: bool
-    """Whether, after it, every puzzle can still be reached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,47 +216,42 @@ Plan = tuple[int, ...]
 
 
 def _reach(puzzle: Puzzle, rng: random.Random) -> Plan:
-    return rng.choice([plan for plan in _plans(puzzle.numbers) if sum(plan) == puzzle.target])
+    return rng.choice([plan for plan in _plans(puzzle) if sum(plan) == puzzle.target])
 
 
 def _miss(puzzle: Puzzle, rng: random.Random) -> Plan:
-    misses = [plan for plan in _plans(puzzle.numbers) if sum(plan) != puzzle.target]
+    misses = [plan for plan in _plans(puzzle) if sum(plan) != puzzle.target]
     if rng.random() < 0.5:
         misses = sorted(misses, key=lambda plan: abs(sum(plan) - puzzle.target))[:_NEAR_MISSES]
     return rng.choice(misses)
 
 
-def _plans(numbers: Sequence[int]) -> list[Plan]:
-    every = itertools.product((1, -1), repeat=len(numbers))
-    return [tuple(s * n for s, n in zip(signs, numbers, strict=True)) for signs in every]
+def _plans(puzzle: Puzzle) -> list[Plan]:
+    every = itertools.product((1, -1), repeat=len(puzzle.numbers))
+    return [tuple(s * n for s, n in zip(signs, puzzle.numbers, strict=True)) for signs in every]
 
 
 def work_out(problem: Problem, plans: Sequence[Plan]) -> Demonstration:
     """Write the response that follows a plan for each puzzle, with honest arithmetic."""
     pieces: list[Piece] = []
-    is_right = True
     for puzzle, plan in zip(problem.puzzles, plans, strict=True):
-        pieces += _working(puzzle, plan, solved_before=is_right)
-        is_right = is_right and sum(plan) == puzzle.target
+        pieces += _working(puzzle, plan)
     answer = ", ".join(_expression(plan) for plan in plans)
-    pieces.append(Piece(f"#### {answer}", is_learned=True, can_succeed=is_right))
+    pieces.append(Piece(f"#### {answer}", is_learned=True))
+    is_right = all(sum(plan) == p.target for p, plan in zip(problem.puzzles, plans, strict=True))
     return Demonstration(tuple(pieces), is_right)
 
 
-def _working(puzzle: Puzzle, plan: Plan, *, solved_before: bool) -> Iterator[Piece]:
-    hits = sum(plan) == puzzle.target
-    header = f"To make {puzzle.target} from {_listed(puzzle.numbers)}:\n"
-    yield Piece(header, is_learned=True, can_succeed=solved_before)
+def _working(puzzle: Puzzle, plan: Plan) -> Iterator[Piece]:
+    yield Piece(f"To make {puzzle.target} from {_listed(puzzle.numbers)}:\n", is_learned=True)
     total = 0
-    for place, n in enumerate(plan, start=1):
+    for n in plan:
         total += n
-        ends = {total + sum(rest) for rest in _plans(puzzle.numbers[place:])}
-        alive = solved_before and puzzle.target in ends
-        yield Piece("Add" if n > 0 else "Take", is_learned=hits, can_succeed=alive)
+        yield Piece("Add" if n > 0 else "Take", is_learned=sum(plan) == puzzle.target)
         written = f"minus {-total}" if total < 0 else str(total)
         verb = "" if n > 0 else " away"
-        line = f"{verb} {abs(n)}: {written},{_distance(total, puzzle.target)}.\n"
-        yield Piece(line, is_learned=True, can_succeed=alive)
+        distance = _distance(total, puzzle.target)
+        yield Piece(f"{verb} {abs(n)}: {written},{distance}.\n", is_learned=True)
 
 
 def _distance(total: int, target: int) -> str:

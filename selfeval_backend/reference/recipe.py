@@ -73,11 +73,11 @@ class Recipe:
     head_size: int = 32
     context_length: int = 512
     plain_steps: int = 4000
-    joint_steps: int = 1200
+    joint_steps: int = 1000
     joint_lr_scale: float = 0.5
     """Of the learning rates while contrast is learned; all of it undoes language modelling."""
     batch_size: int = 24
-    joint_num_cuts: int = 5
+    joint_num_cuts: int = 3
     num_cuts: int = 6
     lr: float = 0.02
     adam_lr: float = 0.003
@@ -85,7 +85,7 @@ class Recipe:
     rollout_samples: int = 8
     max_tokens: int = 192
     contrast_steps: int = 500
-    preference_steps: int = 700
+    preference_steps: int = 500
     finetune_batch_size: int = 32
     finetune_lr: float = 0.004
     finetune_adam_lr: float = 0.0006
@@ -96,12 +96,11 @@ class Recipe:
     positions: tuple[int, ...] = (8, 12, 16, 24, 32, 40, 48, 64, 80, 96)
     prune_at_candidates: tuple[tuple[int, ...], ...] = (
         (24,),
-        (32,),
         (40,),
         (24, 48),
         (32, 64),
-        (16, 32, 64),
-        (24, 40, 64),
+        (40, 64),
+        (24, 48, 80),
     )
     keep_improvement: float = 0.975
     measured_prune_at: tuple[int, ...] = (32, 64)

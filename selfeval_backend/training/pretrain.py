@@ -2,9 +2,9 @@
 
 Every problem is shown twice, once solved and once missed: from the first it learns to choose, from
 both to calculate honestly whatever comes of it, for the choices that lead to a miss are left out of
-the loss. Later each response is cut at several places with the question "can this still become
-right?": discrimination by contrast. In a trial without that stage, win/tie labels taught how hard a
-question is and nothing about the answer.
+the loss. Later each response is cut at several places with the question "is this right?":
+discrimination by contrast. In a trial without that stage, win/tie labels taught how hard a question
+is and nothing about the answer.
 """
 
 from __future__ import annotations
@@ -63,23 +63,22 @@ class Demonstrations:
         shown = demonstrate(problem, rng, right=right)
         response_ids: list[int] = []
         untrained: list[int] = []
-        can_succeed: list[bool] = []  # one a token: whether it can, with this token written
         for piece in shown.pieces:
             ids = self.chat.response_ids(piece.text)
             if not piece.is_learned:
                 untrained += range(len(response_ids), len(response_ids) + len(ids))
             response_ids += ids
-            can_succeed += [piece.can_succeed] * len(ids)
         cuts = self._cuts(len(response_ids), rng) if self.num_cuts else []
         return Row(
             prompt_ids=self.chat.prompt_ids([Message(role="user", content=problem.text)]),
             response_ids=(*response_ids, self.end_id),
             untrained=tuple(untrained),
             cuts=tuple(
-                LabelledCut(num_tokens=n, prob_win_or_tie=float(can_succeed[n - 1])) for n in cuts
+                LabelledCut(num_tokens=n, prob_win_or_tie=float(shown.is_right)) for n in cuts
             ),
         )
 
     def _cuts(self, length: int, rng: random.Random) -> list[int]:
-        """Places anywhere, and the end."""
-        return [*(rng.randrange(1, length) for _ in range(self.num_cuts - 1)), length]
+        """Late places, where a mistake can be seen, more often than early ones; and the end."""
+        late = [rng.randrange(2 * length // 3, length) for _ in range(self.num_cuts - 2)]
+        return [rng.randrange(1, length), *late, length][-self.num_cuts :]
