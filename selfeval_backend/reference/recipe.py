@@ -84,8 +84,8 @@ class Recipe:
     rollout_prompts: int = 1600
     rollout_samples: int = 8
     max_tokens: int = 192
-    contrast_steps: int = 500
-    preference_steps: int = 500
+    contrast_steps: int = 1000
+    preference_steps: int = 400
     finetune_batch_size: int = 32
     finetune_lr: float = 0.004
     finetune_adam_lr: float = 0.0006
@@ -95,17 +95,17 @@ class Recipe:
     num_samples: int = 16
     positions: tuple[int, ...] = (8, 12, 16, 24, 32, 40, 48, 64, 80, 96)
     prune_at_candidates: tuple[tuple[int, ...], ...] = (
-        (24,),
         (40,),
-        (24, 48),
-        (32, 64),
+        (48,),
+        (32, 48),
         (40, 64),
-        (24, 48, 80),
+        (48, 64),
+        (40, 48, 64),
     )
     keep_improvement: float = 0.975
-    measured_prune_at: tuple[int, ...] = (32, 64)
+    measured_prune_at: tuple[int, ...] = (40, 64)
     """What is measured where tuning chose no pruning."""
-    measured_keep_fraction: tuple[float, ...] = (0.75, 0.375)
+    measured_keep_fraction: tuple[float, ...] = (0.75, 0.25)
 
 
 class _Workshop:
