@@ -138,10 +138,19 @@ class EngineRequestError(EngineError):
     Args:
         message: What happened.
         status_code: The HTTP status, where there is one.
+        retryable: Whether the same request may succeed later.
+        hint: What to do about it.
     """
 
-    def __init__(self, message: str, *, status_code: int | None = None, hint: str | None = None):
-        super().__init__(message, hint=hint)
+    def __init__(
+        self,
+        message: str,
+        *,
+        status_code: int | None = None,
+        retryable: bool = False,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, retryable=retryable, hint=hint)
         self.status_code = status_code
 
 

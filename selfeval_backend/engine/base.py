@@ -63,7 +63,7 @@ class Chunk:
     finish_reason: FinishReason | None = None
     """Set on the last chunk only."""
     cached_prompt_tokens: int = 0
-    """On the first chunk: prompt tokens that were in the KV cache already."""
+    """On one chunk, the first or the last: prompt tokens that were in the KV cache already."""
     logprobs: tuple[float, ...] | None = None
     """Natural log-probabilities, one a generated token (the stop token too), if asked for."""
 

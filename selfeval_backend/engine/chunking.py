@@ -30,6 +30,7 @@ class Chunker:
         self._logprobs: list[float] = []
         self._num_generated = 0
         self._num_delivered = 0
+        self._cached_prompt_tokens = 0
 
     def take(
         self,
@@ -45,8 +46,9 @@ class Chunker:
             token_ids: In order; a stop token that ended the sample is the last one.
             logprobs: One for each, if they are asked for.
             finish_reason: Set if the sample ends here.
-            cached_prompt_tokens: Of the whole sample; goes out with its first chunk.
+            cached_prompt_tokens: As far as newly known; goes out with the next chunk.
         """
+        self._cached_prompt_tokens += cached_prompt_tokens
         last = len(token_ids) - 1
         for place, token_id in enumerate(token_ids):
             self._num_generated += 1
@@ -60,20 +62,20 @@ class Chunker:
                 if at_checkpoint:
                     self._checkpoint = next(self._later_checkpoints, None)
                 if at_checkpoint or self._num_generated - self._num_delivered >= self._chunk_tokens:
-                    yield self._chunk(None, cached_prompt_tokens)
+                    yield self._chunk(None)
         if finish_reason is not None:
-            yield self._chunk(finish_reason, cached_prompt_tokens)
+            yield self._chunk(finish_reason)
 
-    def _chunk(self, finish_reason: FinishReason | None, cached_prompt_tokens: int) -> Chunk:
-        first = self._num_delivered == 0
+    def _chunk(self, finish_reason: FinishReason | None) -> Chunk:
         chunk = Chunk(
             token_ids=tuple(self._token_ids),
             num_generated_tokens=self._num_generated - self._num_delivered,
             finish_reason=finish_reason,
-            cached_prompt_tokens=cached_prompt_tokens if first else 0,
+            cached_prompt_tokens=self._cached_prompt_tokens,
             logprobs=tuple(self._logprobs) if self._with_logprobs else None,
         )
         self._num_delivered = self._num_generated
+        self._cached_prompt_tokens = 0
         self._token_ids.clear()
         self._logprobs.clear()
         return chunk

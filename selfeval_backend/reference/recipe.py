@@ -84,8 +84,8 @@ class Recipe:
     rollout_prompts: int = 1600
     rollout_samples: int = 8
     max_tokens: int = 192
-    contrast_steps: int = 1000
-    preference_steps: int = 400
+    contrast_steps: int = 500
+    preference_steps: int = 500
     finetune_batch_size: int = 32
     finetune_lr: float = 0.004
     finetune_adam_lr: float = 0.0006

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import importlib.util
 import random
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -10,9 +12,11 @@ from dataclasses import dataclass
 
 import pytest
 
+from selfeval_backend.checkpoints import REFERENCE_FOLDER
 from selfeval_backend.engine.base import Engine
 from selfeval_backend.engine.scripted import ScriptedEngine, ScriptedResponse, StreamCall
 from selfeval_backend.errors import EngineClosedError
+from tests.vllm_server import VllmServer, start_vllm_server
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,8 +94,8 @@ def scripted_case() -> EngineCase:
     )
 
 
-class VllmCases:
-    """vLLM in this process on the reference model; loading takes seconds, so tests share it."""
+class SharedVllm:
+    """vLLM in this process, which takes seconds to load, so that tests share it."""
 
     def __init__(self) -> None:
         self._made: EngineCase | None = None
@@ -104,28 +108,14 @@ class VllmCases:
             except EngineClosedError:
                 self._made = None
         if self._made is None:
-            self._made = self._load()
+            from selfeval_backend.engine.vllm import load_vllm_engine
+
+            arguments = {"max_model_len": 256}
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of vLLM's own dependencies
+                engine = load_vllm_engine(str(REFERENCE_FOLDER), engine_args=arguments)
+            self._made = reference_case(engine)
         return self._made
-
-    def _load(self) -> EngineCase:
-        pytest.importorskip("vllm", reason="the extra with vLLM is not installed")
-        from selfeval_backend.chat import ChatTemplate, Message
-        from selfeval_backend.checkpoints import REFERENCE_FOLDER
-        from selfeval_backend.engine.vllm import load_vllm_engine
-        from selfeval_backend.selfeval import SelfEvaluator
-
-        chat = ChatTemplate.load(REFERENCE_FOLDER)
-        evaluator = SelfEvaluator(None, chat)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of vLLM's own dependencies
-            engine = load_vllm_engine(str(REFERENCE_FOLDER), engine_args={"max_model_len": 256})
-        return EngineCase(
-            engine=engine,
-            prompt=chat.prompt_ids([Message(role="user", content="Use 3, 19 and 25 to make 41.")]),
-            eos_id=min(chat.end_token_ids),
-            label_ids=evaluator.label_ids,
-            question=evaluator.question_ids,
-        )
 
     def close(self) -> None:
         """Close what is open."""
@@ -133,26 +123,68 @@ class VllmCases:
             asyncio.run(self._made.engine.aclose())
 
 
+def reference_case(engine: Engine) -> EngineCase:
+    """Return what may be asked of an engine with the reference model."""
+    from selfeval_backend.chat import ChatTemplate, Message
+    from selfeval_backend.selfeval import SelfEvaluator
+
+    chat = ChatTemplate.load(REFERENCE_FOLDER)
+    evaluator = SelfEvaluator(None, chat)
+    return EngineCase(
+        engine=engine,
+        prompt=chat.prompt_ids([Message(role="user", content="Use 3, 19 and 25 to make 41.")]),
+        eos_id=min(chat.end_token_ids),
+        label_ids=evaluator.label_ids,
+        question=evaluator.question_ids,
+    )
+
+
 @pytest.fixture(scope="session")
-def vllm_cases() -> Iterator[VllmCases]:
-    """Close vLLM once, at the end."""
-    cases = VllmCases()
-    yield cases
-    cases.close()
+def shared_vllm() -> Iterator[SharedVllm]:
+    """Share vLLM in this process."""
+    pytest.importorskip("vllm", reason="the extra with vLLM is not installed")
+    shared = SharedVllm()
+    yield shared
+    shared.close()
 
 
-CASES: dict[str, Callable[[], EngineCase]] = {
+@pytest.fixture(scope="session")
+def vllm_server() -> Iterator[VllmServer]:
+    """Start a real vLLM server."""
+    if importlib.util.find_spec("vllm") is None:
+        pytest.skip("the extra with vLLM is not installed")
+    with start_vllm_server("--max-model-len", "256") as server:
+        yield server
+
+
+IN_PROCESS: dict[str, Callable[[], EngineCase]] = {
     "scripted": scripted_case,
     "transformers": transformers_case,
 }
+ALL = [
+    *IN_PROCESS,
+    pytest.param("vllm", marks=pytest.mark.slow),
+    pytest.param("vllm-server", marks=pytest.mark.slow),
+]
 
 
-@pytest.fixture(params=[*CASES, pytest.param("vllm", marks=pytest.mark.slow)])
-async def case(request: pytest.FixtureRequest, vllm_cases: VllmCases) -> AsyncIterator[EngineCase]:
-    """Yield each engine in turn, and close it; vLLM is left open for the next test."""
+@pytest.fixture(params=ALL)
+async def case(request: pytest.FixtureRequest) -> AsyncIterator[EngineCase]:
+    """Yield each engine in turn, and close it; vLLM in this process is left for the next test."""
     if request.param == "vllm":
-        yield await vllm_cases.get()
+        shared: SharedVllm = request.getfixturevalue("shared_vllm")
+        yield await shared.get()
         return
-    made = CASES[request.param]()
+    if request.param == "vllm-server":
+        from selfeval_backend.engine.server import connect_server_engine
+
+        server: VllmServer = request.getfixturevalue("vllm_server")
+        made = reference_case(await connect_server_engine(server.base_url))
+    else:
+        made = IN_PROCESS[request.param]()
     yield made
     await made.engine.aclose()
+    with warnings.catch_warnings():
+        # Connections of an event loop that was closed before its engine are left to the collector.
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()

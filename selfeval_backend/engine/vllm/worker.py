@@ -37,7 +37,7 @@ _EVALUATION_PRIORITY, _GENERATION_PRIORITY = 0, 1
 class Generation:
     """A sample that was asked for."""
 
-    __slots__ = ("_chunker", "_num_cached", "mailbox", "params", "prompt_ids")
+    __slots__ = ("_chunker", "_is_first", "mailbox", "params", "prompt_ids")
 
     priority = _GENERATION_PRIORITY
 
@@ -52,7 +52,7 @@ class Generation:
         self.params = params
         self.mailbox = mailbox
         self._chunker = Chunker(params, chunk_tokens=chunk_tokens)
-        self._num_cached: int | None = None
+        self._is_first = True
 
     def vllm_params(self) -> Any:
         """Return it in vLLM's words."""
@@ -74,14 +74,13 @@ class Generation:
 
     def deliver(self, output: RequestOutput, postman: Postman) -> None:
         """Post the chunks that end in what came."""
-        if self._num_cached is None:
-            self._num_cached = output.num_cached_tokens or 0
+        first, self._is_first = self._is_first, False
         (completion,) = output.outputs
         chunks = self._chunker.take(
             completion.token_ids,
             list(_logprobs(completion)) if self.params.logprobs else (),
             finish_reason=_finish_reason(completion),
-            cached_prompt_tokens=self._num_cached,
+            cached_prompt_tokens=(output.num_cached_tokens or 0) if first else 0,
         )
         for chunk in chunks:
             postman.post(self.mailbox, chunk)

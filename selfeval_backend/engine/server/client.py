@@ -1,0 +1,226 @@
+"""HTTP with one vLLM server: one client an event loop, retries, and errors of this project."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import weakref
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing, contextmanager
+from typing import Any
+
+import httpx
+from tenacity import (
+    AsyncRetrying,
+    retry_if_exception,
+    stop_after_attempt,
+    stop_after_delay,
+    wait_random_exponential,
+)
+
+from selfeval_backend.errors import (
+    EngineConnectionError,
+    EngineError,
+    EngineRequestError,
+    EngineResponseError,
+    EngineTimeoutError,
+)
+
+__all__ = ["Client"]
+
+_DONE = "[DONE]"
+_RETRYABLE_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+class Client:
+    """Requests to one server.
+
+    Retries, with growing random waits, what loses nothing by it: a request that failed before any
+    token came back.
+
+    Args:
+        base_url: Up to and with the version: ``http://host:8000/v1``.
+        api_key: Sent as a bearer token; None: none.
+        timeout_s: Longest silence of the server: while it connects, and between two tokens.
+        max_retries: Times that a failed request is sent again.
+        verify: False: certificates are not checked; a path: a bundle of authorities.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        api_key: str | None,
+        timeout_s: float,
+        max_retries: int,
+        verify: bool | str = True,
+    ) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._timeout_s = timeout_s
+        self._max_retries = max_retries
+        self._verify = verify
+        self._lock = threading.Lock()
+        # A connection belongs to the loop that opened it.
+        self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    def __repr__(self) -> str:
+        return f"Client({self.base_url!r})"
+
+    async def get(self, path: str) -> dict[str, Any]:
+        """Return the JSON object behind a path.
+
+        Raises:
+            EngineError: It could not be had.
+        """
+        async for attempt in self._attempts():
+            with attempt, self._translated():
+                response = await self._client().get(self.base_url + path)
+                _raise_for_status(response, response.text)
+                answer = _json_object(response.text)
+        return answer
+
+    async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Send a JSON object, and return the one that comes back.
+
+        Raises:
+            EngineError: None came.
+        """
+        async for attempt in self._attempts():
+            with attempt, self._translated():
+                response = await self._client().post(self.base_url + path, json=dict(body))
+                _raise_for_status(response, response.text)
+                answer = _json_object(response.text)
+        return answer
+
+    async def stream(
+        self, path: str, body: Mapping[str, Any]
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Send a JSON object, and yield the server-sent events that come back.
+
+        Closing the generator drops the connection, at which the server aborts the request.
+
+        Raises:
+            EngineError: The stream failed. What was yielded before is valid.
+        """
+        began = False
+        async for attempt in self._attempts():
+            with attempt:
+                try:
+                    async with aclosing(self._events(path, body)) as events:
+                        async for event in events:
+                            began = True
+                            yield event
+                except EngineError as error:
+                    error.retryable = error.retryable and not began
+                    raise
+
+    async def _events(
+        self, path: str, body: Mapping[str, Any]
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        with self._translated():
+            request = self._client().stream("POST", self.base_url + path, json=dict(body))
+            async with request as response:
+                if response.status_code != httpx.codes.OK:
+                    _raise_for_status(response, (await response.aread()).decode(errors="replace"))
+                async for line in response.aiter_lines():
+                    name, _, text = line.partition(":")
+                    if name != "data":
+                        continue
+                    if text.strip() == _DONE:
+                        return
+                    event = _json_object(text)
+                    if "error" in event:
+                        raise EngineResponseError(f"{self.base_url} failed: {event['error']}")
+                    yield event
+        raise EngineConnectionError(
+            f"{self.base_url} ended a stream before it was done.", retryable=True
+        )
+
+    def _attempts(self) -> AsyncRetrying:
+        return AsyncRetrying(
+            retry=retry_if_exception(lambda e: isinstance(e, EngineError) and e.retryable),
+            stop=stop_after_attempt(1 + self._max_retries) | stop_after_delay(self._timeout_s),
+            wait=wait_random_exponential(multiplier=0.1, max=5),
+            reraise=True,
+        )
+
+    def _client(self) -> httpx.AsyncClient:
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            client = self._clients.get(loop)
+            if client is None or client.is_closed:
+                client = httpx.AsyncClient(
+                    headers=self._headers,
+                    timeout=self._timeout_s,
+                    verify=self._verify,
+                    # One connection a sample: a limit here would queue samples out of sight.
+                    limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
+                )
+                self._clients[loop] = client
+            return client
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx.TimeoutException as error:
+            raise EngineTimeoutError(
+                f"{self.base_url} was silent for {self._timeout_s:g} s.",
+                retryable=True,
+                hint="Raise `timeout`, or look at the server's log.",
+            ) from error
+        except httpx.TransportError as error:
+            reason = str(error) or type(error).__name__
+            raise EngineConnectionError(
+                f"{self.base_url} could not be reached: {reason}.",
+                retryable=True,
+                hint="Is the server running, and is base_url right (it ends in /v1)?",
+            ) from error
+        except httpx.InvalidURL as error:
+            raise EngineRequestError(f"{self.base_url} is no URL: {error}") from error
+
+    async def aclose(self) -> None:
+        """Drop all connections."""
+        with self._lock:
+            clients = dict(self._clients)
+            self._clients.clear()
+        here = asyncio.get_running_loop()
+        for loop, client in clients.items():
+            if loop is here:
+                await client.aclose()
+            elif loop.is_running():
+                asyncio.run_coroutine_threadsafe(client.aclose(), loop)
+
+
+def _raise_for_status(response: httpx.Response, text: str) -> None:
+    if response.status_code == httpx.codes.OK:
+        return
+    raise EngineRequestError(
+        f"{response.request.url} answered {response.status_code}: {_reason(text)}",
+        status_code=response.status_code,
+        retryable=response.status_code in _RETRYABLE_STATUS,
+    )
+
+
+def _reason(text: str) -> str:
+    try:
+        found = json.loads(text)
+        found = found.get("error", found)
+        message = found.get("message", found) if isinstance(found, dict) else found
+    except (ValueError, AttributeError):
+        message = text
+    return " ".join(str(message).split())[:300] or "nothing"
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise EngineResponseError(f"the server answered no JSON object: {text[:100]!r}")
+    return found

@@ -1,0 +1,96 @@
+"""Connect to a server: see what it serves and what it can do, before any call depends on it."""
+
+from __future__ import annotations
+
+import httpx
+
+from selfeval_backend.engine.server.client import Client
+from selfeval_backend.engine.server.engine import ServerEngine, ServerFacts
+from selfeval_backend.errors import ConfigurationError, EngineRequestError, EngineResponseError
+
+__all__ = ["connect_server_engine"]
+
+
+async def connect_server_engine(
+    base_url: str,
+    *,
+    model: str | None = None,
+    api_key: str | None = None,
+    timeout_s: float = 60.0,
+    max_retries: int = 2,
+    verify: bool | str = True,
+) -> ServerEngine:
+    """Return an engine on a running vLLM server.
+
+    Asks for one token twice (two evaluations of one token): whether labels can be read, and
+    whether the server schedules by priority. That is also the server's warm-up.
+
+    Args:
+        base_url: Up to and with the version: ``http://host:8000/v1``.
+        model: The name it is served under; None: the only one that is served.
+        api_key: Sent as a bearer token.
+        timeout_s: Longest silence of the server.
+        max_retries: Times that a request is sent again that failed before any token came.
+        verify: False: certificates are not checked; a path: a bundle of authorities.
+
+    Raises:
+        ConfigurationError: The URL cannot be one, or the server serves another model.
+        SelfEvaluationError: The server cannot give label log-probabilities.
+        EngineError: The server cannot be reached, or is none of vLLM's.
+    """
+    _check_url(base_url)
+    client = Client(
+        base_url, api_key=api_key, timeout_s=timeout_s, max_retries=max_retries, verify=verify
+    )
+    try:
+        facts = await _facts(client, model)
+        engine = ServerEngine(client, facts)
+        await engine.label_logprobs((0,), (0, 1))
+    except BaseException:
+        await client.aclose()
+        raise
+    return engine
+
+
+def _check_url(base_url: str) -> None:
+    try:
+        url = httpx.URL(base_url)
+    except (httpx.InvalidURL, TypeError):
+        url = httpx.URL("")
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ConfigurationError("base_url", base_url, 'a URL such as "http://localhost:8000/v1"')
+
+
+async def _facts(client: Client, model: str | None) -> ServerFacts:
+    answer = await client.get("/models")
+    try:
+        served = {entry["id"]: entry for entry in answer["data"]}
+        if model is None and len(served) == 1:
+            (model,) = served
+        if model not in served:
+            raise ConfigurationError(
+                "model", model, f"one that {client.base_url} serves: {', '.join(sorted(served))}"
+            )
+        max_model_len = int(served[model]["max_model_len"])
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, ConfigurationError):
+            raise
+        raise EngineResponseError(
+            f"{client.base_url}/models does not answer as vLLM does: {str(answer)[:200]}"
+        ) from error
+    return ServerFacts(
+        model=model,
+        max_model_len=max_model_len,
+        schedules_by_priority=await _schedules_by_priority(client, model),
+    )
+
+
+async def _schedules_by_priority(client: Client, model: str) -> bool:
+    body = {"model": model, "prompt": [0], "max_tokens": 1, "priority": 1}
+    try:
+        await client.post("/completions", body)
+    except EngineRequestError as error:
+        if error.status_code == httpx.codes.BAD_REQUEST and "priority" in str(error).lower():
+            return False
+        raise
+    return True
