@@ -81,7 +81,7 @@ class Recipe:
     num_cuts: int = 6
     lr: float = 0.02
     adam_lr: float = 0.003
-    rollout_prompts: int = 1600
+    rollout_prompts: int = 3200
     rollout_samples: int = 8
     max_tokens: int = 192
     contrast_steps: int = 500
