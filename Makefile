@@ -2,17 +2,18 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-EXTRAS := langchain,transformers,train,test,dev
+EXTRAS := langchain,server,transformers,train,test,dev
 # Installed first, and pinned, where no GPU is seen: there a CPU build does, where there is one.
 TORCH := torch==2.13.0
 STAMP := $(VENV)/.installed
+VLLM_STAMP := $(VENV)/.installed-vllm
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo lint check test bench reference clean
+.PHONY: help install demo lint check test serve-reference bench reference clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(STAMP)  ## Make the environment in .venv, with everything in it
 
@@ -24,6 +25,14 @@ $(STAMP): pyproject.toml Makefile
 		echo "Installing $(TORCH) ..."; $(PIP) install --quiet "$(TORCH)"; }
 	@echo "Installing the project and the rest ..."
 	@$(PIP) install --quiet --editable ".[$(EXTRAS)]"
+	@touch $@
+
+$(VLLM_STAMP): $(STAMP) $(wildcard packaging/cpu/*/pyproject.toml)
+	@echo "Installing vLLM ..."
+	@command -v nvidia-smi >/dev/null 2>&1 || \
+		$(PIP) install --quiet $(addprefix ./packaging/cpu/,torchvision torchaudio torchcodec vllm)
+	@$(PIP) install --quiet --editable ".[$(EXTRAS),vllm]"
+	@$(PIP) check
 	@touch $@
 
 demo: install  ## Answer 200 held-out problems with six methods, and compare them
@@ -39,8 +48,15 @@ lint: install  ## Format, lint, types and import layers
 check: lint  ## Lint, and the quick tests
 	$(BIN)/python -m pytest -m "not slow"
 
-test: install  ## Run all tests
+test: $(VLLM_STAMP)  ## Run all tests, those of vLLM among them
 	$(BIN)/python -m pytest
+
+serve-reference: $(VLLM_STAMP)  ## Serve the reference model with vLLM on http://127.0.0.1:8000/v1
+	VLLM_CPU_OMP_THREADS_BIND=nobind VLLM_CPU_KVCACHE_SPACE=1 OMP_NUM_THREADS=1 \
+		$(BIN)/vllm serve selfeval_backend/reference/model --served-model-name reference \
+		--host 127.0.0.1 --port 8000 --dtype float32 --block-size 32 --enforce-eager \
+		--enable-prompt-tokens-details --scheduling-policy priority \
+		--distributed-executor-backend vllm.v1.executor.uniproc_executor.UniProcExecutor
 
 bench: install  ## Run the benchmarks; fails where a limit is exceeded
 	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file"; done

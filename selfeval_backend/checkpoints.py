@@ -12,11 +12,12 @@ REFERENCE_FOLDER = Path(__file__).parent / "reference" / "model"
 """The shipped reference model."""
 
 
-def locate_checkpoint(model: str | Path) -> Path:
+def locate_checkpoint(model: str | Path, *, with_weights: bool = True) -> Path:
     """Return the folder that holds a model's files; a model name is downloaded if need be.
 
     Args:
         model: "reference", a folder, or a model name.
+        with_weights: False: of a model name, download all but the weights.
 
     Raises:
         CheckpointError: There is no such folder and no such model.
@@ -34,7 +35,7 @@ def locate_checkpoint(model: str | Path) -> Path:
             f"model: there is no folder {model}. "
             'Give "reference", a checkpoint folder, or a model name.'
         )
-    return _checked(_download(str(model)), model)
+    return _checked(_download(str(model), with_weights=with_weights), model)
 
 
 def _checked(folder: Path, model: str | Path) -> Path:
@@ -46,7 +47,7 @@ def _checked(folder: Path, model: str | Path) -> Path:
     return folder
 
 
-def _download(name: str) -> Path:
+def _download(name: str, *, with_weights: bool) -> Path:
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import (
@@ -56,10 +57,11 @@ def _download(name: str) -> Path:
         )
     except ImportError as error:
         raise MissingDependencyError("huggingface_hub", extra="transformers") from error
+    patterns = ["*.json", "*.model", "*.jinja"]
     try:
         return Path(
             snapshot_download(
-                name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja"]
+                name, allow_patterns=[*patterns, "*.safetensors"] if with_weights else patterns
             )
         )
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:

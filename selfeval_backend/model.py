@@ -14,24 +14,30 @@ import json
 import secrets
 import threading
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from selfeval_backend.chat import Chat, ChatTemplate, Message
 from selfeval_backend.controller import Observer, run
 from selfeval_backend.engine.base import Engine, SamplingParams
-from selfeval_backend.errors import ConfigurationError, ContextLengthError
+from selfeval_backend.errors import (
+    ConfigurationError,
+    ContextLengthError,
+    MissingDependencyError,
+)
 from selfeval_backend.policy import Policy
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
 from selfeval_backend.settings import Settings, resolve_settings
+from selfeval_backend.sync import run_sync
 from selfeval_backend.types import Outcome, to_json
 
 __all__ = [
     "Answer",
     "EngineName",
     "SelfEvaluatingModel",
+    "Server",
     "UncalibratedWarning",
     "choose_engine",
     "load_model",
@@ -43,6 +49,20 @@ EngineName = Literal["transformers", "vllm"]
 
 REFERENCE = "reference"
 """The name of the shipped reference model."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """A running vLLM server, and how it is talked to."""
+
+    base_url: str
+    """Up to and with the version: ``http://host:8000/v1``."""
+    api_key: str | None = field(default=None, repr=False)
+    """Sent as a bearer token."""
+    timeout_s: float = 60.0
+    """Longest silence: while it connects, and between two tokens."""
+    max_retries: int = 2
+    """Times that a request is sent again that failed before any token came."""
 
 
 class UncalibratedWarning(UserWarning):
@@ -219,13 +239,20 @@ def load_model(
     *,
     engine: EngineName | None = None,
     engine_args: Mapping[str, Any] | None = None,
+    server: Server | None = None,
+    checkpoint: str | Path | None = None,
 ) -> SelfEvaluatingModel:
     """Load a model with its self-evaluation.
 
     Args:
-        model: "reference", a checkpoint folder, or a model name that transformers can resolve.
-        engine: None: vLLM where it is installed and a GPU is there, else transformers.
-        engine_args: For vLLM alone: keyword arguments of `vllm.EngineArgs`.
+        model: "reference", a checkpoint folder, or a model name that transformers can resolve. Of a
+            server: the name it is served under.
+        engine: None: the server, if there is one; else vLLM where it is installed and a GPU is
+            there; else transformers.
+        engine_args: For vLLM in this process alone: keyword arguments of `vllm.EngineArgs`.
+        server: Runs the model.
+        checkpoint: Where the tokenizer and the selfeval.json of a server's model are found;
+            None: `model` says it.
 
     Raises:
         ConfigurationError: The engine is unknown.
@@ -237,18 +264,26 @@ def load_model(
         raise ConfigurationError("engine", engine, f"one of {', '.join(get_args(EngineName))}")
     if not str(model).strip():
         raise ConfigurationError("model", model, '"reference", a folder or a model name')
+    if checkpoint is not None and server is None:
+        raise ConfigurationError("checkpoint", checkpoint, "none without a server")
+    if server is not None and (engine is not None or engine_args):
+        raise ConfigurationError(
+            "engine" if engine else "engine_args",
+            engine or dict(engine_args or {}),
+            "none with base_url: the server has its own",
+        )
     from selfeval_backend.checkpoints import locate_checkpoint
 
-    folder = locate_checkpoint(model)
+    folder = locate_checkpoint(checkpoint or model, with_weights=server is None)
     config = SelfEvalConfig.load(folder)
     chat = ChatTemplate.load(folder)
     SelfEvaluator(config, chat)  # refuse a tokenizer without labels before weights are read
-    return SelfEvaluatingModel(
-        name=str(model),
-        engine=_load_engine(folder, engine or choose_engine(), engine_args),
-        chat=chat,
-        config=config,
+    started = (
+        _load_engine(folder, engine or choose_engine(), engine_args)
+        if server is None
+        else _connect(server, str(model))
     )
+    return SelfEvaluatingModel(name=str(model), engine=started, chat=chat, config=config)
 
 
 def choose_engine() -> EngineName:
@@ -280,7 +315,23 @@ def _load_engine(folder: Path, name: EngineName, engine_args: Mapping[str, Any] 
     return load_transformers_engine(str(folder))
 
 
-_shared: dict[str, SelfEvaluatingModel] = {}
+def _connect(server: Server, model: str) -> Engine:
+    try:
+        from selfeval_backend.engine.server import connect_server_engine
+    except ImportError as error:
+        raise MissingDependencyError(error.name or "httpx", extra="server") from error
+    return run_sync(
+        connect_server_engine(
+            server.base_url,
+            model=model,
+            api_key=server.api_key,
+            timeout_s=server.timeout_s,
+            max_retries=server.max_retries,
+        )
+    )
+
+
+_shared: dict[tuple[Hashable, ...], SelfEvaluatingModel] = {}
 _shared_lock = threading.Lock()
 
 
@@ -289,15 +340,30 @@ def shared_model(
     *,
     engine: EngineName | None = None,
     engine_args: Mapping[str, Any] | None = None,
+    server: Server | None = None,
+    checkpoint: str | Path | None = None,
 ) -> SelfEvaluatingModel:
     """Return the process's one copy of a model, loaded at the first call.
 
     Adapters use it, so that several of them on one model share its weights and its batches.
     Arguments and errors are those of `load_model`.
     """
-    engine = engine or choose_engine()
-    key = json.dumps([str(model), engine, dict(engine_args or {})], sort_keys=True, default=repr)
+    if server is None:
+        engine = engine or choose_engine()
+    key = (
+        str(model),
+        engine,
+        json.dumps(dict(engine_args or {}), sort_keys=True, default=repr),
+        server,
+        None if checkpoint is None else str(checkpoint),
+    )
     with _shared_lock:
         if key not in _shared:
-            _shared[key] = load_model(model, engine=engine, engine_args=engine_args)
+            _shared[key] = load_model(
+                model,
+                engine=engine,
+                engine_args=engine_args,
+                server=server,
+                checkpoint=checkpoint,
+            )
         return _shared[key]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from selfeval_backend.engine.scripted import Script, ScriptedChat, ScriptedEngine
 from selfeval_backend.model import SelfEvaluatingModel
 from selfeval_backend.selfeval import CalibrationMap, SelfEvalConfig
+from tests.vllm_server import VllmServer, start_vllm_server
 
 # A busy machine is no failure, and nothing is left in the working tree.
 settings.register_profile(
@@ -56,3 +58,12 @@ def make_model(chat: ScriptedChat, config: SelfEvalConfig) -> ModelFactory:
         return SelfEvaluatingModel(name=name, engine=engine, chat=chat, config=chosen)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def vllm_server() -> Iterator[VllmServer]:
+    """A real vLLM server with the reference model, for all tests that need one."""
+    if importlib.util.find_spec("vllm") is None:
+        pytest.skip("the extra with vLLM is not installed")
+    with start_vllm_server("--max-model-len", "256") as server:
+        yield server

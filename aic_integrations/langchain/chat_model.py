@@ -6,8 +6,9 @@ Importing it loads no weights and no torch; the model is loaded at the first cal
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast, get_args
 
@@ -23,12 +24,18 @@ from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from aic_integrations.langchain.messages import PROVIDER, to_ai_message, to_conversation
 from selfeval_backend.chat import Message
 from selfeval_backend.errors import ConfigurationError, ContextLengthError
-from selfeval_backend.model import Answer, EngineName, SelfEvaluatingModel, shared_model
+from selfeval_backend.model import (
+    Answer,
+    EngineName,
+    SelfEvaluatingModel,
+    Server,
+    shared_model,
+)
 from selfeval_backend.settings import Settings, resolve_settings
 from selfeval_backend.sync import run_sync
 from selfeval_backend.types import TraceEvent
@@ -37,7 +44,7 @@ __all__ = ["AdaptiveContextOverflowError", "ChatAdaptive"]
 
 _SETTINGS = tuple(field.name for field in fields(Settings))
 _CALL_FIELDS = (*_SETTINGS, "include_samples")
-_IDENTITY = ("model", "engine", "engine_args", *_CALL_FIELDS)
+_IDENTITY = ("model", "engine", "engine_args", "base_url", "checkpoint", *_CALL_FIELDS)
 
 _NOT_YET = {
     "stop": "Stop sequences are not supported in this release. Cut the text after the call, for "
@@ -104,6 +111,20 @@ class ChatAdaptive(BaseChatModel):
     """"vllm" or "transformers"; None: vLLM where it is installed and a GPU is there."""
     engine_args: dict[str, Any] | None = None
     """For vLLM alone: keyword arguments of `vllm.EngineArgs`, such as tensor_parallel_size."""
+    base_url: str | None = None
+    """A running vLLM server, up to and with the version: ``http://host:8000/v1``. `model` is then
+    the name it is served under."""
+    api_key: SecretStr | None = Field(
+        default_factory=lambda: SecretStr(key) if (key := os.environ.get("AIC_API_KEY")) else None,
+        repr=False,
+    )
+    """For the server; None: the variable AIC_API_KEY, if it is set."""
+    checkpoint: str | None = None
+    """Where the tokenizer and the selfeval.json of a server's model are found: a folder or a model
+    name; None: `model` says it."""
+    max_retries: int | None = None
+    """Times that a request to the server is sent again that failed before any token came; None:
+    twice."""
     max_samples: int | None = None
     """At least 1."""
     adaptive: bool | None = None
@@ -213,7 +234,16 @@ class ChatAdaptive(BaseChatModel):
             self.model,
             engine=cast(EngineName | None, self.engine),
             engine_args=self.engine_args,
+            server=self._server(),
+            checkpoint=self.checkpoint,
         )
+
+    def _server(self) -> Server | None:
+        if self.base_url is None:
+            return None
+        key = None if self.api_key is None else self.api_key.get_secret_value()
+        server = Server(base_url=self.base_url, api_key=key)
+        return server if self.max_retries is None else replace(server, max_retries=self.max_retries)
 
     async def _answer(self, model: SelfEvaluatingModel, request: _Request) -> ChatResult:
         try:
@@ -292,6 +322,11 @@ class ChatAdaptive(BaseChatModel):
         params = super()._get_ls_params(stop=stop, **kwargs)
         params["ls_provider"] = PROVIDER
         return params
+
+    @property
+    def lc_secrets(self) -> dict[str, str]:
+        """The variable that stands in for the key where a model is serialized."""
+        return {"api_key": "AIC_API_KEY"}
 
     @classmethod
     def is_lc_serializable(cls) -> bool:

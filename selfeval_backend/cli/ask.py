@@ -26,6 +26,14 @@ def ask(
     engine: Annotated[
         str | None, typer.Option(help="What runs the model.", show_default="the best there is")
     ] = None,
+    base_url: Annotated[
+        str | None,
+        typer.Option(
+            help="A running vLLM server, http://host:8000/v1; --model is the name it serves. "
+            "Its key is taken from AIC_API_KEY.",
+            show_default="none",
+        ),
+    ] = None,
     max_samples: Annotated[
         int | None, typer.Option(help="Most samples, at least 1.", show_default="the model's")
     ] = None,
@@ -85,7 +93,9 @@ def ask(
             "seed": seed,
         }
         _refuse_early(prompt, given)
-        asked = with_model(model, engine, lambda loaded: _ask(loaded, prompt, given))
+        asked = with_model(
+            model, engine, lambda loaded: _ask(loaded, prompt, given), base_url=base_url
+        )
         from selfeval_backend.cli.ask_view import print_json, print_tables
 
         if as_json:

@@ -55,7 +55,11 @@ def one_line_errors() -> Iterator[None]:
 
 
 def with_model(
-    name: str, engine: str | None, job: Callable[[SelfEvaluatingModel], Coroutine[Any, Any, T]]
+    name: str,
+    engine: str | None,
+    job: Callable[[SelfEvaluatingModel], Coroutine[Any, Any, T]],
+    *,
+    base_url: str | None = None,
 ) -> T:
     """Load a model, run a job on it, and close it, whatever happens.
 
@@ -63,6 +67,7 @@ def with_model(
         name: "reference", a folder, or a model name.
         engine: None: the best that this machine has.
         job: Takes the model.
+        base_url: A running vLLM server; the variable AIC_API_KEY is its key.
 
     Raises:
         typer.Exit: The model cannot be loaded; the line is on stderr.
@@ -71,9 +76,14 @@ def with_model(
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         with _status(f"loading {name}"):
-            from selfeval_backend.model import load_model
+            from selfeval_backend.model import Server, load_model
 
-            model = load_model(name, engine=cast("EngineName | None", engine))
+            server = None
+            if base_url is not None:
+                server = Server(base_url=base_url, api_key=os.environ.get("AIC_API_KEY"))
+            model = load_model(name, engine=cast("EngineName | None", engine), server=server)
+    except EngineError as error:
+        _fail(error, FAILED)
     except AICError as error:
         _fail(error, REFUSED)
 

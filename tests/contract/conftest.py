@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import importlib.util
 import random
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -16,7 +15,7 @@ from selfeval_backend.checkpoints import REFERENCE_FOLDER
 from selfeval_backend.engine.base import Engine
 from selfeval_backend.engine.scripted import ScriptedEngine, ScriptedResponse, StreamCall
 from selfeval_backend.errors import EngineClosedError
-from tests.vllm_server import VllmServer, start_vllm_server
+from tests.vllm_server import VllmServer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,15 +145,6 @@ def shared_vllm() -> Iterator[SharedVllm]:
     shared = SharedVllm()
     yield shared
     shared.close()
-
-
-@pytest.fixture(scope="session")
-def vllm_server() -> Iterator[VllmServer]:
-    """Start a real vLLM server."""
-    if importlib.util.find_spec("vllm") is None:
-        pytest.skip("the extra with vLLM is not installed")
-    with start_vllm_server("--max-model-len", "256") as server:
-        yield server
 
 
 IN_PROCESS: dict[str, Callable[[], EngineCase]] = {

@@ -67,7 +67,7 @@ async def _facts(client: Client, model: str | None) -> ServerFacts:
         served = {entry["id"]: entry for entry in answer["data"]}
         if model is None and len(served) == 1:
             (model,) = served
-        if model not in served:
+        if model is None or model not in served:
             raise ConfigurationError(
                 "model", model, f"one that {client.base_url} serves: {', '.join(sorted(served))}"
             )

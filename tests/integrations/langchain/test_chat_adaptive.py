@@ -261,7 +261,7 @@ def test_a_setting_that_is_not_given_is_what_the_model_was_tuned_for(
         ({"timeout": 1, "max_seconds": 2}, "timeout"),
         ({"n": 4}, "n"),
         ({"include_samples": "yes"}, "include_samples"),
-        ({"max_retries": 2}, "max_retries"),
+        ({"retries": 2}, "retries"),
     ],
     ids=str,
 )

@@ -44,7 +44,7 @@ def use_model(monkeypatch: pytest.MonkeyPatch) -> UseModel:
     """Let `load_model` return this one."""
 
     def use(model: SelfEvaluatingModel) -> None:
-        def load(name: str, *, engine: str | None = None) -> SelfEvaluatingModel:
+        def load(name: str, **_: object) -> SelfEvaluatingModel:
             return model
 
         monkeypatch.setattr(model_module, "load_model", load)

@@ -139,7 +139,7 @@ def test_options_become_settings(
 def test_an_uncalibrated_model_says_so_everywhere(
     aic: Aic, chat: ScriptedChat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def load(name: str, *, engine: str | None = None) -> SelfEvaluatingModel:
+    def load(name: str, **_: object) -> SelfEvaluatingModel:
         scripted = ScriptedEngine([chat.response("perhaps", 0.95)])
         return SelfEvaluatingModel(name=name, engine=scripted, chat=chat, config=None)
 

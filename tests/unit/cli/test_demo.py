@@ -19,7 +19,7 @@ METHODS = ["one sample", "greedy", "best-of-16", "adaptive", "pruning", "adaptiv
 def _puzzling_model(make_model: ModelFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every command have a model that solves half of what it is asked, and knows when."""
 
-    def load(name: str, *, engine: str | None = None) -> SelfEvaluatingModel:
+    def load(name: str, **_: object) -> SelfEvaluatingModel:
         policy = {"threshold": 0.9, "prune_at": [40], "keep_fraction": 0.25}
         return make_model(Puzzler(), policy=policy)
 

@@ -1,0 +1,224 @@
+"""A running vLLM server behind the adapter: the real one, and ones that misbehave."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+
+from aic_integrations.langchain import ChatAdaptive
+from selfeval_backend.chat import Message
+from selfeval_backend.engine.base import SamplingParams
+from selfeval_backend.engine.server import connect_server_engine
+from selfeval_backend.errors import (
+    ConfigurationError,
+    EngineConnectionError,
+    EngineRequestError,
+    EngineResponseError,
+    EngineTimeoutError,
+    SelfEvaluationError,
+)
+from selfeval_backend.model import SelfEvaluatingModel, Server, load_model
+from tests.vllm_server import VllmServer
+
+PROMPT = "Use 3, 19 and 25 to make 41, then 8 and 12 to make 20."
+
+
+@pytest.fixture
+async def model(vllm_server: VllmServer) -> AsyncIterator[SelfEvaluatingModel]:
+    server = Server(base_url=vllm_server.base_url)
+    loaded = await asyncio.to_thread(load_model, "reference", server=server)
+    yield loaded
+    await loaded.aclose()
+
+
+@pytest.mark.slow
+def test_a_base_url_is_enough(vllm_server: VllmServer) -> None:
+    llm = ChatAdaptive(model="reference", base_url=vllm_server.base_url, seed=0)
+    message = llm.invoke(PROMPT)
+    facts = message.response_metadata["best_of_n"]
+    assert "####" in message.content
+    assert facts["engine"] == "vllm-server"
+    assert facts["calibrated"]
+
+
+@pytest.mark.slow
+async def test_greedy_gives_the_same_text_as_transformers(model: SelfEvaluatingModel) -> None:
+    here = await asyncio.to_thread(load_model, "reference", engine="transformers")
+    texts = []
+    for each in (model, here):
+        settings = each.settings({"max_samples": 1, "prune_at": (), "seed": 0})
+        answer = await each.answer([Message(role="user", content=PROMPT)], settings)
+        texts.append(answer.text)
+    await here.aclose()
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.slow
+async def test_evaluations_read_the_full_blocks_of_their_sample(
+    model: SelfEvaluatingModel,
+) -> None:
+    settings = model.settings({"max_samples": 4, "adaptive": False, "prune_at": (48,), "seed": 0})
+    answer = await model.answer([Message(role="user", content=PROMPT)], settings)
+    usage = answer.outcome.usage
+    assert usage.cached_self_evaluation_tokens >= 32 * usage.self_evaluations
+    assert usage.pruned_tokens > 0
+
+
+@pytest.mark.slow
+async def test_a_cancelled_call_leaves_nothing_running(
+    model: SelfEvaluatingModel, vllm_server: VllmServer
+) -> None:
+    settings = model.settings({"max_samples": 16, "adaptive": False})
+    task = asyncio.create_task(model.answer([Message(role="user", content=PROMPT)], settings))
+    while vllm_server.metric("vllm:num_requests_running") == 0:
+        await asyncio.sleep(0.01)
+        assert not task.done()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    deadline = time.monotonic() + 1
+    names = ("vllm:num_requests_running", "vllm:num_requests_waiting")
+    while any(vllm_server.metric(name) for name in names):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.slow
+async def test_another_model_is_refused_by_name(vllm_server: VllmServer) -> None:
+    with pytest.raises(ConfigurationError, match=r"model: got 'other'.*reference"):
+        await connect_server_engine(vllm_server.base_url, model="other")
+
+
+# Servers that misbehave. Each gets the path and the body, and how often it was asked before.
+
+Answer = tuple[int, str]
+MODELS = json.dumps({"data": [{"id": "m", "max_model_len": 64}]})
+LABELS = json.dumps(
+    {"choices": [{"logprobs": {"top_logprobs": [{"token_id:0": -1.0, "token_id:1": -2.0}]}}]}
+)
+
+
+@asynccontextmanager
+async def serving(reply: Callable[[str, dict[str, object], int], Answer]) -> AsyncIterator[str]:
+    """Serve replies of (status, body). Status 0 is silence; 206 a stream that breaks off."""
+    asked = 0
+    handlers: set[asyncio.Task[None]] = set()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        task = asyncio.current_task()
+        assert task is not None
+        handlers.add(task)
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        path = head.split()[1].removeprefix("/v1")
+        lengths = [line for line in head.splitlines() if line.lower().startswith("content-length")]
+        body = await reader.readexactly(int(lengths[0].split()[1])) if lengths else b"{}"
+        status, text = reply(path, json.loads(body), asked)
+        asked += 1
+        if status == 0:
+            await reader.read()
+        else:
+            ending = "" if status == 206 else f"content-length: {len(text.encode())}\r\n"
+            shown = 200 if status == 206 else status
+            answer = f"HTTP/1.1 {shown} X\r\nconnection: close\r\n{ending}\r\n{text}"
+            writer.write(answer.encode())
+            await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        await asyncio.gather(*handlers, return_exceptions=True)
+
+
+def well(path: str, body: dict[str, object]) -> Answer:
+    return (200, MODELS) if path == "/models" else (200, LABELS)
+
+
+async def test_busy_is_asked_again() -> None:
+    def reply(path: str, body: dict[str, object], asked: int) -> Answer:
+        return (429, "later") if asked % 2 == 0 else well(path, body)
+
+    async with serving(reply) as url:
+        engine = await connect_server_engine(url, max_retries=1)
+        assert engine.capabilities.context_length == 63
+        await engine.aclose()
+
+
+async def test_busy_for_ever_is_an_error_with_its_status() -> None:
+    async with serving(lambda *_: (503, json.dumps({"error": {"message": "no room"}}))) as url:
+        with pytest.raises(EngineRequestError, match="503: no room") as caught:
+            await connect_server_engine(url, max_retries=1)
+        assert caught.value.status_code == 503
+
+
+@pytest.mark.parametrize("text", ["<html>", "[]", '{"data": 3}'])
+async def test_garbage_is_an_error(text: str) -> None:
+    async with serving(lambda *_: (200, text)) as url:
+        with pytest.raises(EngineResponseError):
+            await connect_server_engine(url, max_retries=0)
+
+
+async def test_a_server_that_leaves_labels_out_is_refused() -> None:
+    def reply(path: str, body: dict[str, object], asked: int) -> Answer:
+        return well(path, body) if path == "/models" else (200, LABELS.replace("token_id:1", "b"))
+
+    async with serving(reply) as url:
+        with pytest.raises(SelfEvaluationError, match=r"\[1\]"):
+            await connect_server_engine(url, max_retries=0)
+
+
+async def test_nobody_there_and_no_url() -> None:
+    with pytest.raises(EngineConnectionError, match="could not be reached"):
+        await connect_server_engine("http://127.0.0.1:9/v1", max_retries=0)
+    with pytest.raises(ConfigurationError, match="base_url"):
+        await connect_server_engine("localhost:8000")
+
+
+async def test_silence_is_an_error() -> None:
+    async with serving(lambda *_: (0, "")) as url:
+        with pytest.raises(EngineTimeoutError, match="silent"):
+            await connect_server_engine(url, timeout_s=0.2, max_retries=0)
+
+
+async def test_a_stream_that_is_cut_off_is_not_asked_for_again() -> None:
+    streams = 0
+
+    def reply(path: str, body: dict[str, object], asked: int) -> Answer:
+        nonlocal streams
+        if not body.get("stream"):
+            return well(path, body)
+        streams += 1
+        event = {"choices": [{"token_ids": list(range(20)), "finish_reason": None}]}
+        return 206, f"data: {json.dumps(event)}\n\n"
+
+    async with serving(reply) as url:
+        engine = await connect_server_engine(url, max_retries=3)
+        params = SamplingParams(
+            temperature=1.0, max_tokens=30, seed=0, stop_token_ids=frozenset(), checkpoints=(4,)
+        )
+        seen: list[int] = []
+
+        async def collect() -> None:
+            async for chunk in engine.stream((1, 2), params):
+                seen.extend(chunk.token_ids)
+
+        with pytest.raises(EngineConnectionError):
+            await collect()
+        assert seen == list(range(20))
+        assert streams == 1
+        await engine.aclose()
+
+
+def test_the_key_is_nowhere_to_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIC_API_KEY", "hush")
+    llm = ChatAdaptive(model="m", base_url="http://127.0.0.1:9/v1")
+    assert llm.api_key is not None
+    assert llm.api_key.get_secret_value() == "hush"
+    assert "hush" not in repr(llm)
+    assert "hush" not in repr(Server(base_url="u", api_key="hush"))
+    assert "hush" not in str(llm._identifying_params)
