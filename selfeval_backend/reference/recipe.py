@@ -89,7 +89,7 @@ class Recipe:
     finetune_batch_size: int = 32
     finetune_lr: float = 0.004
     finetune_adam_lr: float = 0.0006
-    kl_weight: float = 1.0
+    kl_weight: float = 5.0
     calibration_prompts: int = 200
     test_prompts: int = 500
     num_samples: int = 16
