@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from selfeval_backend.errors import DatasetError
-from selfeval_backend.evaluation.metrics import PromptResult
+from selfeval_backend.evaluation.metrics import PromptResult, improvement_kept
 from selfeval_backend.evaluation.replaying import replay
 from selfeval_backend.rollouts import Rollout
 from selfeval_backend.selfeval import SelfEvaluator
@@ -82,7 +82,8 @@ def tune_policy(
         found = []
         for settings in candidates:
             results = replay(data, settings, evaluator)
-            kept = (fmean(r.reward for r in results) - floor) / (ceiling - floor)
+            quality = fmean(r.reward for r in results)
+            kept = improvement_kept(quality, one_sample=floor, best_of_n=ceiling) or 0.0
             tokens = mean_tokens(results)
             log(
                 f"tune: prune_at {settings.prune_at} keep {settings.keep_fraction} adaptive "

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from selfeval_backend.chat import ChatTemplate
-from selfeval_backend.evaluation.metrics import PromptResult
+from selfeval_backend.evaluation.metrics import PromptResult, improvement_kept, tokens_saved
 from selfeval_backend.evaluation.quality import (
     Estimate,
     Prediction,
@@ -160,11 +160,13 @@ def _compare(
     ]
 
     def kept(chosen: np.ndarray) -> float:
-        mine, low, high = (values[chosen].mean() for values in reward)
-        return float((mine - low) / (high - low))
+        mine, low, high = (float(values[chosen].mean()) for values in reward)
+        share = improvement_kept(mine, one_sample=low, best_of_n=high)
+        return float("nan") if share is None else share
 
     def saved(chosen: np.ndarray) -> float:
-        return float(1 - cost[0][chosen].sum() / cost[1][chosen].sum())
+        share = tokens_saved(cost[0][chosen].sum(), best_of_n=cost[1][chosen].sum())
+        return float("nan") if share is None else share
 
     return {
         "accuracy": _mean_and_error(reward[0]),
@@ -179,7 +181,7 @@ def _compare(
 def _interval(figure: Callable[[np.ndarray], float], n: int, seed: int) -> Estimate:
     rng = np.random.default_rng(seed)
     values = [figure(rng.integers(n, size=n)) for _ in range(_NUM_RESAMPLES)]
-    low, high = np.quantile(values, [0.025, 0.975])
+    low, high = np.nanquantile(values, [0.025, 0.975])
     return Estimate(value=figure(np.arange(n)), low=float(low), high=float(high))
 
 
