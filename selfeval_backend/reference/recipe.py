@@ -7,6 +7,7 @@ where a stopped one was::
     rollouts     on-policy samples of training and calibration problems, with rewards
     contrast     a right and a wrong sample of one prompt side by side
     preferences  every sample, whole and cut, with its win-or-tie target: the method
+    blended      between the generator's weights and these: the generator is preserved
     calibrate    probabilities by position, on the calibration problems
 """
 
@@ -81,7 +82,7 @@ class Recipe:
     num_cuts: int = 6
     lr: float = 0.02
     adam_lr: float = 0.003
-    rollout_prompts: int = 3200
+    rollout_prompts: int = 1600
     rollout_samples: int = 8
     max_tokens: int = 192
     contrast_steps: int = 500
@@ -89,7 +90,11 @@ class Recipe:
     finetune_batch_size: int = 32
     finetune_lr: float = 0.004
     finetune_adam_lr: float = 0.0006
-    kl_weight: float = 5.0
+    kl_weight: float = 1.0
+    blend: float = 0.7
+    """Share of the way from the generator's weights to the fine-tuned ones that is gone.
+
+    Source: Wortsman et al. 2022, arXiv 2109.01903."""
     calibration_prompts: int = 200
     test_prompts: int = 500
     num_samples: int = 16
@@ -286,6 +291,21 @@ def finetune(shop: _Workshop, rollouts: list[Rollout]) -> None:
         shop.save(model, stage)
 
 
+def blend(shop: _Workshop) -> None:
+    """Stage `blended`: go back some of the way to the generator."""
+    if shop.is_done("blended"):
+        return
+    model = shop.model("preferences")
+    start = shop.model("generator").state_dict()
+    model.load_state_dict(
+        {
+            name: torch.lerp(start[name], weights, shop.recipe.blend)
+            for name, weights in model.state_dict().items()
+        }
+    )
+    shop.save(model, "blended")
+
+
 def calibrate(shop: _Workshop) -> tuple[Path, list[Rollout]]:
     """Stage `calibrate`: the folder to ship, with probabilities that mean what they say."""
     recipe = shop.recipe
@@ -293,7 +313,7 @@ def calibrate(shop: _Workshop) -> tuple[Path, list[Rollout]]:
     rollouts = scored_rollouts(shop, "calibration", "calibration", recipe.calibration_prompts)
     if not shop.is_done("model"):
         partial = shop.folder / "model.partial"
-        shop.model("preferences").save_pretrained(partial)
+        shop.model("blended").save_pretrained(partial)
         shop.tokenizer().save_pretrained(partial)
         evaluator = SelfEvaluator(SelfEvalConfig(), shop.chat())
         calibration = fit_calibration(rollouts, evaluator, recipe.positions)
@@ -323,12 +343,12 @@ def scored_rollouts(shop: _Workshop, name: str, split: Split, prompts: int) -> l
         schedule = Annealed(1.0)
         temperatures = [schedule.temperature(k) for k in range(n)] + [1.0] * n
         rollouts = roll_out(
-            shop, name, stage="preferences", split=split, prompts=prompts, temperatures=temperatures
+            shop, name, stage="blended", split=split, prompts=prompts, temperatures=temperatures
         )
         question = shop.question()
         rollouts = score_prefixes(
             rollouts,
-            shop.model("preferences").eval(),
+            shop.model("blended").eval(),
             cuts=lambda s: [
                 *(n for n in recipe.positions if n < len(s.token_ids)),
                 len(s.token_ids) // 2,
@@ -385,7 +405,7 @@ def report(shop: _Workshop, folder: Path, notes: str) -> None:
         "keep_fraction": measured.keep_fraction,
         "tuned": config.policy,
         "notes": notes,
-        "num_parameters": sum(p.numel() for p in shop.model("preferences").parameters()),
+        "num_parameters": sum(p.numel() for p in shop.model("blended").parameters()),
         "commit": _commit(),
         "device": "a GPU" if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores",
     }
@@ -424,6 +444,7 @@ def main() -> None:
     finetune(shop, rollouts)
     if arguments.until == "preferences":
         return
+    blend(shop)
     folder, _ = calibrate(shop)
     report(shop, folder, arguments.notes)
     if arguments.install:
