@@ -52,6 +52,7 @@ from selfeval_backend.reference.problems import Split, generate_problems
 from selfeval_backend.rollouts import Rollout, load_rollouts, save_rollouts
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
 from selfeval_backend.settings import resolve_settings
+from selfeval_backend.training.blending import blend
 from selfeval_backend.training.calibrate import fit_calibration
 from selfeval_backend.training.preferences import ContrastBatches, PreferenceBatches
 from selfeval_backend.training.pretrain import Demonstrations
@@ -92,9 +93,7 @@ class Recipe:
     finetune_adam_lr: float = 0.0006
     kl_weight: float = 1.0
     blend: float = 0.7
-    """Share of the way from the generator's weights to the fine-tuned ones that is gone.
-
-    Source: Wortsman et al. 2022, arXiv 2109.01903."""
+    """Share of the way from the generator's weights to the fine-tuned ones that is gone."""
     calibration_prompts: int = 200
     test_prompts: int = 500
     num_samples: int = 16
@@ -291,18 +290,12 @@ def finetune(shop: _Workshop, rollouts: list[Rollout]) -> None:
         shop.save(model, stage)
 
 
-def blend(shop: _Workshop) -> None:
+def blend_weights(shop: _Workshop) -> None:
     """Stage `blended`: go back some of the way to the generator."""
     if shop.is_done("blended"):
         return
     model = shop.model("preferences")
-    start = shop.model("generator").state_dict()
-    model.load_state_dict(
-        {
-            name: torch.lerp(start[name], weights, shop.recipe.blend)
-            for name, weights in model.state_dict().items()
-        }
-    )
+    blend(model, shop.model("generator").state_dict(), share=shop.recipe.blend)
     shop.save(model, "blended")
 
 
@@ -444,7 +437,7 @@ def main() -> None:
     finetune(shop, rollouts)
     if arguments.until == "preferences":
         return
-    blend(shop)
+    blend_weights(shop)
     folder, _ = calibrate(shop)
     report(shop, folder, arguments.notes)
     if arguments.install:
