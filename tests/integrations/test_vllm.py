@@ -1,0 +1,73 @@
+"""vLLM in this process behind `load_model`: the same answers, and its errors as ours."""
+
+import asyncio
+import warnings
+from collections.abc import Iterator
+
+import pytest
+
+from selfeval_backend.chat import Message
+from selfeval_backend.errors import ConfigurationError
+from selfeval_backend.model import Answer, SelfEvaluatingModel, load_model
+
+pytest.importorskip("vllm", reason="the extra with vLLM is not installed")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore"),  # of vLLM's own dependencies
+]
+
+PROMPT = "Use 3, 19 and 25 to make 41, then 8 and 12 to make 20."
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[SelfEvaluatingModel]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        loaded = load_model("reference", engine="vllm", engine_args={"max_model_len": 256})
+    yield loaded
+    asyncio.run(loaded.aclose())
+
+
+def ask(model: SelfEvaluatingModel, **settings: object) -> Answer:
+    chosen = model.settings({"seed": 0, **settings})
+    return asyncio.run(model.answer([Message(role="user", content=PROMPT)], chosen))
+
+
+def test_greedy_gives_the_same_text_as_transformers(model: SelfEvaluatingModel) -> None:
+    here = load_model("reference", engine="transformers")
+    texts = [ask(each, max_samples=1, prune_at=()).text for each in (model, here)]
+    asyncio.run(here.aclose())
+    assert "####" in texts[0]
+    assert texts[0] == texts[1]
+
+
+def test_pruned_samples_are_aborted_and_nothing_is_left(model: SelfEvaluatingModel) -> None:
+    answer = ask(model, max_samples=16, adaptive=False, prune_at=(32,), keep_fraction=0.25)
+    pruned = [s for s in answer.outcome.samples if s.status == "pruned"]
+    assert len(pruned) == 12
+    assert all(len(s.token_ids) == 32 for s in pruned)
+    assert all(32 <= s.num_generated_tokens < 64 for s in pruned)  # a little overshoot, counted
+    assert answer.engine == "vllm"
+    assert answer.outcome.calibrated
+    assert model.engine.num_running == 0  # type: ignore[attr-defined]  # this engine's own property
+
+
+def test_the_same_seed_gives_the_same_answer(model: SelfEvaluatingModel) -> None:
+    first, again = ask(model, max_samples=4), ask(model, max_samples=4)
+    assert first.text == again.text
+    assert [s.token_ids for s in first.outcome.samples] == [
+        s.token_ids for s in again.outcome.samples
+    ]
+
+
+@pytest.mark.parametrize(
+    "engine_args", [{"no_such_argument": 1}, {"dtype": "float7"}, {"model": "another"}], ids=str
+)
+def test_engine_arguments_that_vllm_refuses_name_the_field(engine_args: dict[str, object]) -> None:
+    with pytest.raises(ConfigurationError, match="engine_args"):
+        load_model("reference", engine="vllm", engine_args=engine_args)
+
+
+def test_engine_arguments_without_vllm_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="engine_args"):
+        load_model("reference", engine="transformers", engine_args={"dtype": "float32"})
