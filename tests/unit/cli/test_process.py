@@ -29,7 +29,7 @@ INTERRUPTED = textwrap.dedent(
         print("generating", flush=True)
         return chat.response("never", 0.5, delay_s=600.0)
 
-    def load(name, *, engine=None):
+    def load(name, **_):
         scripted = Engine(script)
         return model_module.SelfEvaluatingModel(
             name=name, engine=scripted, chat=chat, config=None
