@@ -124,14 +124,14 @@ class SharedVllm:
 
 def reference_case(engine: Engine) -> EngineCase:
     """Return what may be asked of an engine with the reference model."""
-    from selfeval_backend.chat import ChatTemplate, Message
+    from selfeval_backend.chat import ChatTemplate
     from selfeval_backend.selfeval import SelfEvaluator
 
     chat = ChatTemplate.load(REFERENCE_FOLDER)
     evaluator = SelfEvaluator(None, chat)
     return EngineCase(
         engine=engine,
-        prompt=chat.prompt_ids([Message(role="user", content="Use 3, 19 and 25 to make 41.")]),
+        prompt=tuple(range(40, 60)),  # no problem, so that it is not sure of how to go on
         eos_id=min(chat.end_token_ids),
         label_ids=evaluator.label_ids,
         question=evaluator.question_ids,
