@@ -368,7 +368,7 @@ def report(shop: _Workshop, folder: Path, notes: str) -> None:
         stage="generator",
         split="test",
         prompts=recipe.test_prompts,
-        temperatures=[1.0] * 2,
+        temperatures=[1.0] * recipe.num_samples,
     )
     shop.log("figures")
     measured = resolve_settings({}, config.policy)
