@@ -43,6 +43,7 @@ def one_line_errors() -> Iterator[None]:
     """
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what libraries say to their developers
             warnings.simplefilter("default", UserWarning)
             warnings.showwarning = _show_warning
             yield

@@ -183,7 +183,8 @@ def new_generator(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaFo
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    model = LlamaForCausalLM(config)
+    build: Callable[[LlamaConfig], LlamaForCausalLM] = LlamaForCausalLM
+    model = build(config)  # typed or not, as the version of transformers has it
     model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]  # of transformers
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
