@@ -58,7 +58,7 @@ serve-reference: $(VLLM_STAMP)  ## Serve the reference model with vLLM on http:/
 		--enable-prompt-tokens-details --scheduling-policy priority \
 		--distributed-executor-backend vllm.v1.executor.uniproc_executor.UniProcExecutor
 
-bench: install  ## Run the benchmarks; fails where a limit is exceeded
+bench: $(VLLM_STAMP)  ## Run the benchmarks; fails where a limit is exceeded
 	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
 
 reference: install  ## Train the reference model from nothing
