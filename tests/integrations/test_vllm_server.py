@@ -149,6 +149,25 @@ async def test_busy_is_asked_again() -> None:
         await engine.aclose()
 
 
+async def test_a_server_without_priorities_is_used_without_them_after_a_warning() -> None:
+    bodies: list[dict[str, object]] = []
+
+    def reply(path: str, body: dict[str, object], asked: int) -> Answer:
+        bodies.append(body)
+        if "priority" in body:
+            return 400, json.dumps({"error": {"message": "Priority scheduling is not enabled"}})
+        return well(path, body)
+
+    async with serving(reply) as url:
+        with pytest.warns(UserWarning, match="--scheduling-policy priority"):
+            engine = await connect_server_engine(url, max_retries=0)
+        params = SamplingParams(temperature=1.0, max_tokens=4, seed=0, stop_token_ids=frozenset())
+        with pytest.raises(EngineConnectionError):  # this one cannot stream
+            await anext(engine.stream((1, 2), params))
+        await engine.aclose()
+    assert "priority" not in bodies[-1]
+
+
 async def test_busy_for_ever_is_an_error_with_its_status() -> None:
     async with serving(lambda *_: (503, json.dumps({"error": {"message": "no room"}}))) as url:
         with pytest.raises(EngineRequestError, match="503: no room") as caught:

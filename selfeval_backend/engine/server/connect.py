@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import httpx
 
 from selfeval_backend.engine.server.client import Client
@@ -91,6 +93,11 @@ async def _schedules_by_priority(client: Client, model: str) -> bool:
         await client.post("/completions", body)
     except EngineRequestError as error:
         if error.status_code == httpx.codes.BAD_REQUEST and "priority" in str(error).lower():
+            warnings.warn(
+                f"{client.base_url} does not schedule by priority, so self-evaluations wait behind "
+                "generation. Start it with --scheduling-policy priority.",
+                stacklevel=2,
+            )
             return False
         raise
     return True

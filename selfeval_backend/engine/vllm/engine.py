@@ -24,7 +24,7 @@ class VllmEngine:
     Each sample is a request of its own, so that it can be aborted alone. Samples run on while they
     are evaluated: the evaluation is a request too, goes ahead of generation, and reads the full KV
     blocks that the sample has filled so far from the prefix cache. What a sample generates between
-    its checkpoint and its abort is counted (overshoot).
+    its checkpoint and its abort is lost, and is not counted but for the chunks that were taken.
 
     Args:
         worker: Started; closed with the engine.
