@@ -9,12 +9,19 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from selfeval_backend.engine.base import Chunk, Engine, LabelLogprobs, SamplingParams
+from selfeval_backend.engine.base import (
+    Capabilities,
+    Chunk,
+    Engine,
+    LabelLogprobs,
+    SampleStream,
+    SamplingParams,
+)
 from selfeval_backend.errors import (
     ConfigurationError,
     ContextLengthError,
@@ -24,11 +31,13 @@ from selfeval_backend.errors import (
 )
 from selfeval_backend.policy import Policy, select_best
 from selfeval_backend.selfeval import SelfEvaluator
+from selfeval_backend.stop_strings import StopStrings
 from selfeval_backend.types import (
     Advance,
     Decision,
     Draw,
     Evaluate,
+    FinishReason,
     Limits,
     Outcome,
     Prune,
@@ -46,6 +55,8 @@ __all__ = ["Observer", "derive_seed", "run"]
 Observer = Callable[[TraceEvent], None]
 """Told of every decision once it has been carried out."""
 
+_STOP_STRING_TOKENS = 8
+"""Where there are stop strings, a sample is looked at after so many tokens."""
 _EVALUATION_GRACE_S = 1.0
 """How long finished samples may still be evaluated once `max_seconds` is over."""
 
@@ -64,6 +75,7 @@ async def run(
     policy: Policy,
     limits: Limits,
     sampling: SamplingParams,
+    stop_strings: StopStrings | None = None,
     observer: Observer | None = None,
 ) -> Outcome:
     """Answer one prompt.
@@ -76,6 +88,8 @@ async def run(
         limits: What may be spent.
         sampling: How samples are drawn; `temperature` and `seed` are the policy's and the run's:
             the policy gives each sample its own temperature, and its seed is derived from `seed`.
+        stop_strings: End a sample as an end token does. Its tokens up to the one that completes
+            the string stay; its text is to be cut (`StopStrings.cut`).
         observer: Told of every step.
 
     Raises:
@@ -83,7 +97,9 @@ async def run(
         NoFinishedSampleError: The run ended before any sample had finished; carries the trace.
     """
     _check_fit(prompt_ids, engine, evaluator, policy, sampling)
-    current = _Run(prompt_ids, engine, evaluator, limits, sampling, policy.checkpoints)
+    current = _Run(
+        prompt_ids, engine, evaluator, limits, sampling, policy.checkpoints, stop_strings
+    )
     try:
         while not isinstance(decision := policy.decide(current.state()), Stop):
             await current.carry_out(decision)
@@ -130,36 +146,57 @@ def _check_fit(
 class _Live:
     """A sample and its open stream."""
 
-    def __init__(self, sample: Sample, stream: AsyncGenerator[Chunk, None]) -> None:
+    def __init__(self, sample: Sample, stream: SampleStream, stops: StopStrings | None) -> None:
         self.sample = sample
         self.stream = stream
+        self._stops = stops
         self._ahead: tuple[int, ...] = ()
-        self._finish: Chunk | None = None
+        self._finish: FinishReason | None = None
 
-    async def advance(self, until: int | None, account: Callable[[Chunk], bool]) -> None:
+    async def advance(self, until: int | None, account: Callable[[Chunk], bool]) -> bool:
         """Take chunks until the sample has `until` tokens or ends, or `account` says no more.
+
+        Returns:
+            Whether a stop string ended it, so that its stream goes on for nothing.
 
         An engine that does not pause may have run ahead: what is past `until` is held back, so that
         the policy sees a sample exactly at its checkpoint.
         """
-        in_budget = True
+        in_budget, stopped = True, False
         while not self._reveal(until) and in_budget:
             try:
                 chunk = await anext(self.stream)
             except StopAsyncIteration:
                 raise EngineError("a stream ended without a finish_reason") from None
             in_budget = account(chunk)
+            self.pay(chunk)
             self._ahead += chunk.token_ids
-            logprob = self.sample.sum_logprob
-            if chunk.logprobs is not None:
-                logprob = (logprob or 0.0) + sum(chunk.logprobs)
-            self.sample = replace(
-                self.sample,
-                num_generated_tokens=self.sample.num_generated_tokens + chunk.num_generated_tokens,
-                sum_logprob=logprob,
-            )
-            if chunk.finish_reason is not None:
-                self._finish = chunk
+            self._finish = chunk.finish_reason
+            stopped = stopped or self._cut_at_stop_string(len(chunk.token_ids))
+        return stopped
+
+    def pay(self, chunk: Chunk) -> None:
+        """Add what a chunk cost, whatever becomes of its tokens."""
+        logprob = self.sample.sum_logprob
+        if chunk.logprobs is not None:
+            logprob = (logprob or 0.0) + sum(chunk.logprobs)
+        self.sample = replace(
+            self.sample,
+            num_generated_tokens=self.sample.num_generated_tokens + chunk.num_generated_tokens,
+            sum_logprob=logprob,
+        )
+
+    def _cut_at_stop_string(self, num_new: int) -> bool:
+        """Drop what is behind a stop string that the newest tokens complete, if they do."""
+        if self._stops is None:
+            return False
+        shown = self.sample.token_ids
+        end = self._stops.find_end(shown + self._ahead, num_new=num_new)
+        if end is None:
+            return False
+        self._ahead = self._ahead[: end - len(shown)]
+        self._finish = "stop"
+        return True
 
     def _reveal(self, until: int | None) -> bool:
         """Show held-back tokens up to `until`; tell whether the sample needs to go no further."""
@@ -173,9 +210,7 @@ class _Live:
             # Its end may be known already; an engine that pauses here would not know it yet.
             return True
         if self._finish is not None and not self._ahead:
-            self.sample = replace(
-                self.sample, status="finished", finish_reason=self._finish.finish_reason
-            )
+            self.sample = replace(self.sample, status="finished", finish_reason=self._finish)
             return True
         return False
 
@@ -191,17 +226,25 @@ class _Run:
         limits: Limits,
         sampling: SamplingParams,
         checkpoints: tuple[int, ...],
+        stop_strings: StopStrings | None,
     ) -> None:
         self._prompt_ids = prompt_ids
         self._engine = engine
         self._evaluator = evaluator
         self._limits = limits
+        self._stop_strings = stop_strings
         self._sampling = replace(sampling, checkpoints=checkpoints)
+        if stop_strings is not None:
+            self._sampling = _watched(self._sampling, pauses=self._pauses)
         self._live: list[_Live] = []
         self._usage = Usage()
         self._events: list[TraceEvent] = []
         self._fault: EngineError | SelfEvaluationError | None = None
         self._began = time.monotonic()
+
+    @property
+    def _pauses(self) -> bool:
+        return self._engine.capabilities.pauses_at_checkpoints
 
     def state(self) -> RunState:
         """Return the state as it stands."""
@@ -236,28 +279,44 @@ class _Run:
             seed = derive_seed(self._sampling.seed, index)
             params = replace(self._sampling, temperature=temperature, seed=seed)
             sample = Sample(index=index, temperature=temperature, seed=seed)
-            self._live.append(_Live(sample, self._engine.stream(self._prompt_ids, params)))
+            stream = self._engine.stream(self._prompt_ids, params)
+            self._live.append(_Live(sample, stream, self._stop_strings))
 
     async def _advance(self, until: int | None) -> None:
         running = [live for live in self._live if live.sample.status == "running"]
         over_budget = asyncio.Event()
 
         def account(live: _Live, chunk: Chunk) -> bool:
-            first = live.sample.num_generated_tokens == 0
-            self._usage += Usage(
-                prompt_tokens=len(self._prompt_ids) if first else 0,
-                cached_prompt_tokens=chunk.cached_prompt_tokens,
-                generated_tokens=chunk.num_generated_tokens,
-            )
+            self._account(live, chunk)
             limit = self._limits.max_total_tokens
             if limit is not None and self._usage.total_tokens >= limit:
                 over_budget.set()
             return not over_budget.is_set()
 
-        advances = [
-            asyncio.ensure_future(live.advance(until, partial(account, live))) for live in running
-        ]
+        async def advance(live: _Live) -> None:
+            stopped = await live.advance(until, partial(account, live))
+            if stopped and not self._pauses:
+                # It runs on behind its stop string. One that pauses keeps its KV cache till asked.
+                await self._end(live)
+
+        advances = [asyncio.ensure_future(advance(live)) for live in running]
         await _until_done_or(advances, over_budget, self._seconds_left())
+
+    def _account(self, live: _Live, chunk: Chunk) -> None:
+        first = live.sample.num_generated_tokens == 0 and chunk.num_generated_tokens > 0
+        self._usage += Usage(
+            prompt_tokens=len(self._prompt_ids) if first else 0,
+            cached_prompt_tokens=chunk.cached_prompt_tokens,
+            generated_tokens=chunk.num_generated_tokens,
+            resent_tokens=chunk.resent_tokens,
+            cached_resent_tokens=chunk.cached_resent_tokens,
+        )
+
+    async def _end(self, live: _Live) -> None:
+        """Close a sample's stream, and pay for what it generated unseen."""
+        last_word = await live.stream.aclose()
+        self._account(live, last_word)
+        live.pay(last_word)
 
     def _seconds_left(self) -> float | None:
         if self._limits.max_seconds is None:
@@ -297,19 +356,20 @@ class _Run:
         )
         live.sample = replace(sample, evaluations=(*sample.evaluations, evaluation))
         if sample.finished:
-            await live.stream.aclose()
+            await self._end(live)
 
     async def _prune(self, lives: list[_Live]) -> None:
+        await asyncio.gather(*map(self._end, lives))
         for live in lives:
-            await live.stream.aclose()
             live.sample = replace(live.sample, status="pruned")
             self._usage += Usage(pruned_tokens=live.sample.num_generated_tokens)
 
     async def abort_running(self) -> None:
-        """Mark what still runs as aborted; `close` ends its streams."""
-        for live in self._live:
-            if live.sample.status == "running":
-                live.sample = replace(live.sample, status="aborted")
+        """End what still runs."""
+        running = [live for live in self._live if live.sample.status == "running"]
+        await asyncio.gather(*map(self._end, running))
+        for live in running:
+            live.sample = replace(live.sample, status="aborted")
 
     def record(self, decision: Decision, observer: Observer | None) -> None:
         """Append to the trace, and tell the observer."""
@@ -332,6 +392,7 @@ class _Run:
             events=tuple(self._events),
             samples=state.samples,
             usage=self._usage,
+            engine=_name(self._engine.capabilities),
             fault=state.fault,
         )
         best = select_best(state.samples)
@@ -352,6 +413,18 @@ class _Run:
     async def close(self) -> None:
         """Close every stream; one that fails to close does not keep the others open."""
         await asyncio.gather(*(live.stream.aclose() for live in self._live), return_exceptions=True)
+
+
+def _name(capabilities: Capabilities) -> str:
+    return capabilities.name + (" (resubmitting)" if capabilities.resubmits else "")
+
+
+def _watched(sampling: SamplingParams, *, pauses: bool) -> SamplingParams:
+    """Let samples be looked at every few tokens, so that little is generated past a stop string."""
+    if not pauses:
+        return replace(sampling, chunk_tokens=_STOP_STRING_TOKENS)
+    stands = range(_STOP_STRING_TOKENS, sampling.max_tokens, _STOP_STRING_TOKENS)
+    return replace(sampling, checkpoints=tuple(sorted({*sampling.checkpoints, *stands})))
 
 
 async def _until_done_or(

@@ -7,13 +7,19 @@ cache is the engine's business, and it reports what it reused.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 from selfeval_backend.types import FinishReason
 
-__all__ = ["Capabilities", "Chunk", "Engine", "LabelLogprobs", "SamplingParams"]
+__all__ = [
+    "Capabilities",
+    "Chunk",
+    "Engine",
+    "LabelLogprobs",
+    "SampleStream",
+    "SamplingParams",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +35,9 @@ class Capabilities:
     pauses_at_checkpoints: bool
     """Whether a stream stands still at a checkpoint until its consumer asks for the next chunk, so
     that a decision made there costs no overshoot."""
+    resubmits: bool = False
+    """Whether a sample goes on past a checkpoint as a new request over its prefix, which is read
+    again: stop and resubmit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +59,9 @@ class SamplingParams:
     exactly that prefix."""
     logprobs: bool = False
     """Report the log-probability of each token, under temperature 1 and no top_p."""
+    chunk_tokens: int | None = None
+    """Most tokens of a chunk, at least 1: fewer let a consumer see them sooner, at more overhead;
+    None: the engine's choice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +76,11 @@ class Chunk:
     """Set on the last chunk only."""
     cached_prompt_tokens: int = 0
     """On one chunk, the first or the last: prompt tokens that were in the KV cache already."""
+    resent_tokens: int = 0
+    """Tokens of prompt and sample that were sent again to go on with it: to a server that stops
+    at checkpoints, or to another replica."""
+    cached_resent_tokens: int = 0
+    """Of those, tokens that were in the KV cache."""
     logprobs: tuple[float, ...] | None = None
     """Natural log-probabilities, one a generated token (the stop token too), if asked for."""
 
@@ -80,6 +97,34 @@ class LabelLogprobs:
     """Tokens of the sequence that were read from the KV cache."""
 
 
+class SampleStream(Protocol):
+    """One sample that is being generated: iterate over its chunks, and close it in any case."""
+
+    def __aiter__(self) -> Self:
+        """Return itself."""
+        ...
+
+    async def __anext__(self) -> Chunk:
+        """Return the next chunk.
+
+        A task that is cancelled while it waits ends the sample: generation stops at once.
+
+        Raises:
+            StopAsyncIteration: The last chunk was returned, or the stream was closed.
+            EngineError: Generation failed. What was returned before is valid.
+        """
+        ...
+
+    async def aclose(self) -> Chunk:
+        """Stop generation at once, free everything, and return the last word.
+
+        Returns:
+            What was generated beyond the chunks that were returned: it was paid for. Without a
+            finish_reason; of no tokens if there was nothing, and if the stream was closed before.
+        """
+        ...
+
+
 class Engine(Protocol):
     """What generates tokens and reads label log-probabilities.
 
@@ -92,17 +137,15 @@ class Engine(Protocol):
         """What this engine can do."""
         ...
 
-    def stream(
-        self, prompt_ids: tuple[int, ...], params: SamplingParams
-    ) -> AsyncGenerator[Chunk, None]:
-        """Generate one sample.
+    def stream(self, prompt_ids: tuple[int, ...], params: SamplingParams) -> SampleStream:
+        """Generate one sample; it begins when the first chunk is asked for.
 
-        Yields chunks until one has a finish_reason. An open stream keeps its KV cache, also after
-        the last chunk: the consumer evaluates, then closes. Closing the stream (or cancelling the
-        task that waits for it) stops generation at once and frees everything.
+        An open stream keeps its KV cache, also after the last chunk: the consumer evaluates, then
+        closes.
 
-        Raises:
-            EngineError: Generation failed. What was yielded before is valid.
+        Raises (the first time that a chunk is asked for):
+            ConfigurationError: The prompt or a parameter is out of range.
+            ContextLengthError: Prompt and max_tokens exceed the context.
         """
         ...
 

@@ -22,6 +22,7 @@ def check_params(params: SamplingParams) -> None:
         "max_tokens": (params.max_tokens >= 1, "at least 1"),
         "top_p": (0 < params.top_p <= 1, "a number in (0, 1]"),
         "seed": (0 <= params.seed < 1 << 63, "a whole number in [0, 2**63)"),
+        "chunk_tokens": (params.chunk_tokens is None or params.chunk_tokens >= 1, "at least 1"),
         "checkpoints": (
             all(a < b for a, b in itertools.pairwise((0, *params.checkpoints))),
             "whole numbers from 1, in ascending order",

@@ -7,7 +7,20 @@ from collections.abc import Iterator, Sequence
 from selfeval_backend.engine.base import Chunk, SamplingParams
 from selfeval_backend.types import FinishReason
 
-__all__ = ["Chunker"]
+__all__ = ["Chunker", "join_chunks"]
+
+
+def join_chunks(chunks: Sequence[Chunk]) -> Chunk:
+    """Return consecutive chunks as one, without a finish_reason: what was generated in all."""
+    given = [chunk.logprobs for chunk in chunks if chunk.logprobs is not None]
+    return Chunk(
+        token_ids=tuple(token_id for chunk in chunks for token_id in chunk.token_ids),
+        num_generated_tokens=sum(chunk.num_generated_tokens for chunk in chunks),
+        cached_prompt_tokens=sum(chunk.cached_prompt_tokens for chunk in chunks),
+        resent_tokens=sum(chunk.resent_tokens for chunk in chunks),
+        cached_resent_tokens=sum(chunk.cached_resent_tokens for chunk in chunks),
+        logprobs=tuple(logprob for some in given for logprob in some) if given else None,
+    )
 
 
 class Chunker:
@@ -17,13 +30,13 @@ class Chunker:
 
     Args:
         params: Of the sample.
-        chunk_tokens: Most tokens of a chunk; more is less overhead, less is a finer stream.
+        chunk_tokens: Most tokens of a chunk, if `params` do not say.
     """
 
     def __init__(self, params: SamplingParams, *, chunk_tokens: int) -> None:
         self._stop_token_ids = params.stop_token_ids
         self._with_logprobs = params.logprobs
-        self._chunk_tokens = chunk_tokens
+        self._chunk_tokens = params.chunk_tokens or chunk_tokens
         self._later_checkpoints = iter(params.checkpoints)
         self._checkpoint = next(self._later_checkpoints, None)
         self._token_ids: list[int] = []
@@ -65,6 +78,10 @@ class Chunker:
                     yield self._chunk(None)
         if finish_reason is not None:
             yield self._chunk(finish_reason)
+
+    def flush(self) -> Chunk:
+        """Return what was taken and not yet yielded: the last word of a sample that is stopped."""
+        return self._chunk(None)
 
     def _chunk(self, finish_reason: FinishReason | None) -> Chunk:
         chunk = Chunk(

@@ -7,9 +7,14 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Generic, Protocol, Self, TypeVar
 
-__all__ = ["Mailbox", "Outbox", "Postman"]
+from selfeval_backend.engine.base import Chunk
+from selfeval_backend.engine.chunking import join_chunks
+from selfeval_backend.errors import EngineError
+
+__all__ = ["Delivery", "Mailbox", "MailboxStream", "Outbox", "Postman"]
 
 Item = TypeVar("Item")
 Command = TypeVar("Command")
@@ -40,6 +45,97 @@ class Mailbox(Generic[Item]):
         if isinstance(item, Exception):
             raise item
         return item
+
+    def take_all(self) -> list[Item]:
+        """Return what is there, without waiting; exceptions are dropped."""
+        items = [item for item in self._items if not isinstance(item, Exception)]
+        self._items.clear()
+        return items
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What a stream's consumer gets of its worker."""
+
+    chunk: Chunk
+    paused: bool = False
+    """Whether the sample stands still until the consumer asks for the next chunk."""
+    is_last_word: bool = False
+    """Whether it answers a `drop`."""
+
+
+class MailboxStream:
+    """A `SampleStream` whose chunks a worker posts.
+
+    Args:
+        begin: Checks the request, and returns the mailbox that its chunks will come to.
+        go_on: Asks the worker to start, and to go on where it paused.
+        drop: Asks it to stop; from any thread. It answers with the last word, unless the sample
+            has finished or failed.
+    """
+
+    def __init__(
+        self,
+        begin: Callable[[], Mailbox[Delivery]],
+        *,
+        go_on: Callable[[], None],
+        drop: Callable[[], None],
+    ) -> None:
+        self._begin = begin
+        self._go_on = go_on
+        self._drop = drop
+        self._mailbox: Mailbox[Delivery] | None = None
+        self._stands_still = True
+        self._is_over = False  # nothing more will come
+        self._is_dropped = False
+        self._is_closed = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        """Return the next chunk; see `SampleStream`."""
+        if self._is_over or self._is_dropped or self._is_closed:
+            raise StopAsyncIteration
+        try:
+            if self._mailbox is None:
+                self._mailbox = self._begin()
+            if self._stands_still:
+                self._go_on()
+            delivery = await self._mailbox.get()
+        except Exception:
+            self._is_over = True
+            self._drop_once()
+            raise
+        except BaseException:  # cancelled: the last word is still to be had
+            self._drop_once()
+            raise
+        self._stands_still = delivery.paused
+        self._is_over = delivery.chunk.finish_reason is not None
+        return delivery.chunk
+
+    async def aclose(self) -> Chunk:
+        """Stop generation, and return the last word; see `SampleStream`."""
+        self._is_closed = True
+        self._drop_once()
+        rest: list[Chunk] = []
+        with contextlib.suppress(EngineError):  # then there is no more to be had
+            while self._mailbox is not None and not self._is_over:
+                delivery = await self._mailbox.get()
+                rest.append(delivery.chunk)
+                finished = delivery.chunk.finish_reason is not None
+                self._is_over = delivery.is_last_word or finished
+        self._is_over = True
+        return join_chunks(rest)
+
+    def _drop_once(self) -> None:
+        # At once, and needing no event loop: this may run while one shuts down.
+        if self._mailbox is not None and not self._is_dropped:
+            self._is_dropped = True
+            self._drop()
+
+    def __del__(self) -> None:
+        self._drop_once()
 
 
 class _Addressee(Protocol):

@@ -6,10 +6,10 @@ temperature; so two policies see the same samples. Tokens are counted as a live 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from selfeval_backend.engine.base import Capabilities, Chunk, LabelLogprobs, SamplingParams
+from selfeval_backend.engine.base import Capabilities, LabelLogprobs, SampleStream, SamplingParams
 from selfeval_backend.engine.scripted import ScriptedEngine, ScriptedResponse
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.types import FinishReason
@@ -103,9 +103,7 @@ class ReplayEngine:
         """Streams that have begun and are not closed."""
         return self._script.num_open
 
-    def stream(
-        self, prompt_ids: tuple[int, ...], params: SamplingParams
-    ) -> AsyncGenerator[Chunk, None]:
+    def stream(self, prompt_ids: tuple[int, ...], params: SamplingParams) -> SampleStream:
         """Repeat the next recorded sample of a prompt; see `Engine.stream`.
 
         Raises:

@@ -18,11 +18,12 @@ import math
 import threading
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from selfeval_backend.chat import Message, check_messages
 from selfeval_backend.engine.base import Capabilities, Chunk, LabelLogprobs, SamplingParams
 from selfeval_backend.engine.checks import check_length, check_params, check_token_ids
+from selfeval_backend.engine.streams import GeneratorStream
 from selfeval_backend.errors import (
     ConfigurationError,
     EngineClosedError,
@@ -176,9 +177,14 @@ class _Stream:
         at = self.response.fail_after
         return at if at is not None and at < self.num_generated else None
 
+    @property
+    def last_end(self) -> int:
+        """Generated tokens at its end or its fault."""
+        return self.num_generated if self.fails_at is None else self.fails_at
+
     def chunk_ends(self, chunk_tokens: int | None, *, pauses: bool) -> list[int]:
         """Numbers of generated tokens at which its chunks end, up to its end or its fault."""
-        last = self.num_generated if self.fails_at is None else self.fails_at
+        last = self.last_end
         ends = {last}
         if pauses:
             ends.update(self.call.params.checkpoints)
@@ -186,7 +192,7 @@ class _Stream:
             ends.update(range(chunk_tokens, last, chunk_tokens))
         return sorted(end for end in ends if 0 < end <= last)
 
-    def deliver(self, end: int, *, cached_prompt_tokens: int) -> Chunk:
+    def deliver(self, end: int, *, cached_prompt_tokens: int = 0) -> Chunk:
         """Return the piece up to `end` generated tokens."""
         start, self.num_delivered = self.num_delivered, end
         logprobs = self.response.logprobs or (-1.0,) * self.num_generated
@@ -241,7 +247,9 @@ class ScriptedEngine:
         evaluates_mid_generation: False: self-evaluations of unfinished streams are refused.
         pauses_at_checkpoints: False: chunks do not end at checkpoints, so that a consumer gets
             more than it asked for.
-        chunk_tokens: Most generated tokens of a chunk; None: no bound.
+        chunk_tokens: Most generated tokens of a chunk, where the call does not say; None: no bound.
+        overshoot_tokens: Tokens that a sample goes on for after its last chunk was taken, before
+            its stream is closed: the last word.
         repeat: Whether a list of responses begins anew when it is used up.
         evaluation_delay_s: Seconds that each self-evaluation takes.
     """
@@ -257,6 +265,7 @@ class ScriptedEngine:
         evaluates_mid_generation: bool = True,
         pauses_at_checkpoints: bool = True,
         chunk_tokens: int | None = None,
+        overshoot_tokens: int = 0,
         repeat: bool = False,
         evaluation_delay_s: float = 0.0,
     ) -> None:
@@ -274,6 +283,7 @@ class ScriptedEngine:
         self._label_ids = label_ids
         self._unknown_label_logprobs = unknown_label_logprobs
         self._chunk_tokens = chunk_tokens
+        self._overshoot_tokens = overshoot_tokens
         self._repeat = repeat
         self._evaluation_delay_s = evaluation_delay_s
         self._num_asked: Counter[tuple[int, ...]] = Counter()
@@ -295,9 +305,7 @@ class ScriptedEngine:
             streams = [stream for begun in self._begun.values() for stream in begun]
             return sum(stream.open and not stream.finished for stream in streams)
 
-    def stream(
-        self, prompt_ids: tuple[int, ...], params: SamplingParams
-    ) -> AsyncGenerator[Chunk, None]:
+    def stream(self, prompt_ids: tuple[int, ...], params: SamplingParams) -> GeneratorStream:
         """Generate the next sample of a prompt; see `Engine.stream`.
 
         Raises:
@@ -310,9 +318,9 @@ class ScriptedEngine:
             self._num_asked[prompt_ids] += 1
             call = StreamCall(prompt_ids=prompt_ids, params=params, ordinal=ordinal)
             self.stream_calls.append(call)
-        return self._generate(call)
+        return GeneratorStream(lambda rest: self._generate(call, rest))
 
-    async def _generate(self, call: StreamCall) -> AsyncGenerator[Chunk, None]:
+    async def _generate(self, call: StreamCall, rest: list[Chunk]) -> AsyncGenerator[Chunk, None]:
         self._check_open()
         check_params(call.params)
         self._check_length("prompt_ids", call.prompt_ids, call.params.max_tokens)
@@ -320,13 +328,17 @@ class ScriptedEngine:
         cached = self._begin(stream)
         pauses = self.capabilities.pauses_at_checkpoints
         try:
-            for end in stream.chunk_ends(self._chunk_tokens, pauses=pauses):
+            chunk_tokens = call.params.chunk_tokens or self._chunk_tokens
+            for end in stream.chunk_ends(chunk_tokens, pauses=pauses):
                 await asyncio.sleep(stream.response.delay_s)
                 self._check_open()
                 yield stream.deliver(end, cached_prompt_tokens=cached)
             if stream.fails_at is not None:
                 raise stream.response.error or EngineError("The script says: fail here.")
         finally:
+            if self._overshoot_tokens and stream.num_delivered:
+                overshot = min(stream.num_delivered + self._overshoot_tokens, stream.last_end)
+                rest.append(replace(stream.deliver(overshot), finish_reason=None))
             with self._lock:
                 stream.open = False
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
-from collections.abc import AsyncGenerator
 from dataclasses import replace
 
 import pytest
 
-from selfeval_backend.engine.base import Chunk, Engine, LabelLogprobs, SamplingParams
+from selfeval_backend.engine.base import Chunk, Engine, LabelLogprobs, SampleStream, SamplingParams
 from selfeval_backend.errors import (
     AICError,
     ConfigurationError,
@@ -24,7 +23,7 @@ GREEDY = SamplingParams(temperature=0.0, max_tokens=40, seed=0, stop_token_ids=f
 SAMPLED = replace(GREEDY, temperature=1.0)
 
 
-async def collect(stream: AsyncGenerator[Chunk, None]) -> list[Chunk]:
+async def collect(stream: SampleStream) -> list[Chunk]:
     return [chunk async for chunk in stream]
 
 
@@ -184,6 +183,53 @@ async def test_a_closed_stream_leaves_the_others_alone(case: EngineCase) -> None
     assert await survivor == alone
 
 
+async def test_a_closed_stream_has_a_last_word(case: EngineCase) -> None:
+    params = replace(SAMPLED, checkpoints=(5,), max_tokens=200, logprobs=True)
+    whole = await sample(case, params)
+    stream = case.engine.stream(case.prompt, params)
+    seen: tuple[int, ...] = ()
+    while len(seen) < 5:
+        seen += (await anext(stream)).token_ids
+    last_word = await stream.aclose()
+    assert last_word.finish_reason is None
+    assert (
+        last_word.num_generated_tokens == len(last_word.token_ids) == len(last_word.logprobs or ())
+    )
+    assert (seen + last_word.token_ids) == whole[: len(seen) + last_word.num_generated_tokens]
+    if case.engine.capabilities.pauses_at_checkpoints:
+        assert last_word.num_generated_tokens == 0
+    assert (await stream.aclose()).num_generated_tokens == 0
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+
+
+async def test_a_finished_stream_and_one_that_never_began_have_none(case: EngineCase) -> None:
+    stream = case.engine.stream(case.prompt, SAMPLED)
+    chunks = [chunk async for chunk in stream]
+    assert sum(chunk.num_generated_tokens for chunk in chunks) == SAMPLED.max_tokens
+    assert (await stream.aclose()).num_generated_tokens == 0
+    assert (await case.engine.stream(case.prompt, SAMPLED).aclose()).num_generated_tokens == 0
+
+
+async def test_a_stream_closed_while_somebody_waits_for_it_stops(case: EngineCase) -> None:
+    params = replace(SAMPLED, max_tokens=200)
+    stream = case.engine.stream(case.prompt, params)
+    waiting = asyncio.ensure_future(collect(stream))
+    await asyncio.sleep(0.01)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    last_word = await stream.aclose()
+    assert 0 <= last_word.num_generated_tokens < 200
+    assert len(await sample(case, SAMPLED)) == SAMPLED.max_tokens
+
+
+async def test_chunks_are_as_fine_as_asked_for(case: EngineCase) -> None:
+    if case.engine.capabilities.resubmits:
+        pytest.skip("a sample comes in the pieces that its checkpoints make")
+    chunks = await collect(case.engine.stream(case.prompt, replace(SAMPLED, chunk_tokens=3)))
+    assert max(chunk.num_generated_tokens for chunk in chunks) <= 3
+
+
 async def test_a_cancelled_consumer_leaves_the_engine_usable(case: EngineCase) -> None:
     task = asyncio.create_task(sample(case, replace(SAMPLED, max_tokens=200)))
     await asyncio.sleep(0)
@@ -266,6 +312,7 @@ async def test_an_empty_prompt_is_refused(case: EngineCase) -> None:
         replace(GREEDY, checkpoints=(4, 4)),
         replace(GREEDY, checkpoints=(0,)),
         replace(GREEDY, seed=-1),
+        replace(GREEDY, chunk_tokens=0),
     ],
     ids=str,
 )

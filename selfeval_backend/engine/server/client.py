@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Iterator, Mapping
@@ -20,6 +21,7 @@ from tenacity import (
 )
 
 from selfeval_backend.errors import (
+    ConfigurationError,
     EngineConnectionError,
     EngineError,
     EngineRequestError,
@@ -44,7 +46,11 @@ class Client:
         api_key: Sent as a bearer token; None: none.
         timeout_s: Longest silence of the server: while it connects, and between two tokens.
         max_retries: Times that a failed request is sent again.
-        verify: False: certificates are not checked; a path: a bundle of authorities.
+        verify: False: certificates are not checked; a path: a bundle of authorities. Proxies and
+            authorities of the environment are used as httpx does.
+
+    Raises:
+        ConfigurationError: The bundle cannot be read.
     """
 
     def __init__(
@@ -60,7 +66,7 @@ class Client:
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._timeout_s = timeout_s
         self._max_retries = max_retries
-        self._verify = verify
+        self._verify = verify if isinstance(verify, bool) else _authorities(verify)
         self._lock = threading.Lock()
         # A connection belongs to the loop that opened it.
         self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = (
@@ -96,6 +102,17 @@ class Client:
                 answer = _json_object(response.text)
         return answer
 
+    async def command(self, path: str, body: Mapping[str, Any]) -> None:
+        """Send a JSON object beside the API, where its version stands; what comes back is nothing.
+
+        Raises:
+            EngineError: The server did not take it.
+        """
+        url = self.base_url.rpartition("/")[0] + path
+        with self._translated():
+            response = await self._client().post(url, json=dict(body))
+            _raise_for_status(response, response.text)
+
     async def stream(
         self, path: str, body: Mapping[str, Any]
     ) -> AsyncGenerator[dict[str, Any], None]:
@@ -126,6 +143,8 @@ class Client:
             async with request as response:
                 if response.status_code != httpx.codes.OK:
                     _raise_for_status(response, (await response.aread()).decode(errors="replace"))
+                if "text/event-stream" not in response.headers.get("content-type", ""):
+                    raise EngineResponseError(f"{self.base_url} does not stream its answer.")
                 async for line in response.aiter_lines():
                     name, _, text = line.partition(":")
                     if name != "data":
@@ -194,6 +213,15 @@ class Client:
                 await client.aclose()
             elif loop.is_running():
                 asyncio.run_coroutine_threadsafe(client.aclose(), loop)
+
+
+def _authorities(bundle: str) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=bundle)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(
+            "verify", bundle, "True, False, or the path of a bundle of certificates"
+        ) from error
 
 
 def _raise_for_status(response: httpx.Response, text: str) -> None:

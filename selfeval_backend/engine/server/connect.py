@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import aclosing
 
 import httpx
 
+from selfeval_backend.engine.base import SamplingParams
 from selfeval_backend.engine.server.client import Client
-from selfeval_backend.engine.server.engine import ServerEngine, ServerFacts
+from selfeval_backend.engine.server.engine import ABORT_PATH, ServerEngine, ServerFacts
+from selfeval_backend.engine.server.wire import Delta, generation_body, is_usage
 from selfeval_backend.errors import ConfigurationError, EngineRequestError, EngineResponseError
 
 __all__ = ["connect_server_engine"]
@@ -24,8 +27,8 @@ async def connect_server_engine(
 ) -> ServerEngine:
     """Return an engine on a running vLLM server.
 
-    Asks for one token twice (two evaluations of one token): whether labels can be read, and
-    whether the server schedules by priority. That is also the server's warm-up.
+    Asks for a few tokens, to see what it can do: whether it schedules by priority, streams token
+    ids, aborts by name, and reads labels. That is also the server's warm-up.
 
     Args:
         base_url: Up to and with the version: ``http://host:8000/v1``.
@@ -84,7 +87,35 @@ async def _facts(client: Client, model: str | None) -> ServerFacts:
         model=model,
         max_model_len=max_model_len,
         schedules_by_priority=await _schedules_by_priority(client, model),
+        streams_token_ids=await _streams_token_ids(client, model),
+        aborts_by_name=await _aborts_by_name(client),
     )
+
+
+async def _streams_token_ids(client: Client, model: str) -> bool:
+    params = SamplingParams(temperature=0.0, max_tokens=2, seed=0, stop_token_ids=frozenset())
+    body = generation_body(model, (0,), params, streamed=True)
+    try:
+        async with aclosing(client.stream("/completions", body)) as events:
+            async for event in events:
+                if not is_usage(event):
+                    Delta.read(event, with_logprobs=False)
+    except EngineResponseError:
+        warnings.warn(
+            f"{client.base_url} does not stream token ids, so samples are stopped at checkpoints "
+            "and sent again to go on, which computes more. Use vLLM 0.32 or newer.",
+            stacklevel=2,
+        )
+        return False
+    return True
+
+
+async def _aborts_by_name(client: Client) -> bool:
+    try:
+        await client.command(ABORT_PATH, {"request_ids": []})
+    except EngineRequestError:
+        return False
+    return True
 
 
 async def _schedules_by_priority(client: Client, model: str) -> bool:

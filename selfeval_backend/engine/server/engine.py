@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Mapping
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,20 +12,26 @@ from typing import Any
 from selfeval_backend.engine.base import Capabilities, Chunk, LabelLogprobs, SamplingParams
 from selfeval_backend.engine.checks import check_length, check_params, check_token_ids
 from selfeval_backend.engine.chunking import Chunker
+from selfeval_backend.engine.mailbox import Mailbox, Outbox
 from selfeval_backend.engine.server.client import Client
-from selfeval_backend.errors import (
-    EngineClosedError,
-    EngineError,
-    EngineResponseError,
-    SelfEvaluationError,
+from selfeval_backend.engine.server.wire import (
+    Delta,
+    evaluation_body,
+    generation_body,
+    is_usage,
+    num_cached_tokens,
+    read_labels,
 )
-from selfeval_backend.types import FinishReason
+from selfeval_backend.engine.streams import GeneratorStream, SampleSoFar
+from selfeval_backend.errors import EngineClosedError, EngineError, EngineResponseError
 
-__all__ = ["ServerEngine", "ServerFacts"]
+__all__ = ["ABORT_PATH", "ServerEngine", "ServerFacts"]
 
+ABORT_PATH = "/inference/v1/abort_requests"
+"""Beside /v1: aborts requests by name, where a server was started with --enable-scale-out."""
 _COMPLETIONS = "/completions"
-_NEVER = -9000.0
-"""Source: vLLM writes minus infinity as -9999.0."""
+_LAST_WORD_WITHIN_S = 1.0
+"""How long an aborted request may take to end, before its connection is dropped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,19 +43,28 @@ class ServerFacts:
     max_model_len: int
     schedules_by_priority: bool
     """Whether evaluations can go ahead of generation."""
+    streams_token_ids: bool
+    """Whether samples can be seen while they run; else they are stopped and resubmitted."""
+    aborts_by_name: bool
+    """Whether a sample that is aborted has a last word, which makes its count of tokens exact."""
 
 
 class ServerEngine:
-    """Samples from a running vLLM server, one streamed request each.
+    """Samples from a running vLLM server.
 
-    Samples run on while they are evaluated (an evaluation is a request of its own, which reads the
-    sample's full KV blocks from the prefix cache); leaving a stream drops its connection, at which
-    the server aborts the request.
+    A sample is one streamed request, which runs on while it is evaluated: an evaluation is a
+    request of its own, which reads the sample's full KV blocks from the prefix cache. A sample that
+    is left is aborted by name, and what it had generated until then is counted. A server that does
+    not abort by name aborts when the connection is dropped; then all that has arrived is counted,
+    and the few tokens that were on their way are not.
+
+    Of a server that does not stream token ids a sample is requested up to its next checkpoint, and
+    what has come is sent again to go on (`Capabilities.resubmits`).
 
     Args:
         client: To the server; closed with the engine.
         facts: What the server said of itself.
-        chunk_tokens: Most tokens of a chunk; more is less overhead, less is a finer stream.
+        chunk_tokens: Most tokens of a chunk, where the call does not say.
     """
 
     def __init__(self, client: Client, facts: ServerFacts, *, chunk_tokens: int = 16) -> None:
@@ -60,87 +77,163 @@ class ServerEngine:
             # vLLM wants room for one token after every prompt: the label's.
             context_length=facts.max_model_len - 1,
             evaluates_mid_generation=True,
-            pauses_at_checkpoints=False,
+            pauses_at_checkpoints=not facts.streams_token_ids,
+            resubmits=not facts.streams_token_ids,
         )
+        self._aborts: Outbox[str] = Outbox(self._abort)
+        self._aborting: set[asyncio.Task[None]] = set()
 
     @property
     def capabilities(self) -> Capabilities:
         """What this engine can do."""
         return self._capabilities
 
-    async def stream(
-        self, prompt_ids: tuple[int, ...], params: SamplingParams
-    ) -> AsyncGenerator[Chunk, None]:
-        """Generate one sample.
+    @property
+    def facts(self) -> ServerFacts:
+        """What the server said of itself."""
+        return self._facts
+
+    def stream(self, prompt_ids: tuple[int, ...], params: SamplingParams) -> GeneratorStream:
+        """Generate one sample; none of its chunks crosses a checkpoint.
 
         Args:
             prompt_ids: At least one token.
             params: How it is drawn.
 
-        Yields:
-            Chunks of at most `chunk_tokens` tokens; none crosses a checkpoint. The last one has
-            the cached prompt tokens, as the server says them only then.
-
-        Raises:
+        Raises (the first time that a chunk is asked for):
             ConfigurationError: The prompt or a parameter is out of range.
             ContextLengthError: Prompt and max_tokens exceed the context.
             EngineClosedError: The engine is, or was meanwhile, closed.
             EngineError: The server failed.
         """
-        self._check_open()
-        check_params(params)
-        self._check_tokens("prompt_ids", prompt_ids, params.max_tokens)
+        generate = self._streamed if self._facts.streams_token_ids else self._resubmitted
+        return GeneratorStream(lambda rest: generate(prompt_ids, params, rest))
+
+    async def _streamed(
+        self, prompt_ids: tuple[int, ...], params: SamplingParams, rest: list[Chunk]
+    ) -> AsyncGenerator[Chunk, None]:
+        """Yield chunks as they come. A task reads them, so that what has arrived is known."""
+        self._check(prompt_ids, params)
+        mailbox: Mailbox[Chunk] = Mailbox()
         chunker = Chunker(params, chunk_tokens=self._chunk_tokens)
+        name = uuid.uuid4().hex
+        reader = asyncio.create_task(self._read(prompt_ids, params, name, chunker, mailbox))
         try:
-            async with aclosing(self._deltas(prompt_ids, params)) as deltas:
-                async for delta in deltas:
-                    self._check_open()
-                    for chunk in delta.chunks(chunker):
-                        yield chunk
-        except EngineError as error:
-            if self._closed:  # what dropped the connection
-                raise EngineClosedError("The engine was closed.") from error
-            raise
-
-    async def _deltas(
-        self, prompt_ids: tuple[int, ...], params: SamplingParams
-    ) -> AsyncGenerator[_Delta, None]:
-        """Yield what comes; the last one is held back until the usage has come behind it."""
-        last: _Delta | None = None
-        body = self._generation(prompt_ids, params)
-        async with aclosing(self._client.stream(_COMPLETIONS, body)) as events:
-            async for event in events:
-                if last is not None:
-                    yield replace(last, cached_prompt_tokens=_num_cached(event))
+            while True:
+                chunk = await mailbox.get()
+                yield chunk
+                if chunk.finish_reason is not None:
                     return
-                delta = _Delta.read(event, with_logprobs=params.logprobs)
-                if delta.finish_reason is None:
-                    yield delta
-                else:
-                    last = delta
-        if last is None:
-            raise EngineResponseError("the server ended a stream without a finish_reason")
-        yield last
+        finally:
+            if not reader.done() and self._facts.aborts_by_name and not self._closed:
+                self._aborts.put(f"cmpl-{name}-0")
+                await asyncio.wait({reader}, timeout=_LAST_WORD_WITHIN_S)
+            reader.cancel()
+            await asyncio.wait({reader})
+            rest.extend(replace(chunk, finish_reason=None) for chunk in mailbox.take_all())
 
-    def _generation(self, prompt_ids: tuple[int, ...], params: SamplingParams) -> dict[str, Any]:
-        body: dict[str, Any] = {
-            "model": self._facts.model,
-            "prompt": list(prompt_ids),
-            "max_tokens": params.max_tokens,
-            "temperature": params.temperature,
-            "top_p": params.top_p,
-            "seed": params.seed,
-            "stop_token_ids": sorted(params.stop_token_ids),
-            "ignore_eos": True,  # what ends a sample is said by stop_token_ids alone
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            "return_token_ids": True,
-        }
-        if params.logprobs:
-            body |= {"logprobs": 0, "return_tokens_as_token_ids": True}
-        if self._facts.schedules_by_priority:
-            body["priority"] = 1
-        return body
+    async def _read(
+        self,
+        prompt_ids: tuple[int, ...],
+        params: SamplingParams,
+        name: str,
+        chunker: Chunker,
+        mailbox: Mailbox[Chunk],
+    ) -> None:
+        """Put into the mailbox what comes, whole chunks first; at the end what is left, and why.
+
+        The last event is held back until the usage has come behind it.
+        """
+        body = self._generation_body(prompt_ids, params, streamed=True)
+        last: Delta | None = None
+        cached = 0
+        try:
+            async with aclosing(
+                self._client.stream(_COMPLETIONS, {**body, "request_id": name})
+            ) as events:
+                async for event in events:
+                    if is_usage(event):
+                        cached = num_cached_tokens(event)
+                        continue
+                    delta = Delta.read(event, with_logprobs=params.logprobs)
+                    if delta.finish_reason is not None or delta.aborted:
+                        last = delta
+                        continue
+                    for chunk in chunker.take(delta.token_ids, delta.logprobs):
+                        mailbox.put(chunk)
+            if last is None:
+                raise EngineResponseError("the server ended a stream without a finish_reason")
+            for chunk in chunker.take(
+                last.token_ids,
+                last.logprobs,
+                finish_reason=last.finish_reason,
+                cached_prompt_tokens=cached,
+            ):
+                mailbox.put(chunk)
+            if last.aborted:
+                mailbox.put(chunker.flush())
+        except asyncio.CancelledError:
+            mailbox.put(chunker.flush())
+            raise
+        except EngineError as error:
+            mailbox.put(chunker.flush())
+            mailbox.put(self._closed_or(error))
+
+    async def _resubmitted(
+        self, prompt_ids: tuple[int, ...], params: SamplingParams, rest: list[Chunk]
+    ) -> AsyncGenerator[Chunk, None]:
+        """Yield the sample in pieces that end at its checkpoints, one request for each."""
+        self._check(prompt_ids, params)
+        so_far = SampleSoFar(prompt_ids, params)
+        while True:
+            self._check_open()
+            chunk = await self._piece(*so_far.go_on())
+            yield so_far.take(chunk)
+            if chunk.finish_reason is not None:
+                return
+
+    async def _piece(self, prompt_ids: tuple[int, ...], params: SamplingParams) -> Chunk:
+        """Return what comes up to the next checkpoint, or to the end."""
+        asked = min((*params.checkpoints[:1], params.max_tokens))
+        wanted = replace(params, max_tokens=asked)
+        try:
+            answer = await self._client.post(
+                _COMPLETIONS, self._generation_body(prompt_ids, wanted, streamed=False)
+            )
+        except EngineError as error:
+            raise self._closed_or(error) from error
+        delta = Delta.read(answer, with_logprobs=params.logprobs)
+        if delta.finish_reason == "length" and len(delta.token_ids) != asked:
+            raise EngineResponseError(
+                f"the server cut a sample at {len(delta.token_ids)} tokens, where {asked} were "
+                "asked for and its context has room"
+            )
+        at_checkpoint = delta.finish_reason == "length" and asked < params.max_tokens
+        (chunk,) = Chunker(wanted, chunk_tokens=asked + 1).take(
+            delta.token_ids,
+            delta.logprobs,
+            finish_reason=delta.finish_reason or "stop",
+            cached_prompt_tokens=num_cached_tokens(answer),
+        )
+        return replace(chunk, finish_reason=None) if at_checkpoint else chunk
+
+    def _generation_body(
+        self, prompt_ids: tuple[int, ...], params: SamplingParams, *, streamed: bool
+    ) -> dict[str, Any]:
+        body = generation_body(self._facts.model, prompt_ids, params, streamed=streamed)
+        return {**body, "priority": 1} if self._facts.schedules_by_priority else body
+
+    def _abort(self, names: list[str]) -> None:
+        """Ask the server to abort requests; whoever waits for their ends sees whether it did."""
+        task = asyncio.create_task(self._post_abort({"request_ids": names}))
+        self._aborting.add(task)
+        task.add_done_callback(self._aborting.discard)
+
+    async def _post_abort(self, body: Mapping[str, Any]) -> None:
+        try:
+            await self._client.command(ABORT_PATH, body)
+        except EngineError:
+            return  # then their connections are dropped
 
     async def label_logprobs(
         self, token_ids: tuple[int, ...], label_ids: tuple[int, ...]
@@ -165,33 +258,34 @@ class ServerEngine:
         self._check_open()
         self._check_tokens("token_ids", token_ids, 0)
         check_token_ids("label_ids", label_ids)
-        answer = await self._client.post(
-            _COMPLETIONS,
-            {
-                "model": self._facts.model,
-                "prompt": list(token_ids),
-                "max_tokens": 1,
-                "temperature": 0.0,
-                "logprobs": 0,
-                "logprob_token_ids": list(dict.fromkeys(label_ids)),
-                "return_tokens_as_token_ids": True,
-            },
-        )
-        cached = _num_cached(answer)
-        return LabelLogprobs(
-            logprobs=_read_labels(answer, label_ids),
-            computed_tokens=len(token_ids) - cached,
-            cached_tokens=cached,
-        )
+        body = evaluation_body(self._facts.model, token_ids, label_ids)
+        try:
+            answer = await self._client.post(_COMPLETIONS, body)
+        except EngineError as error:
+            raise self._closed_or(error) from error
+        return read_labels(answer, label_ids, num_tokens=len(token_ids))
 
     async def aclose(self) -> None:
         """Drop all connections. Open streams end with EngineClosedError."""
         self._closed = True
         await self._client.aclose()
 
+    def _check(self, prompt_ids: tuple[int, ...], params: SamplingParams) -> None:
+        self._check_open()
+        check_params(params)
+        self._check_tokens("prompt_ids", prompt_ids, params.max_tokens)
+
     def _check_open(self) -> None:
         if self._closed:
             raise EngineClosedError("The engine was closed.")
+
+    def _closed_or(self, error: EngineError) -> EngineError:
+        """Return the error of a closed engine if that is what dropped the connection."""
+        if not self._closed or isinstance(error, EngineClosedError):
+            return error
+        closed = EngineClosedError("The engine was closed.")
+        closed.__cause__ = error
+        return closed
 
     def _check_tokens(
         self, field: str, token_ids: tuple[int, ...], num_reserved_tokens: int
@@ -200,60 +294,3 @@ class ServerEngine:
         check_length(
             len(token_ids), num_reserved_tokens, context_length=self._capabilities.context_length
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Delta:
-    """What one event of a stream adds to a sample."""
-
-    token_ids: list[int]
-    logprobs: list[float]
-    finish_reason: FinishReason | None
-    cached_prompt_tokens: int = 0
-
-    @classmethod
-    def read(cls, event: Mapping[str, Any], *, with_logprobs: bool) -> _Delta:
-        try:
-            (choice,) = event["choices"]
-            token_ids = choice["token_ids"]
-            logprobs = choice["logprobs"]["token_logprobs"] if with_logprobs else []
-            reason = choice.get("finish_reason")
-        except (KeyError, TypeError, ValueError) as error:
-            raise EngineResponseError(
-                "the server streams no token ids: adaptive sampling needs a vLLM that knows "
-                f"return_token_ids. It sent {str(event)[:200]}"
-            ) from error
-        if reason not in (None, "stop", "length"):
-            raise EngineResponseError(f"the server ended a sample with finish_reason {reason!r}")
-        return cls(token_ids=token_ids or [], logprobs=logprobs, finish_reason=reason)
-
-    def chunks(self, chunker: Chunker) -> Iterator[Chunk]:
-        return chunker.take(
-            self.token_ids,
-            self.logprobs,
-            finish_reason=self.finish_reason,
-            cached_prompt_tokens=self.cached_prompt_tokens,
-        )
-
-
-def _num_cached(answer: Mapping[str, Any]) -> int:
-    usage = answer.get("usage") or {}
-    details = usage.get("prompt_tokens_details") or {}
-    return int(details.get("cached_tokens") or 0)
-
-
-def _read_labels(answer: Mapping[str, Any], label_ids: tuple[int, ...]) -> tuple[float, ...]:
-    try:
-        said: Mapping[str, float] = answer["choices"][0]["logprobs"]["top_logprobs"][0]
-        found = [said.get(f"token_id:{label_id}") for label_id in label_ids]
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
-        raise EngineResponseError(
-            f"the server sent no log-probabilities: {str(answer)[:200]}"
-        ) from error
-    if None in found:
-        missing = [i for i, value in zip(label_ids, found, strict=True) if value is None]
-        raise SelfEvaluationError(
-            f"the server gave no log-probability for the labels with token ids {missing}: it does "
-            "not know logprob_token_ids. Use vLLM 0.32 or newer."
-        )
-    return tuple(float("-inf") if value < _NEVER else value for value in found if value is not None)

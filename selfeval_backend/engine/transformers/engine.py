@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncGenerator
 
 import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from selfeval_backend.engine.base import Capabilities, Chunk, LabelLogprobs, SamplingParams
+from selfeval_backend.engine.base import Capabilities, LabelLogprobs, SamplingParams
 from selfeval_backend.engine.checks import check_length, check_params, check_token_ids
-from selfeval_backend.engine.mailbox import Mailbox, Outbox
+from selfeval_backend.engine.mailbox import Delivery, Mailbox, MailboxStream, Outbox
 from selfeval_backend.engine.transformers.probe import probe
-from selfeval_backend.engine.transformers.scheduler import Delivery, Row
+from selfeval_backend.engine.transformers.scheduler import Row
 from selfeval_backend.engine.transformers.worker import Command, Evaluation, Worker
 from selfeval_backend.errors import (
     CheckpointError,
@@ -44,7 +43,7 @@ class TransformersEngine:
             evaluation mode, and is this engine's alone until `aclose`.
         max_batch: Most samples that generate at once; more wait. Samples that stand still do not
             count, but hold their KV cache.
-        chunk_tokens: Most tokens of a chunk; more is less overhead, less is a finer stream.
+        chunk_tokens: Most tokens of a chunk, where the call does not say.
 
     Raises:
         ConfigurationError: The model needs another cache, or an argument is out of range.
@@ -86,41 +85,33 @@ class TransformersEngine:
         """Samples that are held: generating, standing still, finished but open, or waiting."""
         return self._worker.num_open
 
-    async def stream(
-        self, prompt_ids: tuple[int, ...], params: SamplingParams
-    ) -> AsyncGenerator[Chunk, None]:
-        """Generate one sample.
+    def stream(self, prompt_ids: tuple[int, ...], params: SamplingParams) -> MailboxStream:
+        """Generate one sample; none of its chunks crosses a checkpoint.
 
         Args:
             prompt_ids: At least one token.
             params: How it is drawn.
 
-        Yields:
-            Chunks of at most `chunk_tokens` tokens; none crosses a checkpoint.
-
-        Raises:
+        Raises (the first time that a chunk is asked for):
             ConfigurationError: The prompt or a parameter is out of range.
             ContextLengthError: Prompt and max_tokens exceed the context.
             EngineClosedError: The engine is, or was meanwhile, closed.
             EngineResponseError: The model's logits were not finite.
             EngineError: The forward pass failed.
         """
-        check_params(params)
-        self._check_tokens("prompt_ids", prompt_ids, params.max_tokens)
-        mailbox: Mailbox[Delivery] = Mailbox()
-        row = Row(prompt_ids, params, self._chunk_tokens, mailbox)
-        try:
-            self._outbox.put(("enqueue", row))
-            while True:
-                delivery = await mailbox.get()
-                yield delivery.chunk
-                if delivery.chunk.finish_reason is not None:
-                    return
-                if delivery.paused:
-                    self._outbox.put(("enqueue", row))
-        finally:
-            # At once, and needing no event loop: this may run while one shuts down.
-            self._worker.submit([("drop", row)])
+        row = Row(prompt_ids, params, self._chunk_tokens)
+
+        def begin() -> Mailbox[Delivery]:
+            check_params(params)
+            self._check_tokens("prompt_ids", prompt_ids, params.max_tokens)
+            row.mailbox = Mailbox()
+            return row.mailbox
+
+        return MailboxStream(
+            begin,
+            go_on=lambda: self._outbox.put(("enqueue", row)),
+            drop=lambda: self._worker.submit([("drop", row)]),
+        )
 
     async def label_logprobs(
         self, token_ids: tuple[int, ...], label_ids: tuple[int, ...]

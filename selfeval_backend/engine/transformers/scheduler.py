@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from selfeval_backend.engine.base import Chunk, SamplingParams
-from selfeval_backend.engine.mailbox import Mailbox
+from selfeval_backend.engine.mailbox import Delivery, Mailbox
 from selfeval_backend.types import FinishReason
 
-__all__ = ["Delivery", "Match", "Move", "Row", "Scheduler"]
+__all__ = ["Match", "Move", "Row", "Scheduler"]
 
 PREFILL_TOKENS = 8192
 """Most tokens, padding included, of one forward pass over prompts (one prompt may be longer)."""
@@ -24,15 +24,6 @@ PREFILL_TOKENS = 8192
 
 State = Literal["new", "waiting", "running", "paused", "finished", "closed"]
 """`waiting` is for a place: a new row, or one that goes on after it was `paused`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
-    """What a stream's consumer gets."""
-
-    chunk: Chunk
-    paused: bool
-    """Whether the row stands still until the consumer asks for the next chunk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +49,7 @@ class Row:
     Args:
         prompt_ids: At least one.
         params: How it is sampled.
-        chunk_tokens: Most tokens of a chunk.
-        mailbox: Its consumer's.
+        chunk_tokens: Most tokens of a chunk, if `params` do not say.
     """
 
     __slots__ = (
@@ -80,15 +70,11 @@ class Row:
     )
 
     def __init__(
-        self,
-        prompt_ids: tuple[int, ...],
-        params: SamplingParams,
-        chunk_tokens: int,
-        mailbox: Mailbox[Delivery],
+        self, prompt_ids: tuple[int, ...], params: SamplingParams, chunk_tokens: int
     ) -> None:
         self.prompt_ids = prompt_ids
         self.params = params
-        self.mailbox = mailbox
+        self.mailbox: Mailbox[Delivery]  # set once its consumer's event loop is known
         self.state: State = "new"
         self.slot: int | None = None
         self.token_ids = list(prompt_ids)
@@ -99,7 +85,7 @@ class Row:
         self.num_generated = 0
         self._later_checkpoints = iter(params.checkpoints)
         self._checkpoint = next(self._later_checkpoints, None)
-        self._chunk_tokens = chunk_tokens
+        self._chunk_tokens = params.chunk_tokens or chunk_tokens
         self._chunk_logprobs: list[float] = []
         self._num_delivered = 0  # generated tokens that went out in chunks
         self._num_cached_prompt_tokens = 0
@@ -135,12 +121,16 @@ class Row:
             self.state = "paused"
             return Delivery(chunk=self._chunk(None), paused=True)
         if self.num_generated - self._num_delivered >= self._chunk_tokens:
-            return Delivery(chunk=self._chunk(None), paused=False)
+            return Delivery(self._chunk(None))
         return None
+
+    def last_word(self) -> Delivery:
+        """Return what was generated and went out in no chunk."""
+        return Delivery(self._chunk(None), is_last_word=True)
 
     def _finish(self, reason: FinishReason) -> Delivery:
         self.state = "finished"
-        return Delivery(chunk=self._chunk(reason), paused=False)
+        return Delivery(self._chunk(reason))
 
     def _chunk(self, reason: FinishReason | None) -> Chunk:
         first = self._num_delivered == 0

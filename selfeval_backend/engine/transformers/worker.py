@@ -177,6 +177,7 @@ class Worker:
                 self._evaluations.append(request)
             elif kind == "drop":
                 self._scheduler.drop(request)
+                self._postman.post(request.mailbox, request.last_word())
             else:
                 self._scheduler.enqueue(request)
 

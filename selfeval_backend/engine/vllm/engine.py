@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import AsyncGenerator
 
-from selfeval_backend.engine.base import Capabilities, Chunk, LabelLogprobs, SamplingParams
+from selfeval_backend.engine.base import Capabilities, LabelLogprobs, SamplingParams
 from selfeval_backend.engine.checks import check_length, check_params, check_token_ids
-from selfeval_backend.engine.mailbox import Mailbox, Outbox
-from selfeval_backend.engine.vllm.worker import Abort, Command, Evaluation, Generation, Worker
+from selfeval_backend.engine.mailbox import Delivery, Mailbox, MailboxStream, Outbox
+from selfeval_backend.engine.vllm.worker import (
+    Abort,
+    Command,
+    Evaluation,
+    Generation,
+    Request,
+    Worker,
+)
 from selfeval_backend.errors import ConfigurationError, EngineClosedError
 
 __all__ = ["VllmEngine"]
@@ -24,11 +30,11 @@ class VllmEngine:
     Each sample is a request of its own, so that it can be aborted alone. Samples run on while they
     are evaluated: the evaluation is a request too, goes ahead of generation, and reads the full KV
     blocks that the sample has filled so far from the prefix cache. What a sample generates between
-    its checkpoint and its abort is lost, and is not counted but for the chunks that were taken.
+    its checkpoint and its abort is lost, and is counted: it is the stream's last word.
 
     Args:
         worker: Started; closed with the engine.
-        chunk_tokens: Most tokens of a chunk; more is less overhead, less is a finer stream.
+        chunk_tokens: Most tokens of a chunk, where the call does not say.
 
     Raises:
         ConfigurationError: An argument is out of range.
@@ -60,38 +66,36 @@ class VllmEngine:
         """Requests that vLLM holds, waiting ones among them."""
         return self._worker.num_running
 
-    async def stream(
-        self, prompt_ids: tuple[int, ...], params: SamplingParams
-    ) -> AsyncGenerator[Chunk, None]:
-        """Generate one sample.
+    def stream(self, prompt_ids: tuple[int, ...], params: SamplingParams) -> MailboxStream:
+        """Generate one sample; none of its chunks crosses a checkpoint.
 
         Args:
             prompt_ids: At least one token.
             params: How it is drawn.
 
-        Yields:
-            Chunks of at most `chunk_tokens` tokens; none crosses a checkpoint.
-
-        Raises:
+        Raises (the first time that a chunk is asked for):
             ConfigurationError: The prompt or a parameter is out of range.
             ContextLengthError: Prompt and max_tokens exceed the context.
             EngineClosedError: The engine is, or was meanwhile, closed.
             EngineError: vLLM failed.
         """
-        check_params(params)
-        self._check_tokens("prompt_ids", prompt_ids, params.max_tokens)
-        mailbox: Mailbox[Chunk] = Mailbox()
-        generation = Generation(prompt_ids, params, self._chunk_tokens, mailbox)
-        self._outbox.put(generation)
-        try:
-            while True:
-                chunk = await mailbox.get()
-                yield chunk
-                if chunk.finish_reason is not None:
-                    return
-        finally:
-            # At once, and needing no event loop: this may run while one shuts down.
-            self._worker.submit([Abort(generation)])
+        generation = Generation(prompt_ids, params, self._chunk_tokens)
+
+        def begin() -> Mailbox[Delivery]:
+            check_params(params)
+            self._check_tokens("prompt_ids", prompt_ids, params.max_tokens)
+            generation.mailbox = Mailbox()
+            return generation.mailbox
+
+        return MailboxStream(
+            begin,
+            go_on=lambda: self._outbox.put(generation),
+            drop=lambda: self._abandon(generation),
+        )
+
+    def _abandon(self, request: Request) -> None:
+        request.abandoned = True
+        self._worker.submit([Abort(request)])
 
     async def label_logprobs(
         self, token_ids: tuple[int, ...], label_ids: tuple[int, ...]
@@ -121,7 +125,7 @@ class VllmEngine:
         try:
             return await mailbox.get()
         finally:
-            self._worker.submit([Abort(evaluation)])
+            self._abandon(evaluation)
 
     async def aclose(self) -> None:
         """Stop everything and free the model. Open streams end with EngineClosedError."""

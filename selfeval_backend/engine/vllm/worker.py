@@ -14,9 +14,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from selfeval_backend.engine.base import Chunk, LabelLogprobs, SamplingParams
+from selfeval_backend.engine.base import LabelLogprobs, SamplingParams
 from selfeval_backend.engine.chunking import Chunker
-from selfeval_backend.engine.mailbox import Mailbox, Postman
+from selfeval_backend.engine.mailbox import Delivery, Mailbox, Postman
 from selfeval_backend.errors import (
     EngineClosedError,
     EngineError,
@@ -28,7 +28,7 @@ from selfeval_backend.types import FinishReason
 if TYPE_CHECKING:
     from vllm.outputs import CompletionOutput, RequestOutput
 
-__all__ = ["Abort", "Command", "Evaluation", "Facts", "Generation", "Worker"]
+__all__ = ["Abort", "Command", "Evaluation", "Facts", "Generation", "Request", "Worker"]
 
 _EVALUATION_PRIORITY, _GENERATION_PRIORITY = 0, 1
 """The lower one goes first: somebody waits for an evaluation before a sample is worth more."""
@@ -37,20 +37,18 @@ _EVALUATION_PRIORITY, _GENERATION_PRIORITY = 0, 1
 class Generation:
     """A sample that was asked for."""
 
-    __slots__ = ("_chunker", "_is_first", "mailbox", "params", "prompt_ids")
+    __slots__ = ("_chunker", "_is_first", "abandoned", "mailbox", "params", "prompt_ids")
 
     priority = _GENERATION_PRIORITY
 
     def __init__(
-        self,
-        prompt_ids: tuple[int, ...],
-        params: SamplingParams,
-        chunk_tokens: int,
-        mailbox: Mailbox[Chunk],
+        self, prompt_ids: tuple[int, ...], params: SamplingParams, chunk_tokens: int
     ) -> None:
         self.prompt_ids = prompt_ids
         self.params = params
-        self.mailbox = mailbox
+        self.mailbox: Mailbox[Delivery]  # set once its consumer's event loop is known
+        self.abandoned = False
+        """Set by the consumer, from any thread: it waits no more."""
         self._chunker = Chunker(params, chunk_tokens=chunk_tokens)
         self._is_first = True
 
@@ -83,13 +81,17 @@ class Generation:
             cached_prompt_tokens=(output.num_cached_tokens or 0) if first else 0,
         )
         for chunk in chunks:
-            postman.post(self.mailbox, chunk)
+            postman.post(self.mailbox, Delivery(chunk))
+
+    def deliver_last_word(self, postman: Postman) -> None:
+        """Post what was generated and not yet posted, and that nothing will follow."""
+        postman.post(self.mailbox, Delivery(self._chunker.flush(), is_last_word=True))
 
 
 class Evaluation:
     """Label log-probabilities that were asked for."""
 
-    __slots__ = ("label_ids", "mailbox", "prompt_ids")
+    __slots__ = ("abandoned", "label_ids", "mailbox", "prompt_ids")
 
     priority = _EVALUATION_PRIORITY
 
@@ -102,6 +104,8 @@ class Evaluation:
         self.prompt_ids = token_ids
         self.label_ids = label_ids
         self.mailbox = mailbox
+        self.abandoned = False
+        """Set by the consumer, from any thread: it waits no more."""
 
     def vllm_params(self) -> Any:
         """Return it in vLLM's words."""
@@ -116,6 +120,9 @@ class Evaluation:
             detokenize=False,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
+
+    def deliver_last_word(self, postman: Postman) -> None:
+        """Post nothing: whoever asked waits no more."""
 
     def deliver(self, output: RequestOutput, postman: Postman) -> None:
         """Post the log-probabilities.
@@ -145,7 +152,7 @@ Request: TypeAlias = Generation | Evaluation
 
 @dataclass(frozen=True, slots=True)
 class Abort:
-    """A consumer waits no more."""
+    """A consumer waits no more: its request is `abandoned`, and the worker should look."""
 
     request: Request
 
@@ -266,18 +273,21 @@ class Worker:
             return commands
 
     def _take_in(self, engine: Any, commands: Sequence[Command]) -> None:
-        aborted = {command.request for command in commands if isinstance(command, Abort)}
         for command in commands:
-            if isinstance(command, Abort) or command in aborted:
+            if isinstance(command, Abort):
+                continue
+            if command.abandoned:
+                command.deliver_last_word(self._postman)
                 continue
             if self._dead is not None:
                 self._postman.fail(command.mailbox, self._dead)
                 continue
             self._add(engine, command)
-        # A request that was aborted yields no last output: its consumer has gone.
+        # vLLM has no last output for a request that it aborts.
+        aborted = {command.request for command in commands if isinstance(command, Abort)}
         names = [name for name, request in self._requests.items() if request in aborted]
         for name in names:
-            del self._requests[name]
+            self._requests.pop(name).deliver_last_word(self._postman)
         if names:
             engine.abort_request(names)
 
