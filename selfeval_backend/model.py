@@ -16,6 +16,7 @@ import threading
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -30,8 +31,9 @@ from selfeval_backend.errors import (
 from selfeval_backend.policy import Policy
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
 from selfeval_backend.settings import Settings, resolve_settings
+from selfeval_backend.stop_strings import StopStrings
 from selfeval_backend.sync import run_sync
-from selfeval_backend.types import Outcome, to_json
+from selfeval_backend.types import Outcome, Sample, to_json
 
 __all__ = [
     "Answer",
@@ -55,14 +57,17 @@ REFERENCE = "reference"
 class Server:
     """A running vLLM server, and how it is talked to."""
 
-    base_url: str
-    """Up to and with the version: ``http://host:8000/v1``."""
+    base_url: str | tuple[str, ...]
+    """Up to and with the version: ``http://host:8000/v1``. Several are replicas of one model: a
+    prompt stays on one of them, and goes on elsewhere if that one fails."""
     api_key: str | None = field(default=None, repr=False)
     """Sent as a bearer token."""
     timeout_s: float = 60.0
     """Longest silence: while it connects, and between two tokens."""
     max_retries: int = 2
     """Times that a request is sent again that failed before any token came."""
+    verify: bool | str = True
+    """False: certificates are not checked; a path: a bundle of authorities."""
 
 
 class UncalibratedWarning(UserWarning):
@@ -203,16 +208,26 @@ class SelfEvaluatingModel:
                 seed=seed,
                 stop_token_ids=self.chat.end_token_ids,
             ),
+            stop_strings=self._stop_strings(settings),
             observer=observer,
         )
         return Answer(
-            text=self.chat.decode(outcome.best_sample.token_ids).strip(),
+            text=self.text(outcome.best_sample, settings),
             model=self.name,
             engine=self.engine.capabilities.name,
             settings=settings,
             seed=seed,
             outcome=outcome,
         )
+
+    def text(self, sample: Sample, settings: Settings) -> str:
+        """Return the text of a sample: without stop strings, and without space around it."""
+        text = self.chat.decode(sample.token_ids)
+        stop_strings = self._stop_strings(settings)
+        return (text if stop_strings is None else stop_strings.cut(text)).strip()
+
+    def _stop_strings(self, settings: Settings) -> StopStrings | None:
+        return StopStrings(settings.stop, decode=self.chat.decode) if settings.stop else None
 
     def _max_tokens(self, prompt_ids: tuple[int, ...], settings: Settings) -> int:
         if settings.max_tokens is not None:
@@ -320,15 +335,21 @@ def _connect(server: Server, model: str) -> Engine:
         from selfeval_backend.engine.server import connect_server_engine
     except ImportError as error:
         raise MissingDependencyError(error.name or "httpx", extra="server") from error
-    return run_sync(
-        connect_server_engine(
-            server.base_url,
-            model=model,
-            api_key=server.api_key,
-            timeout_s=server.timeout_s,
-            max_retries=server.max_retries,
-        )
+    from selfeval_backend.engine.replicas import connect_replicas
+
+    connect = partial(
+        connect_server_engine,
+        model=model,
+        api_key=server.api_key,
+        timeout_s=server.timeout_s,
+        max_retries=server.max_retries,
+        verify=server.verify,
     )
+    if isinstance(server.base_url, str):
+        return run_sync(connect(server.base_url))
+    if not server.base_url:
+        raise ConfigurationError("base_url", server.base_url, "at least one URL")
+    return run_sync(connect_replicas({url: partial(connect, url) for url in server.base_url}))
 
 
 _shared: dict[tuple[Hashable, ...], SelfEvaluatingModel] = {}

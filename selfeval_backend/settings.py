@@ -52,6 +52,8 @@ class Settings:
     """In (0, 1]."""
     max_tokens: int | None = None
     """Of one sample, at least 1; None: what the context leaves."""
+    stop: tuple[str, ...] = ()
+    """Strings that end a sample as an end token does; they never stand in its text."""
     prune_at: tuple[int, ...] = ()
     """Ascending checkpoints, in generated tokens."""
     keep_fraction: float | tuple[float, ...] = 0.5
@@ -81,6 +83,10 @@ class Settings:
             _check_float("max_seconds", self.max_seconds, 0.0, math.inf, open_low=True)
         if self.seed is not None:
             _check_int("seed", self.seed, low=0)
+        if not isinstance(self.stop, tuple) or not all(
+            isinstance(string, str) and string for string in self.stop
+        ):
+            raise ConfigurationError("stop", self.stop, "strings that are not empty")
         if self.batches is not None:
             _check_ascending("batches", self.batches)
         self._check_annealing()

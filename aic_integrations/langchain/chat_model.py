@@ -47,8 +47,6 @@ _CALL_FIELDS = (*_SETTINGS, "include_samples")
 _IDENTITY = ("model", "engine", "engine_args", "base_url", "checkpoint", *_CALL_FIELDS)
 
 _NOT_YET = {
-    "stop": "Stop sequences are not supported in this release. Cut the text after the call, for "
-    "example with `llm | StrOutputParser() | (lambda text: text.split(mark)[0])`.",
     "streaming": "Streaming is not supported in this release: an answer is chosen only once its "
     "samples have finished. Use invoke, ainvoke, batch or abatch; on_progress reports every "
     "decision on the way. With disable_streaming=True, stream() gives the answer as one chunk.",
@@ -58,7 +56,6 @@ _NOT_YET = {
     "prompt and parse it, with `llm | JsonOutputParser()` or `llm | PydanticOutputParser(...)`.",
 }
 _NOT_YET_KEYWORDS = {
-    "stop": "stop",
     "stream": "streaming",
     "streaming": "streaming",
     "tools": "tools",
@@ -111,9 +108,9 @@ class ChatAdaptive(BaseChatModel):
     """"vllm" or "transformers"; None: vLLM where it is installed and a GPU is there."""
     engine_args: dict[str, Any] | None = None
     """For vLLM alone: keyword arguments of `vllm.EngineArgs`, such as tensor_parallel_size."""
-    base_url: str | None = None
+    base_url: str | tuple[str, ...] | None = None
     """A running vLLM server, up to and with the version: ``http://host:8000/v1``. `model` is then
-    the name it is served under."""
+    the name it is served under. Several URLs are replicas of one model."""
     api_key: SecretStr | None = Field(
         default_factory=lambda: SecretStr(key) if (key := os.environ.get("AIC_API_KEY")) else None,
         repr=False,
@@ -125,6 +122,8 @@ class ChatAdaptive(BaseChatModel):
     max_retries: int | None = None
     """Times that a request to the server is sent again that failed before any token came; None:
     twice."""
+    verify: bool | str = True
+    """Of a server: False: certificates are not checked; a path: a bundle of authorities."""
     max_samples: int | None = None
     """At least 1."""
     adaptive: bool | None = None
@@ -141,6 +140,8 @@ class ChatAdaptive(BaseChatModel):
     """In (0, 1]."""
     max_tokens: int | None = None
     """Of one sample."""
+    stop: tuple[str, ...] | None = None
+    """Strings that end a sample; they never stand in the answer. One string is a list of one."""
     prune_at: tuple[int, ...] | None = None
     """Checkpoints in generated tokens, ascending; one number is a list of one; empty: none."""
     keep_fraction: float | tuple[float, ...] | None = None
@@ -214,7 +215,7 @@ class ChatAdaptive(BaseChatModel):
     def _request(
         self, messages: Sequence[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]
     ) -> _Request:
-        overrides = _spelled_out({**kwargs, "stop": stop})
+        overrides = _spelled_out({**kwargs, "stop": stop or kwargs.get("stop")})
         _check_names(overrides, allowed=_CALL_FIELDS)
         include_samples = overrides.pop("include_samples", None)
         _check_bool("include_samples", include_samples)
@@ -242,7 +243,7 @@ class ChatAdaptive(BaseChatModel):
         if self.base_url is None:
             return None
         key = None if self.api_key is None else self.api_key.get_secret_value()
-        server = Server(base_url=self.base_url, api_key=key)
+        server = Server(base_url=self.base_url, api_key=key, verify=self.verify)
         return server if self.max_retries is None else replace(server, max_retries=self.max_retries)
 
     async def _answer(self, model: SelfEvaluatingModel, request: _Request) -> ChatResult:
@@ -340,7 +341,7 @@ class ChatAdaptive(BaseChatModel):
 
 
 def _texts(answer: Answer, model: SelfEvaluatingModel) -> list[str]:
-    return [model.chat.decode(sample.token_ids).strip() for sample in answer.outcome.samples]
+    return [model.text(sample, answer.settings) for sample in answer.outcome.samples]
 
 
 def _refuse(feature: str) -> NoReturn:
@@ -358,6 +359,10 @@ def _spelled_out(values: Mapping[str, Any]) -> dict[str, Any]:
         if spelled.get("max_seconds") is not None and timeout is not None:
             raise ConfigurationError("timeout", timeout, "nothing beside max_seconds")
         spelled["max_seconds"] = timeout if timeout is not None else spelled.get("max_seconds")
+    if isinstance(spelled.get("stop"), str):
+        spelled["stop"] = (spelled["stop"],)
+    if isinstance(spelled.get("base_url"), list):
+        spelled["base_url"] = tuple(spelled["base_url"])
     if isinstance(spelled.get("prune_at"), int) and not isinstance(spelled["prune_at"], bool):
         spelled["prune_at"] = (spelled["prune_at"],)
     return {

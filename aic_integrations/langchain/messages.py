@@ -129,16 +129,18 @@ def to_ai_message(answer: Answer, *, texts: Sequence[str] | None) -> AIMessage:
 def usage_metadata(outcome: Outcome) -> UsageMetadata:
     """Return everything that a run paid for, each token once.
 
-    Input is what went into the model: the prompt once for each sample, and for each
-    self-evaluation the sequence that it was asked of; most of it was read from the KV cache, and
-    that part is ``cache_read`` as other providers count it. Output is what all samples generated,
-    and its details say what became of it.
+    Input is what went into the model: the prompt once for each sample, what was sent again to go
+    on with one, and for each self-evaluation the sequence that it was asked of; most of it was
+    read from the KV cache, and that part is ``cache_read`` as other providers count it. Output is
+    what all samples generated, and its details say what became of it.
     """
     usage = outcome.usage
     self_evaluation = usage.self_evaluation_tokens + usage.cached_self_evaluation_tokens
-    input_tokens = usage.prompt_tokens + self_evaluation
+    input_tokens = usage.prompt_tokens + usage.resent_tokens + self_evaluation
     input_details = {
-        "cache_read": usage.cached_prompt_tokens + usage.cached_self_evaluation_tokens,
+        "cache_read": usage.cached_prompt_tokens
+        + usage.cached_resent_tokens
+        + usage.cached_self_evaluation_tokens,
         "self_evaluation": self_evaluation,
     }
     output_details = {"chosen": 0, "discarded": 0, "pruned": 0, "aborted": 0}

@@ -27,10 +27,10 @@ def ask(
         str | None, typer.Option(help="What runs the model.", show_default="the best there is")
     ] = None,
     base_url: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             help="A running vLLM server, http://host:8000/v1; --model is the name it serves. "
-            "Its key is taken from AIC_API_KEY.",
+            "Its key is taken from AIC_API_KEY. Given several times: replicas.",
             show_default="none",
         ),
     ] = None,
@@ -72,6 +72,10 @@ def ask(
     max_seconds: Annotated[
         float | None, typer.Option(help="Of the whole call.", show_default="no limit")
     ] = None,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(help="String that ends a sample, once for each.", show_default="none"),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Repeats an answer.", show_default="a new one")
     ] = None,
@@ -90,6 +94,7 @@ def ask(
             "max_tokens": max_tokens,
             "max_total_tokens": max_total_tokens,
             "max_seconds": max_seconds,
+            "stop": tuple(stop) if stop else None,
             "seed": seed,
         }
         _refuse_early(prompt, given)
@@ -118,7 +123,7 @@ async def _ask(model: SelfEvaluatingModel, prompt: str, given: Mapping[str, Any]
     from selfeval_backend.cli.ask_view import Asked
 
     answer = await model.answer([Message(role="user", content=prompt)], model.settings(given))
-    texts = [model.chat.decode(sample.token_ids).strip() for sample in answer.outcome.samples]
+    texts = [model.text(sample, answer.settings) for sample in answer.outcome.samples]
     return Asked(prompt=prompt, answer=answer, texts=tuple(texts))
 
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 import warnings
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
@@ -60,7 +60,7 @@ def with_model(
     engine: str | None,
     job: Callable[[SelfEvaluatingModel], Coroutine[Any, Any, T]],
     *,
-    base_url: str | None = None,
+    base_url: Sequence[str] | None = None,
 ) -> T:
     """Load a model, run a job on it, and close it, whatever happens.
 
@@ -68,7 +68,7 @@ def with_model(
         name: "reference", a folder, or a model name.
         engine: None: the best that this machine has.
         job: Takes the model.
-        base_url: A running vLLM server; the variable AIC_API_KEY is its key.
+        base_url: Running vLLM servers, replicas of one model; AIC_API_KEY is their key.
 
     Raises:
         typer.Exit: The model cannot be loaded; the line is on stderr.
@@ -80,8 +80,9 @@ def with_model(
             from selfeval_backend.model import Server, load_model
 
             server = None
-            if base_url is not None:
-                server = Server(base_url=base_url, api_key=os.environ.get("AIC_API_KEY"))
+            if base_url:
+                urls = base_url[0] if len(base_url) == 1 else tuple(base_url)
+                server = Server(base_url=urls, api_key=os.environ.get("AIC_API_KEY"))
             model = load_model(name, engine=cast("EngineName | None", engine), server=server)
     except EngineError as error:
         _fail(error, FAILED)

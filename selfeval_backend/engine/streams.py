@@ -57,6 +57,11 @@ class SampleSoFar:
         self.num_generated = 0
         self._num_resent: int | None = None  # None: this is the first request
 
+    @property
+    def num_left(self) -> int:
+        """Tokens that may still be generated."""
+        return self._params.max_tokens - self.num_generated
+
     def take(self, chunk: Chunk) -> Chunk:
         """Add a chunk of the request that runs; return it as one of the whole sample."""
         self._sequence += chunk.token_ids

@@ -7,14 +7,17 @@ import gc
 import random
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import pytest
 
 from selfeval_backend.checkpoints import REFERENCE_FOLDER
 from selfeval_backend.engine.base import Engine
+from selfeval_backend.engine.replicas import connect_replicas
 from selfeval_backend.engine.scripted import ScriptedEngine, ScriptedResponse, StreamCall
 from selfeval_backend.errors import EngineClosedError
+from selfeval_backend.sync import run_sync
 from tests.vllm_server import VllmServer
 
 
@@ -147,15 +150,35 @@ def shared_vllm() -> Iterator[SharedVllm]:
     shared.close()
 
 
+async def _made(case: EngineCase) -> Engine:
+    return case.engine
+
+
+def replicas_case() -> EngineCase:
+    """Return two scripted engines as replicas."""
+    cases = {name: scripted_case() for name in ("first", "second")}
+    connects = {name: partial(_made, case) for name, case in cases.items()}
+    return replace(cases["first"], engine=run_sync(connect_replicas(connects)))
+
+
 IN_PROCESS: dict[str, Callable[[], EngineCase]] = {
     "scripted": scripted_case,
+    "replicas": replicas_case,
     "transformers": transformers_case,
 }
 ALL = [
     *IN_PROCESS,
     pytest.param("vllm", marks=pytest.mark.slow),
     pytest.param("vllm-server", marks=pytest.mark.slow),
+    pytest.param("vllm-server-dropped", marks=pytest.mark.slow),
+    pytest.param("vllm-server-resubmitting", marks=pytest.mark.slow),
 ]
+SERVER_LACKS = {
+    "vllm-server": {},
+    "vllm-server-dropped": {"aborts_by_name": False},
+    "vllm-server-resubmitting": {"streams_token_ids": False},
+}
+"""What the real server is taken not to be able to do."""
 
 
 @pytest.fixture(params=ALL)
@@ -165,11 +188,13 @@ async def case(request: pytest.FixtureRequest) -> AsyncIterator[EngineCase]:
         shared: SharedVllm = request.getfixturevalue("shared_vllm")
         yield await shared.get()
         return
-    if request.param == "vllm-server":
-        from selfeval_backend.engine.server import connect_server_engine
+    if request.param in SERVER_LACKS:
+        from selfeval_backend.engine.server import ServerEngine, connect_server_engine
 
         server: VllmServer = request.getfixturevalue("vllm_server")
-        made = reference_case(await connect_server_engine(server.base_url))
+        connected = await connect_server_engine(server.base_url)
+        facts = replace(connected.facts, **SERVER_LACKS[request.param])
+        made = reference_case(ServerEngine(connected.client, facts))
     else:
         made = IN_PROCESS[request.param]()
     yield made

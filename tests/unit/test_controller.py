@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 
 import pytest
@@ -13,9 +14,10 @@ from hypothesis import strategies as st
 from selfeval_backend import controller
 from selfeval_backend.chat import Message
 from selfeval_backend.controller import derive_seed
-from selfeval_backend.engine.base import LabelLogprobs
+from selfeval_backend.engine.base import Chunk, SamplingParams
 from selfeval_backend.engine.replay import RecordedSample, ReplayEngine
 from selfeval_backend.engine.scripted import ScriptedChat, ScriptedEngine, ScriptedResponse
+from selfeval_backend.engine.streams import GeneratorStream
 from selfeval_backend.errors import (
     ConfigurationError,
     ContextLengthError,
@@ -466,16 +468,16 @@ async def ask_open(model: SelfEvaluatingModel, seed: int) -> Answer:
 async def test_a_stream_without_an_end_is_a_fault(make_model: ModelFactory) -> None:
     model = make_model([respond("aa")])
 
-    async def endless(*_: object) -> LabelLogprobs:
-        raise AssertionError("not reached")
-
     engine = engine_of(model)
     original = engine.stream
 
-    async def cut(prompt_ids: tuple[int, ...], params: object):  # type: ignore[no-untyped-def]
-        async for chunk in original(prompt_ids, params):  # type: ignore[arg-type]
-            yield replace(chunk, finish_reason=None)
+    def cut(prompt_ids: tuple[int, ...], params: SamplingParams) -> GeneratorStream:
+        async def generate(rest: list[Chunk]) -> AsyncGenerator[Chunk, None]:
+            async for chunk in original(prompt_ids, params):
+                yield replace(chunk, finish_reason=None)
 
-    engine.stream = cut  # type: ignore[method-assign]
+        return GeneratorStream(generate)
+
+    engine.stream = cut  # type: ignore[method-assign]  # a broken engine
     with pytest.raises(NoFinishedSampleError, match="without a finish_reason"):
         await ask(model)

@@ -89,6 +89,11 @@ class ServerEngine:
         return self._capabilities
 
     @property
+    def client(self) -> Client:
+        """The client that it was made with."""
+        return self._client
+
+    @property
     def facts(self) -> ServerFacts:
         """What the server said of itself."""
         return self._facts

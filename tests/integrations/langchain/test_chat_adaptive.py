@@ -421,7 +421,6 @@ class Answer:
     """A schema."""
 
 
-STOP: dict[str, Any] = {"stop": ["."]}
 STREAMING: dict[str, Any] = {"streaming": True}
 
 
@@ -433,9 +432,6 @@ STREAMING: dict[str, Any] = {"streaming": True}
         (lambda llm: consume((llm | StrOutputParser()).stream("x")), "Streaming.*invoke"),
         (lambda llm: llm.invoke("x", stream=True), "Streaming.*invoke"),
         (lambda llm: ChatAdaptive(**STREAMING), "Streaming.*invoke"),
-        (lambda llm: llm.invoke("x", stop=["."]), "Stop sequences"),
-        (lambda llm: asyncio.run(llm.ainvoke("x", stop=["."])), "Stop sequences"),
-        (lambda llm: ChatAdaptive(**STOP), "Stop sequences"),
         (lambda llm: llm.bind_tools([]), "Tools.*StrOutputParser"),
         (lambda llm: llm.invoke("x", tools=[{}]), "Tools.*StrOutputParser"),
         (lambda llm: llm.with_structured_output(Answer), "JsonOutputParser"),
@@ -561,3 +557,19 @@ def test_the_import_is_light() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600
     )
     assert done.stdout.strip() == "['ChatAdaptive'] []"
+
+
+def test_stop_strings_end_the_answer_and_never_stand_in_it(make_model: ModelFactory) -> None:
+    def answer_with(**given: Any) -> AIMessage:
+        script = [CHAT.response("One. Two. Three. Four. Five.", 0.99)]
+        llm = ChatAdaptive.from_model(make_model(script), **given.pop("own", {}))
+        return llm.invoke("x", **given)
+
+    for given in ({"own": {"stop": ["Two"]}}, {"stop": ["Two"]}, {"own": {"stop": "Two"}}):
+        message = answer_with(**given)
+        assert message.content == "One."
+        assert message.response_metadata["finish_reason"] == "stop"
+    assert message.usage_metadata is not None
+    assert message.usage_metadata["output_tokens"] >= len("One. Two")
+    both = answer_with(own={"stop": ["Two"]}, stop=["Three"])
+    assert both.content == "One. Two."

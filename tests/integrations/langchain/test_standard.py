@@ -54,7 +54,3 @@ class TestChatAdaptive(ChatModelUnitTests):
     @pytest.mark.xfail(strict=True, raises=NotImplementedError, reason="streaming comes later")
     def test_init_streaming(self) -> None:
         super().test_init_streaming()
-
-    @pytest.mark.xfail(strict=True, raises=NotImplementedError, reason="stop= comes later")
-    def test_standard_params(self, model: BaseChatModel) -> None:
-        super().test_standard_params(model)

@@ -21,7 +21,7 @@ def row(prompt: tuple[int, ...] = (1, 2, 3), **options: object) -> Row:
         "stop_token_ids": frozenset({99}),
     }
     params = SamplingParams(**{**fields, **options})  # type: ignore[arg-type]  # by name
-    return Row(prompt, params, 16, None)  # type: ignore[arg-type]  # nothing is delivered here
+    return Row(prompt, params, 16)
 
 
 def opened(scheduler: Scheduler, *rows: Row) -> None:
