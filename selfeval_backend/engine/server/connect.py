@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 import httpx
 
@@ -10,7 +12,7 @@ from selfeval_backend.engine.server.client import Client
 from selfeval_backend.engine.server.engine import ServerEngine, ServerFacts
 from selfeval_backend.errors import ConfigurationError, EngineRequestError, EngineResponseError
 
-__all__ = ["connect_server_engine"]
+__all__ = ["check_url", "connect_server_engine", "schedules_by_priority", "served_models"]
 
 
 async def connect_server_engine(
@@ -40,7 +42,7 @@ async def connect_server_engine(
         SelfEvaluationError: The server cannot give label log-probabilities.
         EngineError: The server cannot be reached, or is none of vLLM's.
     """
-    _check_url(base_url)
+    check_url(base_url)
     client = Client(
         base_url, api_key=api_key, timeout_s=timeout_s, max_retries=max_retries, verify=verify
     )
@@ -54,7 +56,12 @@ async def connect_server_engine(
     return engine
 
 
-def _check_url(base_url: str) -> None:
+def check_url(base_url: str) -> None:
+    """Refuse what cannot be the URL of a server.
+
+    Raises:
+        ConfigurationError: It cannot.
+    """
     try:
         url = httpx.URL(base_url)
     except (httpx.InvalidURL, TypeError):
@@ -64,40 +71,56 @@ def _check_url(base_url: str) -> None:
 
 
 async def _facts(client: Client, model: str | None) -> ServerFacts:
+    served = await served_models(client)
+    if model is None and len(served) == 1:
+        (model,) = served
+    if model is None or model not in served:
+        raise ConfigurationError(
+            "model", model, f"one that {client.base_url} serves: {', '.join(sorted(served))}"
+        )
+    prioritised = await schedules_by_priority(client, model)
+    if not prioritised:
+        warnings.warn(
+            f"{client.base_url} does not schedule by priority, so self-evaluations wait behind "
+            "generation. Start it with --scheduling-policy priority.",
+            stacklevel=2,
+        )
+    return ServerFacts(model=model, max_model_len=served[model], schedules_by_priority=prioritised)
+
+
+async def served_models(client: Client) -> dict[str, int]:
+    """Return the names that a server serves, each with its context length in tokens.
+
+    Raises:
+        EngineError: The server cannot be reached, or is none of vLLM's.
+    """
     answer = await client.get("/models")
     try:
-        served = {entry["id"]: entry for entry in answer["data"]}
-        if model is None and len(served) == 1:
-            (model,) = served
-        if model is None or model not in served:
-            raise ConfigurationError(
-                "model", model, f"one that {client.base_url} serves: {', '.join(sorted(served))}"
-            )
-        max_model_len = int(served[model]["max_model_len"])
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, ConfigurationError):
-            raise
+        entries = {entry["id"]: entry for entry in answer["data"]}
+        return {name: _context_length(entry, entries) for name, entry in entries.items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise EngineResponseError(
             f"{client.base_url}/models does not answer as vLLM does: {str(answer)[:200]}"
         ) from error
-    return ServerFacts(
-        model=model,
-        max_model_len=max_model_len,
-        schedules_by_priority=await _schedules_by_priority(client, model),
-    )
 
 
-async def _schedules_by_priority(client: Client, model: str) -> bool:
+def _context_length(entry: Mapping[str, Any], entries: Mapping[str, Any]) -> int:
+    """Return a served model's; vLLM gives a LoRA adapter none of its own, but a parent."""
+    own = entry.get("max_model_len")
+    return int(entries[entry["parent"]]["max_model_len"] if own is None else own)
+
+
+async def schedules_by_priority(client: Client, model: str) -> bool:
+    """Return whether evaluations can go ahead of generation; asks for one token.
+
+    Raises:
+        EngineError: The server failed.
+    """
     body = {"model": model, "prompt": [0], "max_tokens": 1, "priority": 1}
     try:
         await client.post("/completions", body)
     except EngineRequestError as error:
         if error.status_code == httpx.codes.BAD_REQUEST and "priority" in str(error).lower():
-            warnings.warn(
-                f"{client.base_url} does not schedule by priority, so self-evaluations wait behind "
-                "generation. Start it with --scheduling-policy priority.",
-                stacklevel=2,
-            )
             return False
         raise
     return True
