@@ -56,6 +56,26 @@ class _Subject:
         except EngineError:
             return None
 
+    async def load(self) -> _Load | None:
+        """Return what the server is doing; None where it does not say."""
+        metrics = await self.metrics()
+        if metrics is None:
+            return None
+        num_requests, num_tokens = metrics.num_requests, metrics.num_generated_tokens
+        if num_requests is None or num_tokens is None:
+            return None
+        return _Load(num_requests=num_requests, num_generated_tokens=num_tokens)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Load:
+    """What a server is doing."""
+
+    num_requests: int
+    """Running and waiting."""
+    num_generated_tokens: int
+    """Since its start."""
+
 
 async def check_server(
     base_url: str, *, model: str, api_key: str | None, files: ModelFiles, timeout_s: float = 20.0
@@ -224,10 +244,10 @@ def _unseen_cache(configured: bool | None) -> tuple[Check, Check]:
 
 
 async def _aborts(subject: _Subject) -> tuple[Check]:
-    """Open a stream, drop it, and see the server forget it."""
+    """Open a stream, see it run, drop it, and see the server forget it."""
     name = "aborts"
-    before = await subject.metrics()
-    if before is None or before.num_requests is None or before.num_generated_tokens is None:
+    before = await subject.load()
+    if before is None:
         remedy = "Let this machine read the server's own /metrics."
         return (not_checked(name, "cannot tell: the server shows no /metrics", remedy=remedy),)
     if before.num_requests:
@@ -235,38 +255,43 @@ async def _aborts(subject: _Subject) -> tuple[Check]:
     max_tokens = subject.context_length - 2
     async with aclosing(subject.engine.stream((0,), _params(max_tokens=max_tokens))) as chunks:
         await anext(chunks)
-    dropped = time.monotonic()
-    while True:
-        after = await subject.metrics()
-        took_s = time.monotonic() - dropped
-        if after is None or after.num_requests is None or after.num_generated_tokens is None:
-            return (not_checked(name, "cannot tell: /metrics no longer answers"),)
-        if after.num_requests == 0 or took_s > _ABORTS_WITHIN_S:
-            break
-        await asyncio.sleep(0.02)
-    num_generated = after.num_generated_tokens - before.num_generated_tokens
-    return (_aborted(after.num_requests, num_generated, max_tokens=max_tokens, took_s=took_s),)
-
-
-def _aborted(num_requests: int, num_generated: int, *, max_tokens: int, took_s: float) -> Check:
-    name = "aborts"
+        seen, _ = await _wait_for(subject, lambda load: load.num_requests > 0)
+    gone, took_s = await _wait_for(subject, lambda load: load.num_requests == 0)
+    if seen is None or gone is None:
+        return (not_checked(name, "cannot tell: /metrics no longer answers"),)
+    num_requests = max(seen.num_requests, gone.num_requests)
     if num_requests > 1:
-        return _other_traffic(num_requests)
-    if num_requests == 1:
+        return (_other_traffic(num_requests),)
+    ran_out = gone.num_generated_tokens - before.num_generated_tokens >= max_tokens
+    return (_aborted(seen, gone, ran_out=ran_out, took_s=took_s),)
+
+
+def _aborted(seen: _Load, gone: _Load, *, ran_out: bool, took_s: float) -> Check:
+    """Judge by the load while a stream was open, and the one after it was dropped."""
+    name = "aborts"
+    if gone.num_requests:
         return failed(
             name,
-            f"a stream that was dropped still ran after {took_s:.1f} s: pruned samples are paid "
+            f"a stream that was dropped still ran {took_s:.1f} s later: pruned samples are paid "
             "for in full",
             remedy="Is there a proxy that keeps connections open? Use vLLM 0.32 or newer.",
         )
-    if num_generated >= max_tokens:
-        return not_checked(
-            name, f"cannot tell: {max_tokens} tokens had been generated before the abort"
-        )
-    return ok(
-        name,
-        f"a stream that was dropped was gone within {took_s:.2f} s, {num_generated} tokens old",
-    )
+    if not seen.num_requests or ran_out:
+        return not_checked(name, "cannot tell: no stream was seen to run in /metrics")
+    return ok(name, f"a stream that was dropped was gone within {took_s:.2f} s")
+
+
+async def _wait_for(
+    subject: _Subject, holds: Callable[[_Load], bool]
+) -> tuple[_Load | None, float]:
+    """Return the first load for which it holds, or the last one in time; and the seconds taken."""
+    began = time.monotonic()
+    while True:
+        load = await subject.load()
+        took_s = time.monotonic() - began
+        if load is None or holds(load) or took_s > _ABORTS_WITHIN_S:
+            return load, took_s
+        await asyncio.sleep(0.02)
 
 
 def _other_traffic(num_requests: int) -> Check:
