@@ -14,7 +14,7 @@ from selfeval_backend.diagnosis.metrics import Metrics
 from selfeval_backend.diagnosis.model_files import ModelFiles
 from selfeval_backend.engine.base import SamplingParams
 from selfeval_backend.engine.server.client import Client
-from selfeval_backend.engine.server.connect import schedules_by_priority, served_models
+from selfeval_backend.engine.server.connect import served_models, takes_priorities
 from selfeval_backend.engine.server.engine import ServerEngine, ServerFacts
 from selfeval_backend.errors import AICError, EngineError, EngineRequestError
 
@@ -196,15 +196,12 @@ async def _token_ids(subject: _Subject) -> tuple[Check]:
 
 async def _priorities(subject: _Subject) -> tuple[Check]:
     name = "priorities"
-    if await schedules_by_priority(subject.client, subject.model):
-        return (ok(name, "scheduled by priority: self-evaluations go ahead of generation"),)
-    return (
-        warning(
-            name,
-            "first come, first served: self-evaluations wait behind generation",
-            remedy="Start the server with --scheduling-policy priority.",
-        ),
-    )
+    remedy = "Start the server with --scheduling-policy priority."
+    if await takes_priorities(subject.client, subject.model):
+        found = "cannot tell: vLLM takes priorities also where it does not schedule by them"
+        return (not_checked(name, found, remedy=remedy),)
+    found = "refused: self-evaluations wait behind generation"
+    return (warning(name, found, remedy=remedy),)
 
 
 async def _prefix_cache(subject: _Subject) -> tuple[Check, Check]:

@@ -12,7 +12,7 @@ from selfeval_backend.engine.server.client import Client
 from selfeval_backend.engine.server.engine import ServerEngine, ServerFacts
 from selfeval_backend.errors import ConfigurationError, EngineRequestError, EngineResponseError
 
-__all__ = ["check_url", "connect_server_engine", "schedules_by_priority", "served_models"]
+__all__ = ["check_url", "connect_server_engine", "served_models", "takes_priorities"]
 
 
 async def connect_server_engine(
@@ -78,7 +78,7 @@ async def _facts(client: Client, model: str | None) -> ServerFacts:
         raise ConfigurationError(
             "model", model, f"one that {client.base_url} serves: {', '.join(sorted(served))}"
         )
-    prioritised = await schedules_by_priority(client, model)
+    prioritised = await takes_priorities(client, model)
     if not prioritised:
         warnings.warn(
             f"{client.base_url} does not schedule by priority, so self-evaluations wait behind "
@@ -110,8 +110,11 @@ def _context_length(entry: Mapping[str, Any], entries: Mapping[str, Any]) -> int
     return int(entries[entry["parent"]]["max_model_len"] if own is None else own)
 
 
-async def schedules_by_priority(client: Client, model: str) -> bool:
-    """Return whether evaluations can go ahead of generation; asks for one token.
+async def takes_priorities(client: Client, model: str) -> bool:
+    """Return whether requests may name a priority; asks for one token.
+
+    vLLM 0.32 lets them do so always, against its documentation, and heeds it only if started with
+    --scheduling-policy priority. No answer of a server says which policy it has.
 
     Raises:
         EngineError: The server failed.
