@@ -100,13 +100,7 @@ async def check_server(
     async with aclosing(client), aclosing(root):
         reachable, served = await _reachable(client, root)
         if model not in served:
-            if reachable.status == "ok":
-                of_model, why = _other_model(model, served), "the model is not served"
-            else:
-                why = "the server did not answer"
-                of_model = not_checked("model", why)
-            names = ("context length", *(name for names, _ in _PROBES for name in names))
-            return (reachable, of_model, *(not_checked(name, why) for name in names))
+            return (reachable, *_unserved(reachable, model, served))
         facts = ServerFacts(model=model, max_model_len=served[model], schedules_by_priority=False)
         subject = _Subject(
             client=client,
@@ -116,18 +110,38 @@ async def check_server(
             context_length=served[model],
             files=files,
         )
-        checks = [reachable, ok("model", f"serves {model}"), _context_length(subject)]
-        for names, probe in _PROBES:
-            checks += await _probed(names, probe, subject)
-        return tuple(checks)
+        of_model = ok("model", f"serves {model}")
+        return (reachable, of_model, _context_length(subject), *await _probe_all(subject))
 
 
-async def _probed(names: tuple[str, ...], probe: _Probe, subject: _Subject) -> tuple[Check, ...]:
+def _unserved(reachable: Check, model: str, served: dict[str, int]) -> tuple[Check, ...]:
+    """Return what can be said of a server that does not answer, or serves another model."""
+    if reachable.status == "ok":
+        of_model, why = _other_model(model, served), "the model is not served"
+    else:
+        why = "the server did not answer"
+        of_model = not_checked("model", why)
+    names = ("context length", *(name for probe in _PROBES for name in probe.names))
+    return (of_model, *(not_checked(name, why) for name in names))
+
+
+async def _probe_all(subject: _Subject) -> tuple[Check, ...]:
+    checks: list[Check] = []
+    for probe in _PROBES:
+        if any(check.name == probe.needs and check.status == "failed" for check in checks):
+            checks += [not_checked(name, f"needs {probe.needs}") for name in probe.names]
+        else:
+            checks += await _probed(probe, subject)
+    return tuple(checks)
+
+
+async def _probed(probe: _Probe, subject: _Subject) -> tuple[Check, ...]:
     try:
-        return await probe(subject)
+        return await probe.look(subject)
     except AICError as error:
-        rest = (not_checked(name, f"{names[0]} failed") for name in names[1:])
-        return (failed_by(names[0], error, remedy=_LOOK), *rest)
+        first, *others = probe.names
+        rest = (not_checked(name, f"needs {first}") for name in others)
+        return (failed_by(first, error, remedy=_LOOK), *rest)
 
 
 async def _reachable(client: Client, root: Client) -> tuple[Check, dict[str, int]]:
@@ -180,7 +194,7 @@ async def _label_logprobs(subject: _Subject) -> tuple[Check]:
     prompt = (0, *evaluator.question_ids) if evaluator else (0,)
     await subject.engine.label_logprobs(prompt, subject.label_ids)
     labels = "the model's labels" if evaluator else "two tokens"
-    return (ok("label log-probabilities", f"of {labels}, by token id"),)
+    return (ok("label logprobs", f"of {labels}, by token id"),)
 
 
 async def _token_ids(subject: _Subject) -> tuple[Check]:
@@ -305,13 +319,25 @@ def _params(*, max_tokens: int) -> SamplingParams:
     )
 
 
-_Probe = Callable[[_Subject], Awaitable[tuple[Check, ...]]]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Probe:
+    """Something to look at."""
 
-_PROBES: tuple[tuple[tuple[str, ...], _Probe], ...] = (
-    (("label log-probabilities",), _label_logprobs),
-    (("token ids",), _token_ids),
-    (("priorities",), _priorities),
-    (("prefix cache", "cached tokens"), _prefix_cache),
-    (("aborts",), _aborts),
+    names: tuple[str, ...]
+    """Of the checks that come of it."""
+    look: Callable[[_Subject], Awaitable[tuple[Check, ...]]]
+    needs: str | None = None
+    """A check without which nothing can be seen."""
+
+
+_PROBES = (
+    _Probe(names=("label logprobs",), look=_label_logprobs),
+    _Probe(names=("token ids",), look=_token_ids),
+    _Probe(names=("priorities",), look=_priorities),
+    _Probe(
+        names=("prefix cache", "cached tokens"),
+        look=_prefix_cache,
+        needs="label logprobs",
+    ),
+    _Probe(names=("aborts",), look=_aborts, needs="token ids"),
 )
-"""What is looked at, and the names of what comes of it."""
