@@ -41,6 +41,7 @@ __all__ = [
     "SelfEvaluatingModel",
     "Server",
     "UncalibratedWarning",
+    "check_where_it_runs",
     "choose_engine",
     "load_model",
     "shared_model",
@@ -275,18 +276,13 @@ def load_model(
         SelfEvaluationError: Its tokenizer lacks the label tokens.
         MissingDependencyError: What the engine needs is not installed.
     """
-    if engine is not None and engine not in get_args(EngineName):
-        raise ConfigurationError("engine", engine, f"one of {', '.join(get_args(EngineName))}")
-    if not str(model).strip():
-        raise ConfigurationError("model", model, '"reference", a folder or a model name')
-    if checkpoint is not None and server is None:
-        raise ConfigurationError("checkpoint", checkpoint, "none without a server")
-    if server is not None and (engine is not None or engine_args):
-        raise ConfigurationError(
-            "engine" if engine else "engine_args",
-            engine or dict(engine_args or {}),
-            "none with base_url: the server has its own",
-        )
+    check_where_it_runs(
+        model,
+        engine=engine,
+        engine_args=engine_args,
+        on_server=server is not None,
+        checkpoint=checkpoint,
+    )
     from selfeval_backend.checkpoints import locate_checkpoint
 
     folder = locate_checkpoint(checkpoint or model, with_weights=server is None)
@@ -299,6 +295,33 @@ def load_model(
         else _connect(server, str(model))
     )
     return SelfEvaluatingModel(name=str(model), engine=started, chat=chat, config=config)
+
+
+def check_where_it_runs(
+    model: str | Path,
+    *,
+    engine: str | None,
+    engine_args: Mapping[str, Any] | None = None,
+    on_server: bool,
+    checkpoint: str | Path | None,
+) -> None:
+    """Refuse arguments of `load_model` that contradict each other, before anything is read.
+
+    Raises:
+        ConfigurationError: Names the first one.
+    """
+    if engine is not None and engine not in get_args(EngineName):
+        raise ConfigurationError("engine", engine, f"one of {', '.join(get_args(EngineName))}")
+    if not str(model).strip():
+        raise ConfigurationError("model", model, '"reference", a folder or a model name')
+    if checkpoint is not None and not on_server:
+        raise ConfigurationError("checkpoint", checkpoint, "none without a server")
+    if on_server and (engine is not None or engine_args):
+        raise ConfigurationError(
+            "engine" if engine else "engine_args",
+            engine or dict(engine_args or {}),
+            "none with base_url: the server has its own",
+        )
 
 
 def choose_engine() -> EngineName:

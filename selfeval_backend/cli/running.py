@@ -22,7 +22,7 @@ from selfeval_backend.errors import (
 if TYPE_CHECKING:
     from selfeval_backend.model import EngineName, SelfEvaluatingModel
 
-__all__ = ["REFUSED", "one_line_errors", "with_model"]
+__all__ = ["FAILED", "REFUSED", "one_line_errors", "status", "with_model"]
 
 T = TypeVar("T")
 
@@ -76,7 +76,7 @@ def with_model(
     # Bars that libraries draw while they read weights: the status says it, and errors are one line.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
-        with _status(f"loading {name}"):
+        with status(f"loading {name}"):
             from selfeval_backend.model import Server, load_model
 
             server = None
@@ -100,7 +100,8 @@ def with_model(
 
 
 @contextmanager
-def _status(text: str) -> Iterator[None]:
+def status(text: str) -> Iterator[None]:
+    """Say in a terminal what is being waited for; say nothing elsewhere."""
     if not sys.stderr.isatty():
         yield
         return

@@ -40,6 +40,7 @@ HELP = "sys.argv = ['aic', {}'--help']; from selfeval_backend.cli.main import ma
         HELP.format(""),
         HELP.format("'ask', "),
         HELP.format("'demo', "),
+        HELP.format("'doctor', "),
         "from selfeval_backend.evaluation import harness",
     ],
 )

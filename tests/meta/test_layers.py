@@ -13,6 +13,8 @@ DOORS = {
     "llama_index": (),
     "matplotlib": ("reference",),
     "numpy": ("evaluation", "reference", "training"),
+    "packaging": ("diagnosis",),
+    "prometheus_client": ("diagnosis",),
     "pydantic": ("selfeval",),
     "rich": ("cli",),
     "safetensors": ("engine.transformers", "reference", "training"),

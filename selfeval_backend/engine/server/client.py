@@ -82,12 +82,19 @@ class Client:
         Raises:
             EngineError: It could not be had.
         """
+        return _json_object(await self.get_text(path))
+
+    async def get_text(self, path: str) -> str:
+        """Return the text behind a path.
+
+        Raises:
+            EngineError: It could not be had.
+        """
         async for attempt in self._attempts():
             with attempt, self._translated():
                 response = await self._client().get(self.base_url + path)
                 _raise_for_status(response, response.text)
-                answer = _json_object(response.text)
-        return answer
+        return response.text
 
     async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Send a JSON object, and return the one that comes back.

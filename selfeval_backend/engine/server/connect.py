@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from contextlib import aclosing
+from typing import Any
 
 import httpx
 
@@ -13,7 +15,14 @@ from selfeval_backend.engine.server.engine import ABORT_PATH, ServerEngine, Serv
 from selfeval_backend.engine.server.wire import Delta, generation_body, is_usage
 from selfeval_backend.errors import ConfigurationError, EngineRequestError, EngineResponseError
 
-__all__ = ["connect_server_engine"]
+__all__ = [
+    "aborts_by_name",
+    "check_url",
+    "connect_server_engine",
+    "served_models",
+    "streams_token_ids",
+    "takes_priorities",
+]
 
 
 async def connect_server_engine(
@@ -43,7 +52,7 @@ async def connect_server_engine(
         SelfEvaluationError: The server cannot give label log-probabilities.
         EngineError: The server cannot be reached, or is none of vLLM's.
     """
-    _check_url(base_url)
+    check_url(base_url)
     client = Client(
         base_url, api_key=api_key, timeout_s=timeout_s, max_retries=max_retries, verify=verify
     )
@@ -57,7 +66,12 @@ async def connect_server_engine(
     return engine
 
 
-def _check_url(base_url: str) -> None:
+def check_url(base_url: str) -> None:
+    """Refuse what cannot be the URL of a server.
+
+    Raises:
+        ConfigurationError: It cannot.
+    """
     try:
         url = httpx.URL(base_url)
     except (httpx.InvalidURL, TypeError):
@@ -67,32 +81,64 @@ def _check_url(base_url: str) -> None:
 
 
 async def _facts(client: Client, model: str | None) -> ServerFacts:
-    answer = await client.get("/models")
-    try:
-        served = {entry["id"]: entry for entry in answer["data"]}
-        if model is None and len(served) == 1:
-            (model,) = served
-        if model is None or model not in served:
-            raise ConfigurationError(
-                "model", model, f"one that {client.base_url} serves: {', '.join(sorted(served))}"
-            )
-        max_model_len = int(served[model]["max_model_len"])
-    except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, ConfigurationError):
-            raise
-        raise EngineResponseError(
-            f"{client.base_url}/models does not answer as vLLM does: {str(answer)[:200]}"
-        ) from error
+    served = await served_models(client)
+    if model is None and len(served) == 1:
+        (model,) = served
+    if model is None or model not in served:
+        raise ConfigurationError(
+            "model", model, f"one that {client.base_url} serves: {', '.join(sorted(served))}"
+        )
+    prioritised = await takes_priorities(client, model)
+    if not prioritised:
+        warnings.warn(
+            f"{client.base_url} does not schedule by priority, so self-evaluations wait behind "
+            "generation. Start it with --scheduling-policy priority.",
+            stacklevel=2,
+        )
+    streamed = await streams_token_ids(client, model)
+    if not streamed:
+        warnings.warn(
+            f"{client.base_url} does not stream token ids, so samples are stopped at checkpoints "
+            "and sent again to go on, which computes more. Use vLLM 0.32 or newer.",
+            stacklevel=2,
+        )
     return ServerFacts(
         model=model,
-        max_model_len=max_model_len,
-        schedules_by_priority=await _schedules_by_priority(client, model),
-        streams_token_ids=await _streams_token_ids(client, model),
-        aborts_by_name=await _aborts_by_name(client),
+        max_model_len=served[model],
+        schedules_by_priority=prioritised,
+        streams_token_ids=streamed,
+        aborts_by_name=await aborts_by_name(client),
     )
 
 
-async def _streams_token_ids(client: Client, model: str) -> bool:
+async def served_models(client: Client) -> dict[str, int]:
+    """Return the names that a server serves, each with its context length in tokens.
+
+    Raises:
+        EngineError: The server cannot be reached, or is none of vLLM's.
+    """
+    answer = await client.get("/models")
+    try:
+        entries = {entry["id"]: entry for entry in answer["data"]}
+        return {name: _context_length(entry, entries) for name, entry in entries.items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise EngineResponseError(
+            f"{client.base_url}/models does not answer as vLLM does: {str(answer)[:200]}"
+        ) from error
+
+
+def _context_length(entry: Mapping[str, Any], entries: Mapping[str, Any]) -> int:
+    """Return a served model's; vLLM gives a LoRA adapter none of its own, but a parent."""
+    own = entry.get("max_model_len")
+    return int(entries[entry["parent"]]["max_model_len"] if own is None else own)
+
+
+async def streams_token_ids(client: Client, model: str) -> bool:
+    """Return whether a sample's tokens can be seen while it runs; asks for two tokens.
+
+    Raises:
+        EngineError: The server failed.
+    """
     params = SamplingParams(temperature=0.0, max_tokens=2, seed=0, stop_token_ids=frozenset())
     body = generation_body(model, (0,), params, streamed=True)
     try:
@@ -101,16 +147,16 @@ async def _streams_token_ids(client: Client, model: str) -> bool:
                 if not is_usage(event):
                     Delta.read(event, with_logprobs=False)
     except EngineResponseError:
-        warnings.warn(
-            f"{client.base_url} does not stream token ids, so samples are stopped at checkpoints "
-            "and sent again to go on, which computes more. Use vLLM 0.32 or newer.",
-            stacklevel=2,
-        )
         return False
     return True
 
 
-async def _aborts_by_name(client: Client) -> bool:
+async def aborts_by_name(client: Client) -> bool:
+    """Return whether a request can be aborted by its name: one started with --enable-scale-out.
+
+    Raises:
+        EngineError: The server failed.
+    """
     try:
         await client.command(ABORT_PATH, {"request_ids": []})
     except EngineRequestError:
@@ -118,17 +164,20 @@ async def _aborts_by_name(client: Client) -> bool:
     return True
 
 
-async def _schedules_by_priority(client: Client, model: str) -> bool:
+async def takes_priorities(client: Client, model: str) -> bool:
+    """Return whether requests may name a priority; asks for one token.
+
+    vLLM 0.32 lets them do so always, against its documentation, and heeds it only if started with
+    --scheduling-policy priority. No answer of a server says which policy it has.
+
+    Raises:
+        EngineError: The server failed.
+    """
     body = {"model": model, "prompt": [0], "max_tokens": 1, "priority": 1}
     try:
         await client.post("/completions", body)
     except EngineRequestError as error:
         if error.status_code == httpx.codes.BAD_REQUEST and "priority" in str(error).lower():
-            warnings.warn(
-                f"{client.base_url} does not schedule by priority, so self-evaluations wait behind "
-                "generation. Start it with --scheduling-policy priority.",
-                stacklevel=2,
-            )
             return False
         raise
     return True

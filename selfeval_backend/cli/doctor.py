@@ -1,0 +1,117 @@
+"""``aic doctor``: what would be used and why, and whether it works."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from selfeval_backend.cli.running import FAILED, one_line_errors, status
+
+if TYPE_CHECKING:
+    from selfeval_backend.diagnosis import ModelFiles, Section
+    from selfeval_backend.model import EngineName
+
+__all__ = ["doctor"]
+
+
+def doctor(
+    *,
+    model: Annotated[
+        str,
+        typer.Option(
+            help='"reference", a checkpoint folder, or a model name; with --base-url the name that '
+            "is served."
+        ),
+    ] = "reference",
+    engine: Annotated[
+        str | None, typer.Option(help="What runs the model.", show_default="the best there is")
+    ] = None,
+    base_url: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A running vLLM server, http://host:8000/v1; once for each replica. Its key is "
+            "taken from AIC_API_KEY.",
+            show_default="none",
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder or name of a server's tokenizer and selfeval.json.",
+            show_default="the model",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")] = False,
+) -> None:
+    """Check this machine, a model's files and its servers; say what to mend.
+
+    The exit status is 0 if all is well (warnings are), 1 if a check failed, 2 if the arguments
+    cannot be used.
+    """
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    with one_line_errors():
+        base_urls = tuple(base_url or ())
+        _refuse_early(model, engine, base_urls, checkpoint)
+        sections = _examine(model, cast("EngineName | None", engine), base_urls, checkpoint)
+        from selfeval_backend.cli.doctor_view import print_json, print_sections
+
+        (print_json if as_json else print_sections)(sections)
+        if any(check.status == "failed" for section in sections for check in section.checks):
+            raise typer.Exit(FAILED)
+
+
+def _refuse_early(
+    model: str, engine: str | None, base_urls: tuple[str, ...], checkpoint: str | None
+) -> None:
+    from selfeval_backend.model import check_where_it_runs
+
+    check_where_it_runs(model, engine=engine, on_server=bool(base_urls), checkpoint=checkpoint)
+    if base_urls and _can_talk():
+        from selfeval_backend.engine.server.connect import check_url
+
+        for url in base_urls:
+            check_url(url)
+
+
+def _can_talk() -> bool:
+    """Return whether the packages for talking to servers are there; the report names them."""
+    try:
+        import selfeval_backend.diagnosis.server  # noqa: F401  # only whether it can be
+    except ModuleNotFoundError:
+        return False
+    return True
+
+
+def _examine(
+    model: str, engine: EngineName | None, base_urls: tuple[str, ...], checkpoint: str | None
+) -> tuple[Section, ...]:
+    from selfeval_backend.diagnosis import Section, check_machine, check_model_files
+
+    with status("looking at this machine"):
+        machine = check_machine(engine=engine, on_server=bool(base_urls))
+    where = checkpoint or model
+    with status(f"looking at {where}"):
+        files = check_model_files(where, with_weights=not base_urls)
+    return (
+        Section(title="This machine", checks=machine),
+        Section(title=f"Model {where}", checks=files.checks),
+        *(_examine_server(url, model, files) for url in base_urls),
+    )
+
+
+def _examine_server(url: str, model: str, files: ModelFiles) -> Section:
+    from selfeval_backend.diagnosis import Check, Section
+
+    if not _can_talk():
+        reason = "packages are missing that talk to it"
+        lost = Check(name="reachable", status="not checked", found=reason, remedy=None)
+        return Section(title=f"Server {url}", checks=(lost,))
+    from selfeval_backend.diagnosis.server import check_server
+    from selfeval_backend.sync import run_sync
+
+    with status(f"asking {url}"):
+        key = os.environ.get("AIC_API_KEY")
+        checks = run_sync(check_server(url, model=model, api_key=key, files=files))
+    return Section(title=f"Server {url}", checks=checks)
