@@ -48,6 +48,8 @@ class _Replica:
     connect: Connect
     engine: Engine | None = None
     """None: left out, until it has been connected again."""
+    retired: list[Engine] = field(default_factory=list)
+    """Failed ones, whose other requests fail too: closed once it has been connected again."""
     num_requests: int = 0
     """Samples and evaluations that it works on."""
     num_failures: int = 0
@@ -257,15 +259,19 @@ class ReplicaSet:
 
     def _failed(self, replica: _Replica, engine: Engine, error: EngineError) -> None:
         """Leave a replica out if an error is its own; else raise the error."""
-        if self._closed or not _is_replicas_fault(error):
-            raise error
         with self._lock:
-            if replica.engine is engine:  # else somebody saw it before
+            seen_before = replica.engine is not engine
+            retired = seen_before and isinstance(error, EngineClosedError)
+            if self._closed or not (retired or _is_replicas_fault(error)):
+                raise error
+            if not seen_before:
                 self.leave_out(replica, error)
 
     def leave_out(self, replica: _Replica, error: EngineError) -> None:
         """Use a replica no more until it can be connected to again."""
         pause_s = min(_LONGEST_PAUSE_S, self._pause_s * 2**replica.num_failures)
+        if replica.engine is not None:
+            replica.retired.append(replica.engine)
         replica.engine = None
         replica.num_failures += 1
         replica.retry_at = time.monotonic() + pause_s
@@ -298,14 +304,16 @@ class ReplicaSet:
             if replica.engine is None and not self._closed:
                 replica.engine, replica.num_failures = engine, 0
                 _log.warning("%s is used again", replica.name)
-                return
-        await engine.aclose()
+                unused, replica.retired = replica.retired, []
+            else:
+                unused = [engine]
+        await asyncio.gather(*(each.aclose() for each in unused))
 
     async def aclose(self) -> None:
         """Close every replica. Open streams end with EngineClosedError."""
         with self._lock:
             self._closed = True
-            engines = [r.engine for r in self._replicas if r.engine is not None]
+            engines = [e for r in self._replicas for e in (r.engine, *r.retired) if e is not None]
         await asyncio.gather(*(engine.aclose() for engine in engines))
 
 

@@ -2,16 +2,21 @@
 
 import asyncio
 import json
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import trustme
 
 from aic_integrations.langchain import ChatAdaptive
-from selfeval_backend.chat import Message
-from selfeval_backend.engine.base import SamplingParams
-from selfeval_backend.engine.server import connect_server_engine
+from selfeval_backend.chat import ChatTemplate, Message
+from selfeval_backend.checkpoints import REFERENCE_FOLDER
+from selfeval_backend.engine.base import Engine, SamplingParams
+from selfeval_backend.engine.server import ServerEngine, connect_server_engine
 from selfeval_backend.engine.server.engine import ABORT_PATH
 from selfeval_backend.errors import (
     ConfigurationError,
@@ -22,9 +27,19 @@ from selfeval_backend.errors import (
     SelfEvaluationError,
 )
 from selfeval_backend.model import SelfEvaluatingModel, Server, load_model
+from selfeval_backend.selfeval import SelfEvalConfig
 from tests.vllm_server import VllmServer
 
 PROMPT = "Use 3, 19 and 25 to make 41, then 8 and 12 to make 20."
+
+
+def load_reference(engine: Engine) -> SelfEvaluatingModel:
+    return SelfEvaluatingModel(
+        name="reference",
+        engine=engine,
+        chat=ChatTemplate.load(REFERENCE_FOLDER),
+        config=SelfEvalConfig.load(REFERENCE_FOLDER),
+    )
 
 
 @pytest.fixture
@@ -69,6 +84,45 @@ async def test_evaluations_read_the_full_blocks_of_their_sample(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "given", [{"prune_at": (16, 32), "keep_fraction": 0.5}, {"stop": ("short",)}]
+)
+async def test_every_token_that_the_server_generated_is_counted(
+    model: SelfEvaluatingModel, vllm_server: VllmServer, given: dict[str, object]
+) -> None:
+    def generated() -> float:
+        return vllm_server.metric("vllm:generation_tokens_total")
+
+    before = generated()
+    settings = model.settings({"max_samples": 16, "adaptive": False, "seed": 0, **given})
+    answer = await model.answer([Message(role="user", content=PROMPT)], settings)
+    usage = answer.outcome.usage
+    assert usage.pruned_tokens > 0 or "stop" in given
+    assert usage.generated_tokens + usage.self_evaluations == generated() - before
+
+
+@pytest.mark.slow
+async def test_a_server_that_does_not_stream_is_stopped_and_resubmitted_to(
+    vllm_server: VllmServer,
+) -> None:
+    connected = await connect_server_engine(vllm_server.base_url)
+    facts = replace(connected.facts, streams_token_ids=False)
+    model = load_reference(ServerEngine(connected.client, facts))
+    settings = model.settings({"max_samples": 8, "adaptive": False, "prune_at": (32,), "seed": 0})
+    answer = await model.answer([Message(role="user", content=PROMPT)], settings)
+    outcome = answer.outcome
+    assert outcome.trace.engine == "vllm-server (resubmitting)"
+    pruned = [s for s in outcome.samples if s.status == "pruned"]
+    assert [s.num_generated_tokens for s in pruned] == [32] * 4
+    assert outcome.usage.resent_tokens == 4 * (
+        len(model.chat.prompt_ids([Message(role="user", content=PROMPT)])) + 32
+    )
+    assert 0 < outcome.usage.cached_resent_tokens < outcome.usage.resent_tokens
+    assert outcome.best_sample.finished
+    await model.aclose()
+
+
+@pytest.mark.slow
 async def test_a_cancelled_call_leaves_nothing_running(
     model: SelfEvaluatingModel, vllm_server: VllmServer
 ) -> None:
@@ -103,7 +157,11 @@ LABELS = json.dumps(
 
 
 @asynccontextmanager
-async def serving(reply: Callable[[str, dict[str, object], int], Answer]) -> AsyncIterator[str]:
+async def serving(
+    reply: Callable[[str, dict[str, object], int], Answer],
+    *,
+    tls: ssl.SSLContext | None = None,
+) -> AsyncIterator[str]:
     """Serve replies of (status, body). Status 0 is silence; 206 a stream that breaks off."""
     asked = 0
     handlers: set[asyncio.Task[None]] = set()
@@ -135,9 +193,9 @@ async def serving(reply: Callable[[str, dict[str, object], int], Answer]) -> Asy
         writer.close()
         await writer.wait_closed()
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls)
     async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
         await asyncio.gather(*handlers, return_exceptions=True)
 
 
@@ -255,3 +313,20 @@ def test_the_key_is_nowhere_to_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "hush" not in repr(llm)
     assert "hush" not in repr(Server(base_url="u", api_key="hush"))
     assert "hush" not in str(llm._identifying_params)
+
+
+async def test_certificates_are_checked_against_the_authorities_given(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    bundle = tmp_path / "authority.pem"
+    authority.cert_pem.write_to_path(str(bundle))
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    async with serving(lambda path, body, _: well(path, body), tls=tls) as url:
+        for verify in (str(bundle), False):
+            engine = await connect_server_engine(url, verify=verify, max_retries=0)
+            assert engine.capabilities.context_length == 63
+            await engine.aclose()
+        with pytest.raises(EngineConnectionError, match=r"(?i)certificate"):
+            await connect_server_engine(url, max_retries=0)
+    with pytest.raises(ConfigurationError, match="verify"):
+        await connect_server_engine(url, verify=str(tmp_path / "none.pem"))
