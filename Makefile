@@ -55,6 +55,7 @@ serve-reference: $(VLLM_STAMP)  ## Serve the reference model with vLLM on http:/
 	VLLM_CPU_OMP_THREADS_BIND=nobind VLLM_CPU_KVCACHE_SPACE=1 OMP_NUM_THREADS=1 \
 		$(BIN)/vllm serve selfeval_backend/reference/model --served-model-name reference \
 		--host 127.0.0.1 --port 8000 --dtype float32 --block-size 32 --enforce-eager \
+		--no-enable-chunked-prefill \
 		--enable-prompt-tokens-details --scheduling-policy priority --enable-scale-out \
 		--distributed-executor-backend vllm.v1.executor.uniproc_executor.UniProcExecutor
 

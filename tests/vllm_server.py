@@ -22,6 +22,7 @@ __all__ = ["VllmServer", "start_vllm_server"]
 _STARTS_WITHIN_S = 180
 _ARGUMENTS = (
     *("--dtype", "float32", "--block-size", "32", "--enforce-eager"),
+    "--no-enable-chunked-prefill",  # see engine/vllm/loading.py
     *("--enable-prompt-tokens-details", "--scheduling-policy", "priority", "--enable-scale-out"),
     *("--distributed-executor-backend", "vllm.v1.executor.uniproc_executor.UniProcExecutor"),
 )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from selfeval_backend.chat import Message
+from selfeval_backend.engine.base import SamplingParams
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.model import Answer, SelfEvaluatingModel, load_model
 
@@ -23,7 +24,11 @@ PROMPT = "Use 3, 19 and 25 to make 41, then 8 and 12 to make 20."
 def model() -> Iterator[SelfEvaluatingModel]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        loaded = load_model("reference", engine="vllm", engine_args={"max_model_len": 256})
+        loaded = load_model(
+            "reference",
+            engine="vllm",
+            engine_args={"max_model_len": 256, "max_num_batched_tokens": 512},
+        )
     yield loaded
     asyncio.run(loaded.aclose())
 
@@ -58,6 +63,17 @@ def test_the_same_seed_gives_the_same_answer(model: SelfEvaluatingModel) -> None
     assert [s.token_ids for s in first.outcome.samples] == [
         s.token_ids for s in again.outcome.samples
     ]
+
+
+async def test_more_prompts_at_once_than_a_step_takes(model: SelfEvaluatingModel) -> None:
+    """Their prompts exceed one step's tokens, on which a CPU's vLLM must not cut them up."""
+    engine, prompts = model.engine, [tuple(range(n, n + 200)) for n in range(40)]
+    params = SamplingParams(temperature=1.0, max_tokens=3, seed=5, stop_token_ids=frozenset())
+
+    async def draw(prompt: tuple[int, ...]) -> int:
+        return sum([c.num_generated_tokens async for c in engine.stream(prompt, params)])
+
+    assert await asyncio.gather(*map(draw, prompts)) == [3] * 40
 
 
 @pytest.mark.parametrize(

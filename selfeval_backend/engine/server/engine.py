@@ -21,6 +21,7 @@ from selfeval_backend.engine.server.wire import (
     is_usage,
     num_cached_tokens,
     read_labels,
+    tokens_between_events,
 )
 from selfeval_backend.engine.streams import GeneratorStream, SampleSoFar
 from selfeval_backend.errors import EngineClosedError, EngineError, EngineResponseError
@@ -149,13 +150,17 @@ class ServerEngine:
 
         The last event is held back until the usage has come behind it.
         """
-        body = self._generation_body(prompt_ids, params, streamed=True)
+        body = {
+            **self._generation_body(prompt_ids, params, streamed=True),
+            "request_id": name,
+        }
+        if self._facts.aborts_by_name:  # else what has not been sent when it is dropped is not seen
+            most = params.chunk_tokens or self._chunk_tokens
+            body["stream_interval"] = tokens_between_events(params, most=most)
         last: Delta | None = None
         cached = 0
         try:
-            async with aclosing(
-                self._client.stream(_COMPLETIONS, {**body, "request_id": name})
-            ) as events:
+            async with aclosing(self._client.stream(_COMPLETIONS, body)) as events:
                 async for event in events:
                     if is_usage(event):
                         cached = num_cached_tokens(event)

@@ -17,6 +17,7 @@ __all__ = [
     "is_usage",
     "num_cached_tokens",
     "read_labels",
+    "tokens_between_events",
 ]
 
 _NEVER = -9000.0
@@ -53,6 +54,20 @@ def generation_body(
     if params.logprobs or not streamed:
         body |= {"logprobs": 0, "return_tokens_as_token_ids": True}
     return body
+
+
+def tokens_between_events(params: SamplingParams, *, most: int) -> int:
+    """Return after how many tokens a server should send an event.
+
+    One for every token costs the server and us more than generating it, where models are small or
+    samples many. Events come with the first token and with every n-th after it, so of the numbers
+    from half of `most` the one is taken that comes to the checkpoints with the least delay.
+    """
+
+    def delay(interval: int) -> int:
+        return sum(-(at - 1) % interval for at in params.checkpoints)
+
+    return min(range(most, most // 2, -1), key=delay)
 
 
 def evaluation_body(

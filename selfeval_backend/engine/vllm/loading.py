@@ -28,6 +28,8 @@ _CPU_DEFAULTS: Mapping[str, Any] = {
     "dtype": "float32",  # as the transformers engine does on a CPU
     "block_size": 32,  # the default of 128 leaves long partial blocks to compute again
     "enforce_eager": True,
+    # vLLM 0.32 breaks down on a CPU when the prompt of a request with a seed is computed in chunks.
+    "enable_chunked_prefill": False,
     # In this process and thread: two would fight for few cores (97 against 2,067 tokens/s).
     "distributed_executor_backend": "vllm.v1.executor.uniproc_executor.UniProcExecutor",
 }
