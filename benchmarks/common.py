@@ -70,7 +70,9 @@ class Figure:
         elif self.at_least is not None:
             limit = f"  at least {self.at_least:.2f}"
         missed = "" if self.kept else ": MISSED"
-        return f"{self.name:36s} {self.value:10.3f}  [{self.low:.3f}, {self.high:.3f}]{limit}{missed}"
+        return (
+            f"{self.name:36s} {self.value:10.3f}  [{self.low:.3f}, {self.high:.3f}]{limit}{missed}"
+        )
 
 
 def median_figure(

@@ -236,7 +236,9 @@ async def measure(arguments: argparse.Namespace) -> list[Figure]:
             at_most=MAX_FIRST_SAMPLE,
         ),
         median_figure("reuse_of_full_blocks", [t.reuse for t in timings], at_least=1.0),
-        median_figure("plain_tokens_per_s", [NUM_SAMPLES * MAX_TOKENS / t.plain_s for t in timings]),
+        median_figure(
+            "plain_tokens_per_s", [NUM_SAMPLES * MAX_TOKENS / t.plain_s for t in timings]
+        ),
     ]
 
 
