@@ -59,8 +59,19 @@ serve-reference: $(VLLM_STAMP)  ## Serve the reference model with vLLM on http:/
 		--enable-prompt-tokens-details --scheduling-policy priority --enable-scale-out \
 		--distributed-executor-backend vllm.v1.executor.uniproc_executor.UniProcExecutor
 
-bench: $(VLLM_STAMP)  ## Run the benchmarks; fails where a limit is exceeded
-	@set -e; for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file"; done
+bench: $(VLLM_STAMP)  ## Run all benchmarks, about half an hour; fails where a limit is exceeded
+	@status=0; \
+	run() { \
+		plot=benchmarks/results/$$1.png; shift; echo "== $$*"; \
+		$(BIN)/python "$$@" --json --plot $$plot || status=1; \
+	}; \
+	run transformers_engine benchmarks/transformers_engine.py; \
+	run vllm_overhead benchmarks/vllm_overhead.py; \
+	run vllm_overhead_http benchmarks/vllm_overhead.py --http; \
+	run vllm_overhead_large benchmarks/vllm_overhead.py --large --repetitions 3; \
+	run vllm_overhead_http_large benchmarks/vllm_overhead.py --http --large --repetitions 3; \
+	run vllm_concurrency benchmarks/vllm_concurrency.py; \
+	exit $$status
 
 reference: install  ## Train the reference model from nothing
 	$(BIN)/python -m selfeval_backend.reference.recipe --install

@@ -5,22 +5,19 @@ a self-evaluation of each at two checkpoints and at the end, nothing pruned; and
 `generate` of the same batch at the same length. Medians of the ratios of each repetition, because
 a machine's speed drifts over a run. Exit status 1 if a limit is exceeded.
 
-    python benchmarks/transformers_engine.py [--model PATH] [--json FILE]
+    python benchmarks/transformers_engine.py [--model PATH] [--json] [--plot PNG]
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
-import statistics
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
+from common import Figure, make_parser, median_figure, report
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from selfeval_backend.engine.base import SamplingParams
@@ -56,25 +53,6 @@ class Timing:
     evaluated_s: float
     end_evaluation_s: float
     generate_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ratios:
-    """Medians over the repetitions of one batch size."""
-
-    batch: int
-    max_tokens: int
-    repetitions: int
-    evaluated_over_plain: float
-    end_evaluation_over_plain: float
-    plain_over_generate: float
-    plain_tokens_per_s: float
-
-    @property
-    def within_limits(self) -> bool:
-        """Whether both limits are kept."""
-        evaluated = self.evaluated_over_plain <= MAX_EVALUATION_RATIO
-        return evaluated and self.plain_over_generate <= MAX_GENERATE_RATIO
 
 
 def tiny_model() -> PreTrainedModel:
@@ -162,24 +140,31 @@ async def timed(work: Callable[[], Awaitable[float | None]]) -> tuple[float, flo
     return time.perf_counter() - begin, result or 0.0
 
 
-async def measure(model: PreTrainedModel, load: Load, repetitions: int) -> Ratios:
-    """Run every contender in turn, after one round to warm up."""
+async def measure(model: PreTrainedModel, load: Load, repetitions: int) -> list[Figure]:
+    """Run every contender in turn, after one round to warm up; return medians."""
     engine = TransformersEngine(model)
     timings = [await repetition(engine, model, load) for _ in range(repetitions + 1)][1:]
     await engine.aclose()
-    return Ratios(
-        batch=load.batch,
-        max_tokens=load.max_tokens,
-        repetitions=repetitions,
-        evaluated_over_plain=statistics.median(t.evaluated_s / t.plain_s for t in timings),
-        end_evaluation_over_plain=statistics.median(
-            t.end_evaluation_s / t.plain_s for t in timings
+    return [
+        median_figure(
+            f"evaluated_over_plain_{load.batch}",
+            [t.evaluated_s / t.plain_s for t in timings],
+            at_most=MAX_EVALUATION_RATIO,
         ),
-        plain_over_generate=statistics.median(t.plain_s / t.generate_s for t in timings),
-        plain_tokens_per_s=statistics.median(
-            load.batch * load.max_tokens / t.plain_s for t in timings
+        median_figure(
+            f"end_evaluation_over_plain_{load.batch}",
+            [t.end_evaluation_s / t.plain_s for t in timings],
         ),
-    )
+        median_figure(
+            f"plain_over_generate_{load.batch}",
+            [t.plain_s / t.generate_s for t in timings],
+            at_most=MAX_GENERATE_RATIO,
+        ),
+        median_figure(
+            f"plain_tokens_per_s_{load.batch}",
+            [load.batch * load.max_tokens / t.plain_s for t in timings],
+        ),
+    ]
 
 
 async def repetition(engine: TransformersEngine, model: PreTrainedModel, load: Load) -> Timing:
@@ -198,33 +183,22 @@ async def repetition(engine: TransformersEngine, model: PreTrainedModel, load: L
 
 def main() -> int:
     """Measure, print, and say whether the limits are kept."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = make_parser(__doc__ or "", repetitions=7)
     parser.add_argument("--model", help="a model folder; default: a tiny one, random weights")
-    parser.add_argument("--json", type=Path, help="where to write the ratios")
     parser.add_argument("--batch", type=int, nargs="+", default=[16, 128])
     parser.add_argument("--max-tokens", type=int, default=192)
-    parser.add_argument("--repetitions", type=int, default=7)
     parser.add_argument("--threads", type=int, help="of torch; default: its own choice")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     model = load_model(arguments.model) if arguments.model else tiny_model()
     prompt = tuple(range(10, 58))
-    results = []
+    figures: list[Figure] = []
     for batch in arguments.batch:
         load = Load(batch=batch, prompt=prompt, max_tokens=arguments.max_tokens)
-        ratios = asyncio.run(measure(model, load, arguments.repetitions))
-        results.append(ratios)
-        print(
-            f"batch {batch:4d}: evaluated/plain {ratios.evaluated_over_plain:.3f} "
-            f"(end alone {ratios.end_evaluation_over_plain:.3f}), "
-            f"plain/generate {ratios.plain_over_generate:.3f}, "
-            f"{ratios.plain_tokens_per_s:.0f} tokens/s",
-            flush=True,
-        )
-    if arguments.json:
-        arguments.json.write_text(json.dumps([asdict(r) for r in results], indent=2) + "\n")
-    return 0 if all(r.within_limits for r in results) else 1
+        figures += asyncio.run(measure(model, load, arguments.repetitions))
+    facts = {"engine": "transformers", "max_tokens": arguments.max_tokens}
+    return report(figures, arguments, facts)
 
 
 if __name__ == "__main__":

@@ -9,10 +9,11 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from urllib.error import URLError
 
 from selfeval_backend.checkpoints import REFERENCE_FOLDER
@@ -52,12 +53,17 @@ class VllmServer:
 
 
 @contextmanager
-def start_vllm_server(*arguments: str, folder: Path = REFERENCE_FOLDER) -> Iterator[VllmServer]:
+def start_vllm_server(
+    *arguments: str,
+    folder: Path = REFERENCE_FOLDER,
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[VllmServer]:
     """Start a server, wait until it answers, and stop it at the end.
 
     Args:
         arguments: Further ones of its command line.
         folder: The model; it is served under the name "reference".
+        environment: Further variables of its environment.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -70,7 +76,10 @@ def start_vllm_server(*arguments: str, folder: Path = REFERENCE_FOLDER) -> Itera
     ]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
-            command, env={**os.environ, **_ENVIRONMENT}, stdout=log, stderr=subprocess.STDOUT
+            command,
+            env={**os.environ, **_ENVIRONMENT, **environment},
+            stdout=log,
+            stderr=subprocess.STDOUT,
         )
         try:
             _wait(process, f"http://127.0.0.1:{port}/health", log)
