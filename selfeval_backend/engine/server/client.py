@@ -1,4 +1,4 @@
-"""HTTP with one vLLM server: one client an event loop, retries, and errors of this project."""
+"""HTTP with one vLLM server: clients of each event loop, retries, and errors of this project."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import json
 import ssl
 import threading
 import weakref
-from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
-from httpx_aiohttp import HttpxAiohttpClient
 from tenacity import (
     AsyncRetrying,
     retry_if_exception,
@@ -33,6 +33,9 @@ from selfeval_backend.errors import (
 __all__ = ["Client"]
 
 _DONE = "[DONE]"
+_REQUESTS_PER_POOL = 16
+"""httpx looks through all of a client's connections for each request: with 256 samples at once that
+was most of this process's time. So one client has few."""
 _RETRYABLE_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -70,7 +73,7 @@ class Client:
         self._verify = _tls(verify)  # one for all clients: reading certificates takes long
         self._lock = threading.Lock()
         # A connection belongs to the loop that opened it.
-        self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = (
+        self._pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, list[_Pool]] = (
             weakref.WeakKeyDictionary()
         )
 
@@ -93,7 +96,8 @@ class Client:
         """
         async for attempt in self._attempts():
             with attempt, self._translated():
-                response = await self._client().get(self.base_url + path)
+                async with self._client() as client:
+                    response = await client.get(self.base_url + path)
                 _raise_for_status(response, response.text)
         return response.text
 
@@ -105,7 +109,8 @@ class Client:
         """
         async for attempt in self._attempts():
             with attempt, self._translated():
-                response = await self._client().post(self.base_url + path, json=dict(body))
+                async with self._client() as client:
+                    response = await client.post(self.base_url + path, json=dict(body))
                 _raise_for_status(response, response.text)
                 answer = _json_object(response.text)
         return answer
@@ -118,7 +123,8 @@ class Client:
         """
         url = self.base_url.rpartition("/")[0] + path
         with self._translated():
-            response = await self._client().post(url, json=dict(body))
+            async with self._client() as client:
+                response = await client.post(url, json=dict(body))
             _raise_for_status(response, response.text)
 
     async def stream(
@@ -147,8 +153,10 @@ class Client:
         self, path: str, body: Mapping[str, Any]
     ) -> AsyncGenerator[dict[str, Any], None]:
         with self._translated():
-            request = self._client().stream("POST", self.base_url + path, json=dict(body))
-            async with request as response:
+            async with (
+                self._client() as client,
+                client.stream("POST", self.base_url + path, json=dict(body)) as response,
+            ):
                 if response.status_code != httpx.codes.OK:
                     _raise_for_status(response, (await response.aread()).decode(errors="replace"))
                 if "text/event-stream" not in response.headers.get("content-type", ""):
@@ -175,35 +183,43 @@ class Client:
             reraise=True,
         )
 
-    def _client(self) -> httpx.AsyncClient:
+    @asynccontextmanager
+    async def _client(self) -> AsyncIterator[httpx.AsyncClient]:
+        """Lend a client for one request."""
         loop = asyncio.get_running_loop()
         with self._lock:
-            client = self._clients.get(loop)
-            if client is None or client.is_closed:
-                # httpx over aiohttp's connections: a request costs a quarter of the CPU time, and
-                # httpx's own pool looks through all connections for each request.
-                client = HttpxAiohttpClient(
-                    headers=self._headers,
-                    timeout=self._timeout_s,
-                    verify=self._verify,
-                    # One connection a sample: a limit here would queue samples out of sight.
-                    limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
-                )
-                self._clients[loop] = client
-            return client
+            pools = self._pools.setdefault(loop, [])
+            pool = next((p for p in pools if p.num_requests < _REQUESTS_PER_POOL), None)
+            if pool is None:
+                pool = _Pool(self._new_client())
+                pools.append(pool)
+            pool.num_requests += 1
+        try:
+            yield pool.client
+        finally:
+            with self._lock:
+                pool.num_requests -= 1
+
+    def _new_client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            headers=self._headers,
+            timeout=self._timeout_s,
+            verify=self._verify,
+            # One connection a sample: a limit here would queue samples out of sight.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=_REQUESTS_PER_POOL),
+        )
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
             yield
+        except httpx.TimeoutException as error:
+            raise EngineTimeoutError(
+                f"{self.base_url} was silent for {self._timeout_s:g} s.",
+                retryable=True,
+                hint="Raise `timeout`, or look at the server's log.",
+            ) from error
         except httpx.TransportError as error:
-            # httpx-aiohttp 0.2 makes a ConnectTimeout of a refused connection too.
-            if isinstance(error.__cause__, TimeoutError):
-                raise EngineTimeoutError(
-                    f"{self.base_url} was silent for {self._timeout_s:g} s.",
-                    retryable=True,
-                    hint="Raise `timeout`, or look at the server's log.",
-                ) from error
             reason = str(error) or type(error).__name__
             raise EngineConnectionError(
                 f"{self.base_url} could not be reached: {reason}.",
@@ -216,14 +232,23 @@ class Client:
     async def aclose(self) -> None:
         """Drop all connections."""
         with self._lock:
-            clients = dict(self._clients)
-            self._clients.clear()
+            pools = dict(self._pools)
+            self._pools.clear()
         here = asyncio.get_running_loop()
-        for loop, client in clients.items():
-            if loop is here:
-                await client.aclose()
-            elif loop.is_running():
-                asyncio.run_coroutine_threadsafe(client.aclose(), loop)
+        for loop, its_pools in pools.items():
+            for pool in its_pools:
+                if loop is here:
+                    await pool.client.aclose()
+                elif loop.is_running():
+                    asyncio.run_coroutine_threadsafe(pool.client.aclose(), loop)
+
+
+@dataclass(slots=True, eq=False)
+class _Pool:
+    """A client of httpx, and how many requests it works on."""
+
+    client: httpx.AsyncClient
+    num_requests: int = 0
 
 
 def _tls(verify: bool | str) -> ssl.SSLContext:
