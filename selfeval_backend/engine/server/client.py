@@ -9,7 +9,7 @@ import threading
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -33,9 +33,6 @@ from selfeval_backend.errors import (
 __all__ = ["Client"]
 
 _DONE = "[DONE]"
-_REQUESTS_PER_POOL = 16
-"""httpx looks through all of a client's connections for each request: with 256 samples at once that
-was most of this process's time. So one client has few."""
 _RETRYABLE_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -72,8 +69,9 @@ class Client:
         self._max_retries = max_retries
         self._verify = _tls(verify)  # one for all clients: reading certificates takes long
         self._lock = threading.Lock()
-        # A connection belongs to the loop that opened it.
-        self._pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, list[_Pool]] = (
+        # One request at a time each: httpx looks through all of a client's connections for every
+        # request, which with 16 at once is half of what a request costs.
+        self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Clients] = (
             weakref.WeakKeyDictionary()
         )
 
@@ -188,25 +186,21 @@ class Client:
         """Lend a client for one request."""
         loop = asyncio.get_running_loop()
         with self._lock:
-            pools = self._pools.setdefault(loop, [])
-            pool = next((p for p in pools if p.num_requests < _REQUESTS_PER_POOL), None)
-            if pool is None:
-                pool = _Pool(self._new_client())
-                pools.append(pool)
-            pool.num_requests += 1
+            clients = self._clients.setdefault(loop, _Clients())
+            if clients.idle:
+                client = clients.idle.pop()
+            else:
+                client = self._new_client()
+                clients.all.append(client)
         try:
-            yield pool.client
+            yield client
         finally:
             with self._lock:
-                pool.num_requests -= 1
+                clients.idle.append(client)
 
     def _new_client(self) -> httpx.AsyncClient:
         return httpx.AsyncClient(
-            headers=self._headers,
-            timeout=self._timeout_s,
-            verify=self._verify,
-            # One connection a sample: a limit here would queue samples out of sight.
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=_REQUESTS_PER_POOL),
+            headers=self._headers, timeout=self._timeout_s, verify=self._verify
         )
 
     @contextmanager
@@ -232,23 +226,23 @@ class Client:
     async def aclose(self) -> None:
         """Drop all connections."""
         with self._lock:
-            pools = dict(self._pools)
-            self._pools.clear()
+            by_loop = dict(self._clients)
+            self._clients.clear()
         here = asyncio.get_running_loop()
-        for loop, its_pools in pools.items():
-            for pool in its_pools:
+        for loop, clients in by_loop.items():
+            for client in clients.all:
                 if loop is here:
-                    await pool.client.aclose()
+                    await client.aclose()
                 elif loop.is_running():
-                    asyncio.run_coroutine_threadsafe(pool.client.aclose(), loop)
+                    asyncio.run_coroutine_threadsafe(client.aclose(), loop)
 
 
-@dataclass(slots=True, eq=False)
-class _Pool:
-    """A client of httpx, and how many requests it works on."""
+@dataclass(slots=True)
+class _Clients:
+    """Clients of one event loop: a connection belongs to the loop that opened it."""
 
-    client: httpx.AsyncClient
-    num_requests: int = 0
+    all: list[httpx.AsyncClient] = field(default_factory=list)
+    idle: list[httpx.AsyncClient] = field(default_factory=list)
 
 
 def _tls(verify: bool | str) -> ssl.SSLContext:
