@@ -14,6 +14,7 @@ HEAVY = (
     "llama_index",
     "matplotlib",
     "numpy",
+    "pyarrow",
     "sklearn",
     "torch",
     "transformers",
@@ -40,6 +41,7 @@ HELP = "sys.argv = ['aic', {}'--help']; from selfeval_backend.cli.main import ma
         HELP.format(""),
         HELP.format("'ask', "),
         HELP.format("'demo', "),
+        HELP.format("'train', "),
         "from selfeval_backend.evaluation import harness",
     ],
 )

@@ -7,13 +7,19 @@ import pytest
 from tests.meta.source import ROOT, Module, modules
 
 DOORS = {
+    "accelerate": ("training",),
+    "datasets": ("training.prompts",),
     "huggingface_hub": ("checkpoints",),
     "jinja2": ("chat",),
     "langchain_core": (),
     "llama_index": (),
-    "matplotlib": ("reference",),
+    "matplotlib": ("reference", "training"),
+    "math_verify": ("training.rewards",),
     "numpy": ("evaluation", "reference", "training"),
-    "pydantic": ("selfeval",),
+    "peft": ("training",),
+    "pyarrow": ("training",),
+    "pydantic": ("selfeval", "training.recipe"),
+    "ray": ("training",),
     "rich": ("cli",),
     "safetensors": ("engine.transformers", "reference", "training"),
     "sklearn": ("training",),
@@ -22,6 +28,7 @@ DOORS = {
     "transformers": ("chat", "engine.transformers", "reference", "training"),
     "typer": ("cli",),
     "vllm": ("engine.vllm",),
+    "yaml": ("training.recipe",),
 }
 """Which parts of selfeval_backend may import what."""
 

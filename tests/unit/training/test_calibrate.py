@@ -6,7 +6,6 @@ import pytest
 
 from selfeval_backend.engine.scripted import ScriptedChat
 from selfeval_backend.evaluation.quality import expected_calibration_error, predictions
-from selfeval_backend.reference.problems import Problem, Puzzle
 from selfeval_backend.rollouts import Rollout, RolloutSample
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
 from selfeval_backend.training.calibrate import fit_calibration
@@ -30,10 +29,7 @@ def overconfident_rollouts(seed: int) -> list[Rollout]:
             )
             for reward in rewards
         )
-        problem = Problem(
-            puzzles=(Puzzle(numbers=(1, 2), target=3),), text="Use 1 and 2 to make 3."
-        )
-        rollouts.append(Rollout(problem=problem, prompt_ids=(place,), samples=samples))
+        rollouts.append(Rollout(prompt="Use 1 and 2.", prompt_ids=(place,), samples=samples))
     return rollouts
 
 
