@@ -285,6 +285,8 @@ class ReportSettings(_Section):
     """Markdown that is put under its head."""
     resamples: Count = 1000
     """Of the bootstrap."""
+    answer: Reference | None = None
+    """A function from a response to its answer, or None: what a majority vote counts."""
 
 
 class Recipe(_Section):

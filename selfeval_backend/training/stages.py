@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from selfeval_backend.training.calibrate import CalibrateStage
+from selfeval_backend.training.finetune import FinetuneStage
 from selfeval_backend.training.pipeline import Log, Pipeline, Progress, Stage
 from selfeval_backend.training.preferences import PreferenceStage
 from selfeval_backend.training.prompts import PromptStage
 from selfeval_backend.training.recipe import Recipe
+from selfeval_backend.training.report import ReportStage
 from selfeval_backend.training.rewards import RewardStage
 from selfeval_backend.training.rollouts import RolloutStage
 
@@ -19,6 +22,9 @@ def all_stages() -> tuple[Stage, ...]:
         RolloutStage(),
         RewardStage(),
         PreferenceStage(),
+        FinetuneStage(),
+        CalibrateStage(),
+        ReportStage(),
     )
 
 
