@@ -20,7 +20,16 @@ from typing import Any
 
 import torch
 
-__all__ = ["BranchBatch", "LabelledCut", "Row", "collate", "collate_plain", "move", "run", "takes_branches"]
+__all__ = [
+    "BranchBatch",
+    "LabelledCut",
+    "Row",
+    "collate",
+    "collate_plain",
+    "move",
+    "run",
+    "takes_branches",
+]
 
 IGNORED = -100
 """A label that no loss is taken on."""
@@ -83,7 +92,8 @@ class BranchBatch:
     @classmethod
     def of(cls, tensors: dict[str, torch.Tensor]) -> BranchBatch:
         """Make a batch of what `tensors` returned."""
-        return cls(**{"attention_mask": None, **tensors})
+        rest: dict[str, Any] = {"attention_mask": None, **tensors}
+        return cls(**rest)
 
 
 def collate(rows: Sequence[Row], question_ids: Sequence[int], *, pad_id: int) -> BranchBatch:
@@ -221,4 +231,5 @@ def takes_branches(model: Any, *, max_tokens: int, tolerance: float = 0.02) -> b
 
 
 def move(batch: BranchBatch, device: torch.device) -> BranchBatch:
+    """Return the batch on a device."""
     return BranchBatch.of({name: t.to(device) for name, t in batch.tensors().items()})

@@ -67,9 +67,7 @@ def fit_calibration(
         raise DatasetError("there is no held-out response to calibrate on")
     maps = [fit(items, None)]
     for position in positions:
-        items = predictions(
-            rollouts, evaluator, running_at(position), tie_threshold=tie_threshold
-        )
+        items = predictions(rollouts, evaluator, running_at(position), tie_threshold=tie_threshold)
         if len(items) >= _MIN_PREDICTIONS:
             maps.append(fit(items, position))
     return tuple(maps)
@@ -234,9 +232,7 @@ class CalibrateStage:
     def _score(self, place: Workplace, model: Path, split: PromptSplit) -> list[Rollout]:
         path = place.folder / f"{split}.jsonl"
         if not path.exists():
-            rollouts = rewarded_rollouts(
-                place.folder / "rollouts", place.folder / "rewards", split
-            )
+            rollouts = rewarded_rollouts(place.folder / "rollouts", place.folder / "rewards", split)
             if not rollouts:
                 raise DatasetError(
                     f"there is no rewarded {split} prompt. Give more prompts, or a larger share of "

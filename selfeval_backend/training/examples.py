@@ -77,7 +77,7 @@ class StoredExamples(Examples):
     @property
     def longest(self) -> int:
         """Tokens of the longest item's rows together."""
-        return max(self._lengths)
+        return int(max(self._lengths))
 
     def __getitem__(self, place: int) -> Item:
         """Return one item."""

@@ -1,7 +1,7 @@
 """Fine-tuning: cross-entropy on the label token, and the generator preserved.
 
-Source: arXiv 2410.02725, section 3. Ours: contrast first (a small model otherwise learns how hard a
-prompt is and nothing about the answer), several cuts in one pass, the KL term, the blend at the end.
+Source: arXiv 2410.02725, section 3. Ours: contrast first (a small model otherwise learns how hard
+a prompt is and nothing about the answer), several cuts in one pass, the KL term, the blend.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def load_weights(folder: Path, *, dtype: torch.dtype = torch.float32) -> Any:
         CheckpointError: It cannot be loaded.
     """
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise CheckpointError(f"{folder} cannot be loaded: {error}") from error
     return model.to(_device())
@@ -132,7 +132,8 @@ def _memory(recipe: Recipe) -> str:
     """Estimate what weights, gradients and optimizer take; activations come on top."""
     config = AutoConfig.from_pretrained(base_folder(recipe, with_weights=False))
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        build: Any = AutoModelForCausalLM
+        model = build.from_config(config)
     count = sum(p.numel() for p in model.parameters())
     settings = recipe.finetune
     if settings.lora is not None:
@@ -190,11 +191,15 @@ class _Training:
                 validation=validation,
                 compute_metrics=None if validation is None else _watching(validation),
                 tell=partial(self._place.progress, f"finetune: {name}"),
+                log=partial(self._log, name),
             )
         if os.environ.get("RANK", "0") == "0":
             self._export(model)
         figures = {"branches": branches, "left_out_for_length": left_out}
         return {**figures, "phases": {n: _last_figures(h) for n, h in self._history.items()}}
+
+    def _log(self, phase: str, line: str) -> None:
+        self._place.log(f"finetune: {phase}: {line}")
 
     def _phases(self) -> list[tuple[str, PhaseSettings]]:
         settings = self._settings
@@ -214,9 +219,7 @@ class _Training:
         if not count_rows(shards_of(folder)):
             self._place.log("finetune: there are no validation prompts, so nothing is watched")
             return None
-        return StoredExamples(
-            folder, max_tokens=self._settings.max_tokens, recut=half_and_whole
-        )
+        return StoredExamples(folder, max_tokens=self._settings.max_tokens, recut=half_and_whole)
 
     def _load(self) -> Any:
         lora = self._settings.lora

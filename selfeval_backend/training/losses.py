@@ -64,7 +64,7 @@ def compute_losses(
     needed = batch.label_positions.flatten()
     if on_tokens:
         needed = torch.cat([needed, trained.any(dim=0).nonzero()[:, 0]])
-    positions = needed.unique()  # [P], ascending
+    positions = torch.unique(needed)  # [P], ascending
     logits = run(model, batch, positions)  # [B, P, V]
     zero = logits.new_zeros((), dtype=torch.float32)
     lm = kl = zero
@@ -112,7 +112,9 @@ def _reference_logits(
     reference: Callable[..., Any], batch: BranchBatch, rows: torch.Tensor, places: torch.Tensor
 ) -> torch.Tensor:
     # Right padding and a causal mask: what is trained on never sees padding or branches.
-    positions = places.unique()
+    positions: torch.Tensor = torch.unique(places)
     ids = batch.input_ids[:, : batch.num_main]
-    logits = reference(input_ids=ids, use_cache=False, logits_to_keep=positions).logits
+    logits: torch.Tensor = reference(
+        input_ids=ids, use_cache=False, logits_to_keep=positions
+    ).logits
     return logits[rows, torch.searchsorted(positions, places)].float()

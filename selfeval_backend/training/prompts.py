@@ -212,7 +212,7 @@ def _split(key: str, settings: PromptSettings) -> PromptSplit:
     for name in ("validation", "calibration", "test"):
         share: float = getattr(settings, name)
         if place < share:
-            return name  # type: ignore[return-value]  # it is one of them, as written above
+            return name
         place -= share
     return "train"
 

@@ -183,7 +183,7 @@ class PreferenceSettings(_Section):
     max_prompts: Count | None = None
     """Training prompts that are used at most."""
     flip_share: Share = 0.0
-    """Share of the training rewards that are replaced by their prompt's best or worst: ablations."""
+    """Share of the training rewards r that become 1 - r: how much a verifier's errors cost."""
 
 
 class PhaseSettings(_Section):

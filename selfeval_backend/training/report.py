@@ -47,8 +47,8 @@ _TEMPLATE = """\
 
 {notes}
 
-The self-evaluation of `{model}`, {num_parameters:,} parameters, trained by the recipe `{name}`, seed
-{seed}. Use this folder as a model: threshold, pruning and calibration stand in `selfeval.json`.
+The self-evaluation of `{model}`, {num_parameters:,} parameters, trained by the recipe `{name}`,
+seed {seed}. Use this folder as a model: threshold, pruning and calibration are in `selfeval.json`.
 
 ## Failure signatures
 

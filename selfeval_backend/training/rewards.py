@@ -54,6 +54,8 @@ _SCHEMA = pa.schema(
 )
 """One row a prompt, in the order of the rollouts; of each sample a reward or an error."""
 
+_LONGEST_ANSWER = 4000
+"""Characters that are searched for an answer, from the end."""
 _FINAL = re.compile(r"####\s*(.+)")
 
 
@@ -130,10 +132,10 @@ def _finite(value: float) -> Scored:
 
 
 class MathScorer:
-    """1 where the response's answer is mathematically equal to the reference answer, else 0.
+    r"""1 where the response's answer is mathematically equal to the reference answer, else 0.
 
     What stands behind the last ``####`` of a response is its answer, else what math-verify finds
-    (the last ``\\boxed{}``, else the last number or expression). A response without any answer
+    (the last ``\boxed{}``, else the last number or expression). A response without any answer
     is wrong, not an error.
 
     Raises:
@@ -142,14 +144,11 @@ class MathScorer:
 
     def __init__(self) -> None:
         try:
-            from math_verify import parse, verify
+            import math_verify
         except ImportError as error:
             raise MissingDependencyError("math-verify", extra="train") from error
         # Its time limits need signals, which only a main thread gets; long texts are cut instead.
-        self._parse = lambda text: parse(text[-4000:], parsing_timeout=None, raise_on_error=True)
-        self._verify = lambda gold, found: verify(
-            gold, found, timeout_seconds=None, raise_on_error=True
-        )
+        self._library: Any = math_verify
 
     def __call__(self, items: Sequence[Scoring]) -> list[Scored]:
         """Return one result for each response."""
@@ -159,16 +158,25 @@ class MathScorer:
         if item.answer is None:
             return Scored(error="there is no reference answer")
         try:
-            gold = self._parse(_answer_of(item.answer))
+            gold = self._parse(item.answer)
             if not gold:
                 return Scored(error=f"the reference answer {item.answer[:40]!r} cannot be parsed")
-            return Scored(reward=float(self._verify(gold, self._parse(_answer_of(item.response)))))
+            equal = self._library.verify(
+                gold, self._parse(item.response), timeout_seconds=None, raise_on_error=True
+            )
+            return Scored(reward=float(equal))
         except Exception as error:  # noqa: BLE001  # sympy raises nearly anything
             return Scored(error=f"{type(error).__name__}: {error}")
 
+    def _parse(self, text: str) -> list[Any]:
+        parsed: list[Any] = self._library.parse(
+            _answer_of(text)[-_LONGEST_ANSWER:], parsing_timeout=None, raise_on_error=True
+        )
+        return parsed
+
 
 def _answer_of(text: str) -> str:
-    """Return what stands behind the last ``####``, else from the last ``\\boxed`` on, else all."""
+    r"""Return what stands behind the last ``####``, else from the last ``\boxed`` on, else all."""
     if found := _FINAL.findall(text):
         plain = found[-1].strip().replace(",", "").strip("$")  # GSM8K writes 1,000 for 1000
         return f"${plain}$"

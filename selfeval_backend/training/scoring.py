@@ -85,7 +85,7 @@ def _label_logprobs(
     """Yield (win or tie, loss) for every cut of every row, in order."""
     batch = move(batch, model.device)
     given = ~batch.targets.isnan()
-    positions = batch.label_positions.unique()
+    positions = torch.unique(batch.label_positions)
     logits = run(model, batch, positions)  # [B, P, V]
     rows, _ = given.nonzero(as_tuple=True)
     places = torch.searchsorted(positions, batch.label_positions[given])

@@ -24,7 +24,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
-from transformers.integrations import TensorBoardCallback
+from transformers.integrations.integration_utils import TensorBoardCallback
 
 from selfeval_backend.training.branches import BranchBatch, Row, collate, collate_plain
 from selfeval_backend.training.losses import LossWeights, compute_losses
@@ -226,11 +226,8 @@ class SelfEvaluationTrainer(Trainer):
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Return Muon where the phase asks for it, else AdamW without weight decay."""
         if self.optimizer is None and self._phase.adam_lr is not None:
-            self.optimizer = Muon(
-                self.model if model is None else model,
-                lr=self._phase.lr,
-                adam_lr=self._phase.adam_lr,
-            )
+            trained: Any = self.model if model is None else model
+            self.optimizer = Muon(trained, lr=self._phase.lr, adam_lr=self._phase.adam_lr)
         return super().create_optimizer(model)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
@@ -254,14 +251,35 @@ class SelfEvaluationTrainer(Trainer):
         return LengthGroupedSampler(dataset.lengths, self._phase.batch_items, self._phase.seed)
 
 
-class _Steps(TrainerCallback):
-    """Tells of steps, and marks checkpoints that are whole."""
+_LOGGED_STEPS = 100
+_SHOWN = (
+    "label",
+    "kl",
+    "language_model",
+    "eval_label",
+    "eval_kl",
+    "eval_pair_accuracy_whole",
+    "eval_pair_accuracy_half",
+)
+"""Figures that are worth a line, those of the validation examples apart from those of training."""
 
-    def __init__(self, tell: Callable[[int, int], None]) -> None:
-        self._tell = tell
+
+class _Steps(TrainerCallback):
+    """Tells of steps and figures, and marks checkpoints that are whole."""
+
+    def __init__(self, tell: Callable[[int, int], None], log: Callable[[str], None]) -> None:
+        self._tell, self._log = tell, log
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self._tell(state.global_step, state.max_steps)
+
+    def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+        logs: dict[str, float] = given["logs"]
+        watched = "eval_loss" in logs
+        if watched or ("loss" in logs and state.global_step % _LOGGED_STEPS == 0):
+            names = [n for n in _SHOWN if n.removeprefix("eval_") != n or not watched]
+            shown = "  ".join(f"{name} {logs[name]:.4f}" for name in names if name in logs)
+            self._log(f"step {state.global_step}/{state.max_steps}  {shown}")
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.is_world_process_zero:
@@ -278,6 +296,7 @@ def train_phase(
     validation: Examples | None = None,
     compute_metrics: Callable[[Any], dict[str, float]] | None = None,
     tell: Callable[[int, int], None] = lambda _done, _total: None,
+    log: Callable[[str], None] = lambda _line: None,
 ) -> list[dict[str, float]]:
     """Train a model in place, from where a stopped run was, and leave it in evaluation mode.
 
@@ -290,6 +309,7 @@ def train_phase(
         validation: What is watched.
         compute_metrics: Of the log-odds and targets of `validation`, in order.
         tell: Told of steps, and of how many there are.
+        log: Told of losses and figures now and then.
 
     Returns:
         The lines of the log, by step.
@@ -304,7 +324,7 @@ def train_phase(
         eval_dataset=validation,
         data_collator=collator,
         compute_metrics=compute_metrics,
-        callbacks=[_Steps(tell), *_tensorboard(phase)],
+        callbacks=[_Steps(tell, log), *_tensorboard(phase)],
     )
     trainer.remove_callback(PrinterCallback)
     last = _last_whole(checkpoints)
@@ -356,11 +376,13 @@ def _tensorboard(phase: Phase) -> list[TrainerCallback]:
     from torch.utils.tensorboard import SummaryWriter
 
     folder = phase.folder / "tensorboard" / phase.name
-    return [TensorBoardCallback(SummaryWriter(log_dir=str(folder)))]
+    make: Any = TensorBoardCallback
+    return [make(SummaryWriter(log_dir=str(folder)))]
 
 
 def _state(checkpoint: Path) -> TrainerState:
-    return TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    state: TrainerState = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    return state
 
 
 def _last_whole(checkpoints: Path) -> Path | None:
