@@ -225,6 +225,7 @@ class _Training:
         lora = self._settings.lora
         dtype = torch.bfloat16 if lora is not None and self._bf16 else torch.float32
         model = load_weights(self._base, dtype=dtype)
+        torch.manual_seed(self._place.recipe.seed)  # of the adapters
         return model if lora is None else _with_lora(model, lora)
 
     @property
@@ -288,9 +289,9 @@ class _Training:
         model.to(kept or model.dtype).save_pretrained(folder)
         AutoTokenizer.from_pretrained(self._base).save_pretrained(folder)
         self._asking.config.save(folder)
-        write_atomically(
-            self._place.folder / "history.json", json.dumps(self._history, indent=1) + "\n"
-        )
+        logs = self._place.folder / "logs"
+        logs.mkdir(exist_ok=True)
+        write_atomically(logs / "history.json", json.dumps(self._history, indent=1) + "\n")
         shutil.rmtree(self._place.folder / "checkpoints", ignore_errors=True)
 
 

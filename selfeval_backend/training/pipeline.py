@@ -32,8 +32,10 @@ Progress = Callable[[str, int, int], None]
 """Told of what is done, how many of it are, and of how many."""
 
 _MANIFEST = "stage.json"
-_SCRATCH = ("checkpoints", "tensorboard")
-"""Folders of a stage that are no outputs."""
+_SCRATCH = ("checkpoints", "tensorboard", "logs")
+"""Folders of a stage that are no outputs: they differ where a run was stopped."""
+_DISTRIBUTED = ("finetune",)
+"""Stages that several processes do together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,6 +241,13 @@ class Pipeline:
         if Manifest.load(folder) is not None:
             self._log(f"{stage.name}: finished before ({folder.name})")
             return
+        if _num_processes() > 1 and stage.name not in _DISTRIBUTED:
+            raise ConfigurationError(
+                "stage",
+                stage.name,
+                f"in several processes, {', '.join(_DISTRIBUTED)} alone",
+                remedy="Run this stage without a launcher.",
+            )
         self._log(f"{stage.name}: {'goes on' if folder.exists() else 'begins'} ({folder.name})")
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -274,6 +283,11 @@ def _outputs(folder: Path) -> list[str]:
         for path in files
         if path.parts[0] not in _SCRATCH and path.name != _MANIFEST and path.suffix != ".partial"
     )
+
+
+def _num_processes() -> int:
+    """How many a launcher started: torchrun and accelerate set this variable."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @contextmanager

@@ -215,7 +215,7 @@ class _Measured:
         draw_reliability(folder / "reliability.png", curves)
         draw_pair_accuracy(folder / "pair_accuracy.png", figures["self_evaluation"])
         history = json.loads(
-            (self._place.upstream["finetune"] / "history.json").read_text(encoding="utf-8")
+            (self._place.upstream["finetune"] / "logs" / "history.json").read_text(encoding="utf-8")
         )
         draw_history(folder / "training.png", history)
 

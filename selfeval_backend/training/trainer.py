@@ -25,6 +25,7 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.integrations.integration_utils import TensorBoardCallback
+from transformers.utils.logging import disable_progress_bar
 
 from selfeval_backend.training.branches import BranchBatch, Row, collate, collate_plain
 from selfeval_backend.training.losses import LossWeights, compute_losses
@@ -314,12 +315,14 @@ def train_phase(
     Returns:
         The lines of the log, by step.
     """
+    disable_progress_bar()  # of writing weights
     checkpoints = phase.folder / "checkpoints" / phase.name
+    last = _last_whole(checkpoints)
     trainer = SelfEvaluationTrainer(
         phase,
         reference=reference,
         model=model,
-        args=_arguments(phase, checkpoints),
+        args=_arguments(phase, checkpoints, begins=last is None),
         train_dataset=dataset,
         eval_dataset=validation,
         data_collator=collator,
@@ -327,9 +330,6 @@ def train_phase(
         callbacks=[_Steps(tell, log), *_tensorboard(phase)],
     )
     trainer.remove_callback(PrinterCallback)
-    last = _last_whole(checkpoints)
-    if validation is not None and last is None:
-        trainer.evaluate()
     if last is not None and (state := _state(last)).global_step >= state.max_steps:
         trainer.state = state  # nothing is left: the Trainer itself would go on to the epoch's end
         trainer._load_from_checkpoint(str(last))
@@ -342,7 +342,7 @@ def train_phase(
     return history
 
 
-def _arguments(phase: Phase, checkpoints: Path) -> TrainingArguments:
+def _arguments(phase: Phase, checkpoints: Path, *, begins: bool) -> TrainingArguments:
     watched = phase.eval_steps is not None
     return TrainingArguments(
         output_dir=str(checkpoints),
@@ -357,6 +357,7 @@ def _arguments(phase: Phase, checkpoints: Path) -> TrainingArguments:
         gradient_checkpointing=phase.gradient_checkpointing,
         eval_strategy="steps" if watched else "no",
         eval_steps=phase.eval_steps,
+        eval_on_start=watched and begins,
         logging_steps=max(1, min(phase.eval_steps or 100, 20)),
         save_steps=phase.save_steps,
         save_total_limit=2,
