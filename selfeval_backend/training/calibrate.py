@@ -30,7 +30,7 @@ from selfeval_backend.training.pipeline import Workplace
 from selfeval_backend.training.prompts import PromptSplit, stored_prompts
 from selfeval_backend.training.recipe import Recipe
 from selfeval_backend.training.rewards import load_scorer, reward_inputs, score_shards
-from selfeval_backend.training.rollouts import Drawing, PlannedDraw, draw_shards
+from selfeval_backend.training.rollouts import PlannedDraw, draw_shards, drawing_of
 from selfeval_backend.training.scoring import score_prefixes
 from selfeval_backend.training.shards import iterate_rows, shards_of
 
@@ -197,19 +197,13 @@ class CalibrateStage:
         return {**figures, "prompts": counts, "tuning": tuned}
 
     def _draw(self, place: Workplace, model: Path) -> dict[str, Any]:
-        recipe, asking = place.recipe, load_asking(place.recipe)
+        recipe = place.recipe
         folder = place.folder / "rollouts"
         folder.mkdir(exist_ok=True)
         return draw_shards(
             lambda: _draws(recipe, place.upstream["prompts"]),
             folder=folder,
-            drawing=Drawing(
-                chat=asking.chat,
-                question_length=len(asking.evaluator.question_ids),
-                max_tokens=recipe.rollouts.max_tokens,
-                top_p=recipe.rollouts.top_p,
-                seed=recipe.seed,
-            ),
+            drawing=drawing_of(recipe),
             open_engine=lambda: open_engine(model, recipe.rollouts),
             shard_prompts=recipe.rollouts.shard_prompts,
             name="calibrate: rollouts",

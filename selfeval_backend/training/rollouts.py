@@ -48,7 +48,16 @@ from selfeval_backend.training.shards import (
 )
 from selfeval_backend.types import FinishReason
 
-__all__ = ["ROLLOUT_SCHEMA", "Drawing", "PlannedDraw", "RolloutStage", "draw_rows", "draw_shards"]
+__all__ = [
+    "ROLLOUT_SCHEMA",
+    "Drawing",
+    "PlannedDraw",
+    "RolloutStage",
+    "draw_rows",
+    "draw_shards",
+    "drawing_of",
+    "planned_draws",
+]
 
 ROLLOUT_SCHEMA = pa.schema(
     [
@@ -125,6 +134,18 @@ def planned_draws(recipe: Recipe, prompts: Path) -> Iterator[PlannedDraw]:
             num_test += 1
             temperatures = (1.0,) * after.samples
         yield PlannedDraw(prompt=prompt, temperatures=temperatures)
+
+
+def drawing_of(recipe: Recipe) -> Drawing:
+    """Return how a recipe's model is sampled."""
+    asking = load_asking(recipe)
+    return Drawing(
+        chat=asking.chat,
+        question_length=len(asking.evaluator.question_ids),
+        max_tokens=recipe.rollouts.max_tokens,
+        top_p=recipe.rollouts.top_p,
+        seed=recipe.seed,
+    )
 
 
 def draw_shards(
@@ -351,21 +372,31 @@ class RolloutStage:
     def run(self, place: Workplace) -> dict[str, Any]:
         """Draw what is not drawn yet."""
         recipe = place.recipe
-        asking = load_asking(recipe)
-        drawing = Drawing(
-            chat=asking.chat,
-            question_length=len(asking.evaluator.question_ids),
-            max_tokens=recipe.rollouts.max_tokens,
-            top_p=recipe.rollouts.top_p,
-            seed=recipe.seed,
-        )
+        if recipe.rollouts.ray_workers is not None:
+            self._on_ray(place)
         model = base_folder(recipe)
         return draw_shards(
             lambda: planned_draws(recipe, place.upstream["prompts"]),
             folder=place.folder,
-            drawing=drawing,
+            drawing=drawing_of(recipe),
             open_engine=lambda: open_engine(model, recipe.rollouts),
             shard_prompts=recipe.rollouts.shard_prompts,
             name=self.name,
             progress=place.progress,
         )
+
+    def _on_ray(self, place: Workplace) -> None:
+        """Let a cluster draw what is missing; what is drawn is counted afterwards."""
+        from selfeval_backend.training.ray_rollouts import draw_on_ray
+
+        prompts, size = place.upstream["prompts"], place.recipe.rollouts.shard_prompts
+        total = sum(1 for _ in planned_draws(place.recipe, prompts))
+        done = {path.name for path in shards_of(place.folder)}
+        missing = [i for i in range(-(-total // size)) if shard_name(i) not in done]
+        num_done = min(len(done) * size, total)
+        if missing:
+            for count in draw_on_ray(
+                place.recipe, prompts=prompts, folder=place.folder, missing=missing
+            ):
+                num_done += count
+                place.progress(self.name, num_done, total)

@@ -215,6 +215,16 @@ def test_two_processes_train_together(trained: Recipe) -> None:
     assert "model/model.safetensors" in manifest.outputs
 
 
+def test_a_ray_cluster_draws_the_same_shards(trained: Recipe, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="the extra 'ray' is not installed")
+    rollouts = trained.rollouts.model_copy(update={"ray_workers": 2})
+    chosen = trained.model_copy(update={"folder": tmp_path, "rollouts": rollouts})
+    assert start(chosen, "rollouts").wait() == 0, (tmp_path / "said.txt").read_text()
+    there, here = (pipeline(r).manifest("rollouts") for r in (chosen, trained))
+    assert there is not None and here is not None
+    assert there.outputs == here.outputs
+
+
 @pytest.mark.parametrize(
     ("sections", "error", "what"),
     [
