@@ -50,13 +50,16 @@ class Made(Examples):
 
     @property
     def lengths(self) -> Sequence[int]:
+        """Return the tokens of each."""
         return [120] * self._n
 
     def __getitem__(self, place: int) -> Item:
+        """Return the one response."""
         return (self._row,)
 
 
 def new_model() -> LlamaForCausalLM:
+    """Return a model of the reference model's size."""
     torch.manual_seed(0)
     return LlamaForCausalLM(
         LlamaConfig(

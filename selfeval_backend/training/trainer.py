@@ -315,7 +315,7 @@ def train_phase(
     Returns:
         The lines of the log, by step.
     """
-    disable_progress_bar()  # of writing weights
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # those of writing weights
     checkpoints = phase.folder / "checkpoints" / phase.name
     last = _last_whole(checkpoints)
     trainer = SelfEvaluationTrainer(
