@@ -250,7 +250,8 @@ class _Training:
 
     def _compile(self, model: Any) -> None:
         if torch.cuda.is_available() or shutil.which("g++"):
-            model.compile(dynamic=True)
+            # The decoder alone: the head sees another number of positions in every batch.
+            model.get_decoder().compile(dynamic=True)
         else:
             self._place.log("finetune: not compiled, for there is no C++ compiler")
 

@@ -36,6 +36,7 @@ from selfeval_backend.training.shards import (
 )
 
 __all__ = [
+    "EXAMPLE_SCHEMA",
     "Candidate",
     "Example",
     "PreferenceStage",
@@ -43,7 +44,7 @@ __all__ = [
     "make_examples",
 ]
 
-_SCHEMA = pa.schema(
+EXAMPLE_SCHEMA = pa.schema(
     [
         ("key", pa.string()),
         ("sample", pa.int32()),
@@ -248,7 +249,7 @@ class _Writer:
         folder.mkdir()
         num_rows = 0
         for index, chunk in enumerate(chunks_of(rows, _SHARD)):
-            write_rows(folder / shard_name(index), chunk, _SCHEMA)
+            write_rows(folder / shard_name(index), chunk, EXAMPLE_SCHEMA)
             num_rows += len(chunk)
             self._place.progress(f"preferences: {name}", num_rows, num_rows)
 
