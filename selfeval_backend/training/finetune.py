@@ -42,14 +42,19 @@ __all__ = ["FinetuneStage", "load_weights", "pad_id_of"]
 _GIB = 1 << 30
 
 
-def load_weights(folder: Path, *, dtype: torch.dtype = torch.float32) -> Any:
+def load_weights(folder: Path, *, dtype: torch.dtype | None = None) -> Any:
     """Load a causal language model, onto the GPU where there is one.
+
+    Args:
+        folder: Of the checkpoint.
+        dtype: None: the checkpoint's on a GPU, float32 on a CPU.
 
     Raises:
         CheckpointError: It cannot be loaded.
     """
+    stored = "auto" if torch.cuda.is_available() else torch.float32
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or stored)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise CheckpointError(f"{folder} cannot be loaded: {error}") from error
     return model.to(_device())

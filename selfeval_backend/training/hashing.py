@@ -38,8 +38,11 @@ class Hasher:
         if key not in self._known:
             with path.open("rb") as file:
                 self._known[key] = hashlib.file_digest(file, "sha256").hexdigest()
-            write_atomically(self._memory, json.dumps(self._known, indent=0))
         return self._known[key]
+
+    def save(self) -> None:
+        """Remember what was hashed, for the next run."""
+        write_atomically(self._memory, json.dumps(self._known, indent=0))
 
     def folder(self, folder: Path, patterns: tuple[str, ...] = ("*",)) -> str:
         """Return one hash of the names and bytes of a folder's files; no subfolders."""

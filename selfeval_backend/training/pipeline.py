@@ -169,7 +169,9 @@ class Pipeline:
         Raises:
             ConfigurationError: There is no such stage.
         """
-        return [self._plan(stage) for stage in self._up_to(until)]
+        plans = [self._plan(stage) for stage in self._up_to(until)]
+        self._hasher.save()
+        return plans
 
     def run(self, until: str) -> Path:
         """Do every stage up to `until` that is not finished, and return the folder of that one.
@@ -272,6 +274,7 @@ class Pipeline:
             "figures": figures,
             "seconds": round(seconds, 1),
         }
+        self._hasher.save()
         write_atomically(folder / _MANIFEST, json.dumps(manifest, indent=1, default=str) + "\n")
         self._log(f"{stage.name}: finished in {seconds:.0f} s")
 

@@ -309,6 +309,12 @@ class Recipe(_Section):
     calibrate: CalibrateSettings = CalibrateSettings()
     report: ReportSettings = ReportSettings()
 
+    @model_validator(mode="after")
+    def _contrast_has_pairs(self) -> Recipe:
+        if self.finetune.contrast is not None and not self.preferences.contrast_pairs:
+            raise ValueError("finetune.contrast needs preferences.contrast_pairs of at least 1")
+        return self
+
 
 def load_recipe(name_or_path: str | Path, changes: Sequence[str] = ()) -> Recipe:
     """Read a recipe.

@@ -6,6 +6,7 @@ It is the model card of the checkpoint folder that the pipeline ends in.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -121,7 +122,7 @@ class ReportStage:
             measured.predictions(whole), figures=figures, max_samples=recipe.calibrate.samples
         )
         figures["signatures"] = [asdict(signature) for signature in signatures]
-        write_atomically(folder / "figures.json", json.dumps(figures, indent=1) + "\n")
+        write_atomically(folder / "figures.json", json.dumps(_finite(figures), indent=1) + "\n")
         measured.draw(folder, figures)
         write_atomically(folder / "README.md", measured.page(figures, signatures))
         for signature in signatures:
@@ -130,7 +131,9 @@ class ReportStage:
             place.log("report: no failure signature was found")
         _point(place.recipe.folder / recipe.name, folder)
         keys = ("before", "after", "kl", "signatures")
-        return {**{key: figures[key] for key in keys}, "whole": figures["self_evaluation"]["whole"]}
+        chosen = {key: figures[key] for key in keys}
+        found: dict[str, Any] = _finite({**chosen, "whole": figures["self_evaluation"]["whole"]})
+        return found
 
 
 class _Measured:
@@ -243,6 +246,15 @@ class _Measured:
             self_evaluation=_self_evaluation_table(figures["self_evaluation"]),
             recipe=json.dumps(recipe.model_dump(mode="json", exclude={"folder"}), indent=1),
         )
+
+
+def _finite(value: Any) -> Any:
+    """Return a value of JSON types with None for what is no number: JSON has no NaN."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _responses(rollouts: Sequence[Rollout]) -> Iterator[Row]:

@@ -33,6 +33,7 @@ from selfeval_backend.training.recipe import (
 from selfeval_backend.training.shards import count_rows, iterate_rows, shards_of, write_rows
 
 __all__ = [
+    "REWARD_SCHEMA",
     "FunctionScorer",
     "MathScorer",
     "RewardModelScorer",
@@ -45,7 +46,7 @@ __all__ = [
     "score_shards",
 ]
 
-_SCHEMA = pa.schema(
+REWARD_SCHEMA = pa.schema(
     [
         ("key", pa.string()),
         ("rewards", pa.list_(pa.float64())),
@@ -293,7 +294,7 @@ def score_shards(
         target = folder / shard.name
         if not target.exists():
             scorer = scorer or load()
-            write_rows(target, _score_shard(shard, scorer), _SCHEMA)
+            write_rows(target, _score_shard(shard, scorer), REWARD_SCHEMA)
         num_done += count_rows([target])
         progress(name, num_done, total)
     return _checked(folder, max_error_share)

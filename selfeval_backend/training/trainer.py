@@ -366,7 +366,6 @@ def _arguments(phase: Phase, checkpoints: Path, *, begins: bool) -> TrainingArgu
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
         label_names=["targets"],
-        dataloader_drop_last=isinstance(phase.steps, int),
         disable_tqdm=True,
         report_to=[],
         log_level="error",
