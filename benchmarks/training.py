@@ -14,7 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from selfeval_backend.chat import Message
-from selfeval_backend.engine.scripted import (
-    ScriptedChat,
-    ScriptedEngine,
-    ScriptedResponse,
-    StreamCall,
-)
+from selfeval_backend.engine.base import Capabilities, Chunk, LabelLogprobs, SamplingParams
+from selfeval_backend.engine.scripted import ScriptedChat
 from selfeval_backend.training.branches import BranchBatch, LabelledCut, Row, run
 from selfeval_backend.training.losses import LossWeights
 from selfeval_backend.training.prompts import Prompt
@@ -136,12 +132,45 @@ def measure_throughput(steps: int, rounds: int = 5) -> float:
     return share
 
 
+class Echo:
+    """An engine that answers with its seed, and remembers nothing."""
+
+    capabilities = Capabilities(
+        name="echo",
+        context_length=512,
+        evaluates_mid_generation=False,
+        pauses_at_checkpoints=False,
+    )
+
+    def __init__(self, chat: ScriptedChat) -> None:
+        self._chat = chat
+
+    async def stream(
+        self, prompt_ids: tuple[int, ...], params: SamplingParams
+    ) -> AsyncGenerator[Chunk, None]:
+        """Yield the whole answer."""
+        token_ids = self._chat.response(str(params.seed), 0.5).token_ids
+        count = len(token_ids)
+        yield Chunk(
+            token_ids=token_ids,
+            num_generated_tokens=count,
+            logprobs=(-1.0,) * count,
+            finish_reason="stop",
+        )
+
+    async def label_logprobs(
+        self, token_ids: tuple[int, ...], label_ids: tuple[int, ...]
+    ) -> LabelLogprobs:
+        """Refuse: nobody asks."""
+        raise NotImplementedError
+
+    async def aclose(self) -> None:
+        """Have nothing to close."""
+
+
 def measure_memory(num_rows: int) -> float:
     """Print and return by how much the peak grows from a tenth of the rows to all of them."""
     chat = ScriptedChat()
-
-    def script(call: StreamCall) -> ScriptedResponse:
-        return chat.response(str(call.params.seed), 0.5)
 
     def draws(count: int) -> Iterator[PlannedDraw]:
         for n in range(count):
@@ -160,7 +189,7 @@ def measure_memory(num_rows: int) -> float:
                 lambda count=count: draws(count),  # type: ignore[misc]  # its own count
                 folder=rollouts,
                 drawing=drawing,
-                open_engine=lambda: ScriptedEngine(script),
+                open_engine=lambda: Echo(chat),
                 shard_prompts=256,
                 name="rollouts",
                 progress=lambda *_: None,
