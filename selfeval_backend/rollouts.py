@@ -9,12 +9,21 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from selfeval_backend.reference.problems import Problem, Puzzle
 from selfeval_backend.types import FinishReason
 
-__all__ = ["Rollout", "RolloutSample", "load_rollouts", "save_rollouts", "win_or_tie_targets"]
+__all__ = [
+    "Comparison",
+    "Rollout",
+    "RolloutSample",
+    "compare",
+    "load_rollouts",
+    "save_rollouts",
+    "win_or_tie_targets",
+]
+
+Comparison = Literal["win", "tie", "loss"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,9 +45,17 @@ class RolloutSample:
 class Rollout:
     """All samples of one prompt, from one model."""
 
-    problem: Problem
+    prompt: str
+    """Its text, for people."""
     prompt_ids: tuple[int, ...]
     samples: tuple[RolloutSample, ...]
+
+
+def compare(mine: float, other: float, *, tie_threshold: float = 0.0) -> Comparison:
+    """Return what a reward comes to against another; they tie up to the threshold, inclusive."""
+    if mine > other + tie_threshold:
+        return "win"
+    return "tie" if mine >= other - tie_threshold else "loss"
 
 
 def win_or_tie_targets(rewards: Sequence[float], *, tie_threshold: float = 0.0) -> list[float]:
@@ -55,7 +72,12 @@ def win_or_tie_targets(rewards: Sequence[float], *, tie_threshold: float = 0.0) 
         raise ValueError(f"a preference needs two samples of a prompt, got {len(rewards)}")
     others = len(rewards) - 1
     return [
-        (sum(mine >= theirs - tie_threshold for theirs in rewards) - 1) / others for mine in rewards
+        (
+            sum(compare(mine, theirs, tie_threshold=tie_threshold) != "loss" for theirs in rewards)
+            - 1
+        )
+        / others
+        for mine in rewards
     ]
 
 
@@ -75,14 +97,8 @@ def load_rollouts(path: Path) -> list[Rollout]:
 
 
 def _rollout(row: dict[str, Any]) -> Rollout:
-    problem = row["problem"]
     return Rollout(
-        problem=Problem(
-            puzzles=tuple(
-                Puzzle(numbers=tuple(p["numbers"]), target=p["target"]) for p in problem["puzzles"]
-            ),
-            text=problem["text"],
-        ),
+        prompt=row["prompt"],
         prompt_ids=tuple(row["prompt_ids"]),
         samples=tuple(
             RolloutSample(

@@ -9,6 +9,7 @@ import typer
 from selfeval_backend.cli.ask import ask
 from selfeval_backend.cli.demo import demo
 from selfeval_backend.cli.doctor import doctor
+from selfeval_backend.cli.train import train
 
 __all__ = ["app", "main"]
 
@@ -43,6 +44,7 @@ def _options(
 app.command("ask")(ask)
 app.command("demo")(demo)
 app.command("doctor")(doctor)
+app.command("train")(train)
 
 
 def main() -> None:

@@ -36,6 +36,7 @@ def _bars() -> Iterator[Progress]:
         rich_progress.BarColumn(),
         rich_progress.MofNCompleteColumn(),
         rich_progress.TimeElapsedColumn(),
+        rich_progress.TimeRemainingColumn(),
     )
     with rich_progress.Progress(*columns, console=Console(stderr=True)) as bars:
         tasks: dict[str, rich_progress.TaskID] = {}
@@ -50,12 +51,23 @@ def _bars() -> Iterator[Progress]:
 
 def _lines() -> Progress:
     began = said = time.monotonic()
+    starts: dict[str, tuple[float, int]] = {}
 
     def show(method: str, num_done: int, total: int) -> None:
         nonlocal said
         now = time.monotonic()
+        since, done_then = starts.setdefault(method, (now, num_done))
         if num_done == total or now - said >= _SECONDS_BETWEEN_LINES:
             said = now
-            typer.echo(f"{now - began:5.0f} s  {method}: {num_done} of {total}", err=True)
+            pace = _pace(num_done - done_then, now - since, total - num_done)
+            typer.echo(f"{now - began:5.0f} s  {method}: {num_done} of {total}{pace}", err=True)
 
     return show
+
+
+def _pace(num_done: int, seconds: float, num_left: int) -> str:
+    """Say how fast it goes and how long it takes, once there is something to tell it by."""
+    if num_done == 0 or seconds < 1.0 or num_left == 0:
+        return ""
+    rate = num_done / seconds
+    return f", {rate:.3g} a second, {num_left / rate:.0f} s left"

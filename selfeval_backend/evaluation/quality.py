@@ -17,6 +17,7 @@ from selfeval_backend.selfeval import SelfEvaluator
 __all__ = [
     "Estimate",
     "Prediction",
+    "auroc",
     "bootstrap",
     "brier_score",
     "expected_calibration_error",
@@ -65,7 +66,11 @@ class Prediction:
 
 
 def predictions(
-    rollouts: Sequence[Rollout], evaluator: SelfEvaluator, cut: Cut
+    rollouts: Sequence[Rollout],
+    evaluator: SelfEvaluator,
+    cut: Cut,
+    *,
+    tie_threshold: float = 0.0,
 ) -> list[Prediction]:
     """Collect what was said of one prefix of every sample.
 
@@ -73,10 +78,11 @@ def predictions(
         rollouts: With label log-probabilities at the prefixes that `cut` asks for.
         evaluator: Turns them into probabilities.
         cut: Which prefix.
+        tie_threshold: Rewards that differ by no more tie.
     """
     found = []
     for prompt, rollout in enumerate(rollouts):
-        targets = _targets(rollout)
+        targets = _targets(rollout, tie_threshold)
         for sample, target in zip(rollout.samples, targets, strict=True):
             num_tokens = cut(sample)
             said = {n: (win, loss) for n, win, loss in sample.label_logprobs}
@@ -99,14 +105,14 @@ def predictions(
     return found
 
 
-def _targets(rollout: Rollout) -> list[float]:
+def _targets(rollout: Rollout, tie_threshold: float) -> list[float]:
     """Win-or-tie shares against temperature-1 samples: what "fresh on-policy" means."""
     fresh = [s.reward for s in rollout.samples if s.temperature == 1.0]
-    on_policy = iter(win_or_tie_targets(fresh))
+    on_policy = iter(win_or_tie_targets(fresh, tie_threshold=tie_threshold))
     return [
         next(on_policy)
         if sample.temperature == 1.0
-        else sum(sample.reward >= other for other in fresh) / len(fresh)
+        else sum(sample.reward >= other - tie_threshold for other in fresh) / len(fresh)
         for sample in rollout.samples
     ]
 
@@ -122,6 +128,22 @@ def pair_accuracy(items: Sequence[Prediction]) -> float:
         right += float((better * (higher + 1) / 2).sum())
         pairs += float(better.sum())
     return right / pairs if pairs else float("nan")
+
+
+def auroc(items: Sequence[Prediction]) -> float:
+    """Return the area under the ROC curve of "a fresh sample is not better", over all prompts.
+
+    A target between 0 and 1 counts as that much of a positive and the rest of a negative, which is
+    the expectation over fresh samples.
+    """
+    logits = np.array([p.logit for p in items])
+    targets = np.array([p.target for p in items])
+    _, place = np.unique(logits, return_inverse=True)
+    positive = np.bincount(place, weights=targets)
+    negative = np.bincount(place, weights=1.0 - targets)
+    below = np.cumsum(negative) - negative / 2  # equal scores count half
+    pairs = positive.sum() * negative.sum()
+    return float((positive * below).sum() / pairs) if pairs else float("nan")
 
 
 def expected_calibration_error(items: Sequence[Prediction], *, num_bins: int = 15) -> float:

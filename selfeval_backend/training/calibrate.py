@@ -1,17 +1,40 @@
-"""Calibration: from raw log-odds to the share of fresh samples that are not better, by position."""
+"""Calibration: held-out samples of the fine-tuned model, maps by position, and a policy.
+
+From raw log-odds to the share of fresh samples that are not better.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
 
+from selfeval_backend.errors import DatasetError
 from selfeval_backend.evaluation.quality import Prediction, predictions, running_at, whole
-from selfeval_backend.rollouts import Rollout
-from selfeval_backend.selfeval import CalibrationMap, SelfEvaluator
+from selfeval_backend.evaluation.tuning import tune_policy
+from selfeval_backend.policy import Annealed
+from selfeval_backend.rollouts import Rollout, RolloutSample, load_rollouts, save_rollouts
+from selfeval_backend.selfeval import CalibrationMap, SelfEvalConfig, SelfEvaluator
+from selfeval_backend.training.base_model import load_asking, model_inputs, open_engine
+from selfeval_backend.training.finetune import load_weights, pad_id_of
+from selfeval_backend.training.hashing import Hasher
+from selfeval_backend.training.pipeline import Workplace
+from selfeval_backend.training.prompts import PromptSplit, stored_prompts
+from selfeval_backend.training.recipe import Recipe
+from selfeval_backend.training.rewards import load_scorer, reward_inputs, score_shards
+from selfeval_backend.training.rollouts import PlannedDraw, draw_shards, drawing_of
+from selfeval_backend.training.scoring import score_prefixes
+from selfeval_backend.training.shards import iterate_rows, shards_of
 
-__all__ = ["fit_calibration"]
+__all__ = ["CalibrateStage", "fit_calibration", "rewarded_rollouts"]
 
 _NUM_POINTS = 40
 _MIN_PREDICTIONS = 200
@@ -19,24 +42,38 @@ _MIN_PREDICTIONS = 200
 
 
 def fit_calibration(
-    rollouts: Sequence[Rollout], evaluator: SelfEvaluator, positions: Sequence[int]
+    rollouts: Sequence[Rollout],
+    evaluator: SelfEvaluator,
+    positions: Sequence[int],
+    *,
+    method: str = "isotonic",
+    tie_threshold: float = 0.0,
 ) -> tuple[CalibrationMap, ...]:
     """Fit one monotone map for finished responses and one for each position.
 
     Args:
-        rollouts: Of held-out problems, with label log-probabilities at the positions and the end.
+        rollouts: Of held-out prompts, with label log-probabilities at the positions and the end.
         evaluator: Not calibrated yet.
         positions: In generated tokens; only samples that still run there count.
+        method: "isotonic", or "platt": a logistic curve, for few predictions.
+        tie_threshold: Rewards that differ by no more tie.
+
+    Raises:
+        DatasetError: No response is finished.
     """
-    maps = [_fit(predictions(rollouts, evaluator, whole), None)]
+    fit = _isotonic if method == "isotonic" else _platt
+    items = predictions(rollouts, evaluator, whole, tie_threshold=tie_threshold)
+    if not items:
+        raise DatasetError("there is no held-out response to calibrate on")
+    maps = [fit(items, None)]
     for position in positions:
-        items = predictions(rollouts, evaluator, running_at(position))
+        items = predictions(rollouts, evaluator, running_at(position), tie_threshold=tie_threshold)
         if len(items) >= _MIN_PREDICTIONS:
-            maps.append(_fit(items, position))
+            maps.append(fit(items, position))
     return tuple(maps)
 
 
-def _fit(items: Sequence[Prediction], num_tokens: int | None) -> CalibrationMap:
+def _isotonic(items: Sequence[Prediction], num_tokens: int | None) -> CalibrationMap:
     """Isotonic regression over quantile bins, which keeps the file small and the ends unextreme."""
     logits = np.array([p.logit for p in items])
     targets = np.array([p.target for p in items])
@@ -46,8 +83,238 @@ def _fit(items: Sequence[Prediction], num_tokens: int | None) -> CalibrationMap:
     xs, first = np.unique(xs, return_index=True)
     ys = np.array([targets[bins[i]].mean() for i in first])
     fitted = IsotonicRegression(y_min=0.0, y_max=1.0).fit_transform(xs, ys)
+    return _map(num_tokens, xs, fitted)
+
+
+def _platt(items: Sequence[Prediction], num_tokens: int | None) -> CalibrationMap:
+    """A logistic curve of the logit, as points; flat where a higher logit would mean less."""
+    logits = np.array([p.logit for p in items])
+    targets = np.array([p.target for p in items])
+    both = np.concatenate([logits, logits])[:, None]
+    labels = np.repeat([1, 0], len(items))
+    weights = np.concatenate([targets, 1.0 - targets])
+    mean = float(targets.mean())
+    slope, shift = 0.0, 0.0
+    if 0.0 < mean < 1.0:
+        fitted = LogisticRegression(C=1e6).fit(both, labels, sample_weight=weights)
+        slope, shift = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+    if slope <= 0.0:
+        return _map(num_tokens, np.array([0.0]), np.array([mean]))
+    xs = np.linspace(logits.min(), logits.max() + 1e-6, _NUM_POINTS)
+    return _map(num_tokens, xs, 1.0 / (1.0 + np.exp(-(slope * xs + shift))))
+
+
+def _map(num_tokens: int | None, xs: np.ndarray, ys: np.ndarray) -> CalibrationMap:
     return CalibrationMap(
         num_tokens=num_tokens,
         raw_logit=tuple(float(x) for x in xs),
-        prob_win_or_tie=tuple(round(float(y), 6) for y in fitted),
+        prob_win_or_tie=tuple(round(float(y), 6) for y in ys),
     )
+
+
+def rewarded_rollouts(rollouts: Path, rewards: Path, split: PromptSplit) -> list[Rollout]:
+    """Read the prompts of a split whose samples all have rewards.
+
+    Args:
+        rollouts: Folder of rollout shards.
+        rewards: Folder of the same shards' rewards.
+        split: Which prompts.
+
+    Raises:
+        DatasetError: A shard cannot be read.
+    """
+    found = []
+    for shard in shards_of(rollouts):
+        scores = iterate_rows([rewards / shard.name])
+        for row, scored in zip(iterate_rows([shard]), scores, strict=True):
+            known = [reward is not None for reward in scored["rewards"]]
+            if row["split"] != split or len(known) < 2 or not all(known):
+                continue
+            samples = tuple(
+                RolloutSample(
+                    token_ids=tuple(sample["token_ids"]),
+                    finish_reason=sample["finish_reason"],
+                    temperature=sample["temperature"],
+                    reward=reward,
+                    sum_logprob=sample["sum_logprob"],
+                )
+                for sample, reward in zip(row["samples"], scored["rewards"], strict=True)
+            )
+            found.append(
+                Rollout(
+                    prompt=json.loads(row["messages"])[-1]["content"],
+                    prompt_ids=tuple(row["prompt_ids"]),
+                    samples=samples,
+                )
+            )
+    return found
+
+
+class CalibrateStage:
+    """Draws held-out samples of the fine-tuned model, and writes its selfeval.json."""
+
+    name = "calibrate"
+    needs = ("prompts", "finetune")
+
+    def inputs(self, recipe: Recipe, hasher: Hasher) -> dict[str, Any]:
+        """Return how held-out prompts are drawn, rewarded and fitted."""
+        drawn = recipe.rollouts.model_dump(
+            mode="json", include={"top_p", "max_tokens", "shard_prompts", "engine"}
+        )
+        return {
+            **model_inputs(recipe, hasher),
+            **reward_inputs(recipe.rewards, hasher),
+            "calibrate": recipe.calibrate.model_dump(mode="json"),
+            "tie_threshold": recipe.preferences.tie_threshold,
+            "rollouts": drawn,
+            "seed": recipe.seed,
+        }
+
+    def plan(self, recipe: Recipe, upstream: Mapping[str, Path]) -> Sequence[str]:
+        """Say how many samples would be drawn."""
+        settings = recipe.calibrate
+        if "prompts" not in upstream:
+            return [f"{2 * settings.samples} samples a held-out prompt"]
+        num_prompts = sum(1 for _ in _draws(recipe, upstream["prompts"]))
+        return [
+            f"{num_prompts * 2 * settings.samples:,} samples of {num_prompts:,} held-out prompts, "
+            f"each asked at {len(settings.positions)} positions and the end"
+        ]
+
+    def run(self, place: Workplace) -> dict[str, Any]:
+        """Draw, reward, ask, fit; each part goes on where it was."""
+        model = place.upstream["finetune"] / "model"
+        figures = {"rollouts": self._draw(place, model), "rewards": self._reward(place)}
+        splits: tuple[PromptSplit, ...] = ("calibration", "test")
+        scored = {split: self._score(place, model, split) for split in splits}
+        config, tuned = self._config(place, scored["calibration"])
+        folder = place.folder / "model"
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(model, folder, copy_function=_link)
+        (folder / "selfeval.json").unlink()  # a link: the fine-tuned folder keeps its own
+        config.save(folder)
+        counts = {split: len(rollouts) for split, rollouts in scored.items()}
+        return {**figures, "prompts": counts, "tuning": tuned}
+
+    def _draw(self, place: Workplace, model: Path) -> dict[str, Any]:
+        recipe = place.recipe
+        folder = place.folder / "rollouts"
+        folder.mkdir(exist_ok=True)
+        return draw_shards(
+            lambda: _draws(recipe, place.upstream["prompts"]),
+            folder=folder,
+            drawing=drawing_of(recipe),
+            open_engine=lambda: open_engine(model, recipe.rollouts),
+            shard_prompts=recipe.rollouts.shard_prompts,
+            name="calibrate: rollouts",
+            progress=place.progress,
+        )
+
+    def _reward(self, place: Workplace) -> dict[str, Any]:
+        settings = place.recipe.rewards
+        folder = place.folder / "rewards"
+        folder.mkdir(exist_ok=True)
+        return score_shards(
+            place.folder / "rollouts",
+            folder,
+            load=lambda: load_scorer(settings),
+            max_error_share=settings.max_error_share,
+            name="calibrate: rewards",
+            progress=place.progress,
+        )
+
+    def _score(self, place: Workplace, model: Path, split: PromptSplit) -> list[Rollout]:
+        path = place.folder / f"{split}.jsonl"
+        if not path.exists():
+            rollouts = rewarded_rollouts(place.folder / "rollouts", place.folder / "rewards", split)
+            if not rollouts:
+                raise DatasetError(
+                    f"there is no rewarded {split} prompt. Give more prompts, or a larger share of "
+                    f"them to {split}."
+                )
+            asking = load_asking(place.recipe)
+            positions = place.recipe.calibrate.positions
+            scored = score_prefixes(
+                rollouts,
+                load_weights(model).eval(),
+                cuts=lambda s: [
+                    *(n for n in positions if n < len(s.token_ids)),
+                    len(s.token_ids) // 2,
+                ],
+                question_ids=asking.evaluator.question_ids,
+                label_ids=asking.evaluator.label_ids,
+                pad_id=pad_id_of(model),
+                batch_size=place.recipe.finetune.batch_size,
+                progress=lambda done, total: place.progress(f"calibrate: {split}", done, total),
+            )
+            save_rollouts(path, scored)
+        return load_rollouts(path)
+
+    def _config(
+        self, place: Workplace, rollouts: Sequence[Rollout]
+    ) -> tuple[SelfEvalConfig, dict[str, Any]]:
+        recipe, asking = place.recipe, load_asking(place.recipe)
+        maps = fit_calibration(
+            rollouts,
+            asking.evaluator,
+            recipe.calibrate.positions,
+            method=recipe.calibrate.method,
+            tie_threshold=recipe.preferences.tie_threshold,
+        )
+        config = asking.config.model_copy(update={"calibration": maps})
+        tuned = _tuned(place, rollouts, SelfEvaluator(config, asking.chat))
+        provenance = {
+            "recipe": recipe.name,
+            "base_model": recipe.model,
+            "seed": recipe.seed,
+            "stages": {name: folder.name for name, folder in place.upstream.items()},
+        }
+        policy = {k: v for k, v in tuned.items() if k != "failed"}
+        return config.model_copy(update={"policy": policy, "provenance": provenance}), tuned
+
+
+def _draws(recipe: Recipe, prompts: Path) -> Iterator[PlannedDraw]:
+    """Yield the held-out prompts: n temperature-1 samples, and as many annealed ones."""
+    settings = recipe.calibrate
+    schedule = Annealed(1.0)
+    n = settings.samples
+    # Temperature 1 first: its samples have the seeds that the base model's had.
+    temperatures = (1.0,) * n + tuple(schedule.temperature(k) for k in range(n))
+    left: dict[str, int] = {
+        "calibration": settings.max_calibration_prompts,
+        "test": settings.max_test_prompts,
+    }
+    for prompt in stored_prompts(prompts, ("calibration", "test")):
+        if left[prompt.split]:
+            left[prompt.split] -= 1
+            yield PlannedDraw(prompt=prompt, temperatures=temperatures)
+
+
+def _tuned(
+    place: Workplace, rollouts: Sequence[Rollout], evaluator: SelfEvaluator
+) -> dict[str, Any]:
+    """Choose the policy that ships; where none keeps enough, say so and ship none."""
+    settings = place.recipe.calibrate
+    if not settings.tune:
+        return {}
+    try:
+        tuned = tune_policy(
+            rollouts,
+            evaluator,
+            prune_at=settings.prune_at,
+            max_samples=settings.samples,
+            keep_improvement=settings.keep_improvement,
+            log=lambda _: None,
+        )
+    except DatasetError as error:
+        place.log(f"calibrate: no policy is tuned: {error}")
+        return {"failed": str(error)}
+    return {**asdict(tuned), "max_samples": settings.samples}
+
+
+def _link(source: str, target: str) -> None:
+    """Share a file's bytes where the file system can, else copy them."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

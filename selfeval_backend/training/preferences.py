@@ -1,95 +1,372 @@
-"""From rewards to what the self-evaluation should say.
+"""From rewards to what the self-evaluation should say: wins, ties and losses.
 
 Source: arXiv 2410.02725, section 3: samples of one prompt are paired; the better one wins, near
-equals tie, and a response is labelled by whether it wins or ties. We take the mean over all pairs
-of a response instead of one random pair: the same expectation, with less noise.
+equals tie, and a response is labelled by whether it wins or ties. By default we take the mean over
+all pairs of a response instead of one random pair: the same expectation, with less noise.
 """
 
 from __future__ import annotations
 
+import json
 import random
-from collections.abc import Iterator, Sequence
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
 
-from selfeval_backend.rollouts import Rollout, RolloutSample, win_or_tie_targets
-from selfeval_backend.training.branches import BranchBatch, LabelledCut, Row, collate
+import pyarrow as pa
 
-__all__ = ["ContrastBatches", "PreferenceBatches"]
+from selfeval_backend.errors import DatasetError
+from selfeval_backend.rollouts import Comparison, compare
+from selfeval_backend.training.base_model import load_asking, model_inputs
+from selfeval_backend.training.files import write_atomically
+from selfeval_backend.training.hashing import Hasher
+from selfeval_backend.training.pipeline import Workplace
+from selfeval_backend.training.recipe import PreferenceSettings, Recipe
+from selfeval_backend.training.shards import (
+    chunks_of,
+    count_rows,
+    iterate_rows,
+    shard_name,
+    shards_of,
+    write_rows,
+)
+
+__all__ = [
+    "EXAMPLE_SCHEMA",
+    "Candidate",
+    "Example",
+    "PreferenceStage",
+    "contrast_pairs",
+    "make_examples",
+]
+
+EXAMPLE_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("sample", pa.int32()),
+        ("reward", pa.float64()),
+        ("prompt_ids", pa.list_(pa.int32())),
+        ("response_ids", pa.list_(pa.int32())),
+        ("cuts", pa.list_(pa.int32())),
+        ("targets", pa.list_(pa.float32())),
+    ]
+)
+"""One row a response: where it is asked about, and what should be said there."""
+
+_SHARD = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Batches:
-    rollouts: Sequence[Rollout]
-    question_ids: tuple[int, ...]
-    end_id: int
-    pad_id: int
-    batch_size: int
-    num_cuts: int
-    """Prefixes of each response, the whole one among them."""
-    seed: int
+class Candidate:
+    """One rewarded sample of a prompt."""
+
+    index: int
+    """Its place among the prompt's samples."""
+    reward: float
+    num_tokens: int
+    """Of the response, without the end token; at least 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """A response, its cuts, and the probability of a win or tie that each should give."""
+
+    index: int
+    cuts: tuple[int, ...]
+    """Tokens kept, the whole response last where it is asked about."""
+    targets: tuple[float, ...]
+    """One for each cut."""
+    outcomes: tuple[Comparison, ...] = ()
+    """Against each opponent."""
+
+    @property
+    def target(self) -> float:
+        """The mean label."""
+        return sum(self.targets) / len(self.targets)
+
+
+def make_examples(
+    candidates: Sequence[Candidate], settings: PreferenceSettings, rng: random.Random
+) -> list[Example]:
+    """Pair the samples of one prompt, and label each by its pairs.
+
+    Args:
+        candidates: Of one prompt.
+        settings: Which pairs, which labels, which cuts.
+        rng: Chooses pairs and cuts.
+
+    Returns:
+        One example for each sample that is in a pair; none for fewer than two candidates.
+    """
+    outcomes: dict[int, list[Comparison]] = {c.index: [] for c in candidates}
+    for mine, other in _pairs(candidates, settings, rng):
+        outcomes[mine.index].append(
+            compare(mine.reward, other.reward, tie_threshold=settings.tie_threshold)
+        )
+    if settings.mixed_only and not any("loss" in found for found in outcomes.values()):
+        return []
+    return [
+        _example(candidate, tuple(outcomes[candidate.index]), settings, rng)
+        for candidate in candidates
+        if outcomes[candidate.index]
+    ]
+
+
+def _pairs(
+    candidates: Sequence[Candidate], settings: PreferenceSettings, rng: random.Random
+) -> list[tuple[Candidate, Candidate]]:
+    """Ordered pairs: the first is labelled against the second."""
+    if len(candidates) < 2:
+        return []
+    if settings.pairs == "random":
+        return [(mine, rng.choice([c for c in candidates if c is not mine])) for mine in candidates]
+    unordered = list(combinations(candidates, 2))
+    if settings.pairs != "all":
+        unordered = rng.sample(unordered, min(settings.pairs, len(unordered)))
+    return [pair for a, b in unordered for pair in ((a, b), (b, a))]
+
+
+def _example(
+    candidate: Candidate,
+    outcomes: tuple[Comparison, ...],
+    settings: PreferenceSettings,
+    rng: random.Random,
+) -> Example:
+    cuts = _cuts(candidate.num_tokens, settings, rng)
+    labels = [0.0 if outcome == "loss" else 1.0 for outcome in outcomes]
+    if settings.labels == "soft":
+        targets = (sum(labels) / len(labels),) * len(cuts)
+    else:
+        targets = tuple(rng.choice(labels) for _ in cuts)
+    return Example(index=candidate.index, cuts=cuts, targets=targets, outcomes=outcomes)
+
+
+def _cuts(length: int, settings: PreferenceSettings, rng: random.Random) -> tuple[int, ...]:
+    """Uniform over tokens, ascending; the whole response with the share that is asked for."""
+    if not settings.cut_at_random or length == 1:
+        return (length,)
+    asked_whole = rng.random() < settings.whole_share
+    num_cuts = settings.num_cuts - asked_whole
+    cuts = sorted(rng.sample(range(1, length), min(num_cuts, length - 1)))
+    return (*cuts, length) if asked_whole else tuple(cuts)
+
+
+def contrast_pairs(
+    candidates: Sequence[Candidate], settings: PreferenceSettings, rng: random.Random
+) -> list[tuple[Example, Example]]:
+    """Draw pairs of one of a prompt's best samples and a worse one, labelled 1 and 0.
+
+    Returns:
+        `contrast_pairs` pairs, each with cuts of its own; none where all samples tie.
+    """
+    best = max((c.reward for c in candidates), default=0.0)
+    right = [c for c in candidates if c.reward == best]
+    wrong = [c for c in candidates if c.reward < best - settings.tie_threshold]
+    if not wrong:
+        return []
+
+    def labelled(candidate: Candidate, target: float) -> Example:
+        cuts = _cuts(candidate.num_tokens, settings, rng)
+        return Example(index=candidate.index, cuts=cuts, targets=(target,) * len(cuts))
+
+    return [
+        (labelled(rng.choice(right), 1.0), labelled(rng.choice(wrong), 0.0))
+        for _ in range(settings.contrast_pairs)
+    ]
+
+
+class PreferenceStage:
+    """Turns rewarded rollouts into examples, and describes them in a card."""
+
+    name = "preferences"
+    needs = ("rollouts", "rewards")
+
+    def inputs(self, recipe: Recipe, hasher: Hasher) -> dict[str, Any]:
+        """Return the settings, and the model that says what ends a turn."""
+        return {
+            **model_inputs(recipe, hasher),
+            "preferences": recipe.preferences.model_dump(mode="json"),
+            "seed": recipe.seed,
+        }
+
+    def plan(self, recipe: Recipe, upstream: Mapping[str, Path]) -> Sequence[str]:
+        """Say how prompts become examples."""
+        chosen = recipe.preferences
+        lines = [
+            f"{chosen.labels} labels of {chosen.pairs} pairs a prompt, "
+            f"ties up to {chosen.tie_threshold}"
+        ]
+        if "rewards" in upstream:
+            lines.append(f"{count_rows(shards_of(upstream['rewards'])):,} prompts have rewards")
+        return lines
+
+    def run(self, place: Workplace) -> dict[str, Any]:
+        """Write all sets; a stopped run starts over, for this is quick."""
+        for name in ("train", "validation", "contrast"):
+            shutil.rmtree(place.folder / name, ignore_errors=True)
+        writer = _Writer(place)
+        counts = writer.write()
+        if not counts["train examples"]:
+            raise DatasetError(
+                "no training prompt has two rewarded samples to compare "
+                f"({dict(counts)}): draw at least two samples a prompt"
+            )
+        if not counts["train losses"]:
+            raise DatasetError(
+                f"all pairs tie within {place.recipe.preferences.tie_threshold}: nothing can be "
+                "learned. Lower preferences.tie_threshold, or look at the rewards."
+            )
+        write_atomically(place.folder / "README.md", _card(place.recipe, counts))
+        return dict(counts)
+
+
+class _Writer:
+    """Streams rollouts with their rewards into sets of examples."""
+
+    def __init__(self, place: Workplace) -> None:
+        self._place = place
+        self._recipe = place.recipe
+        asking = load_asking(place.recipe)
+        follow_up, ends = asking.evaluator.question_ids, asking.chat.end_token_ids
+        self._end_id = follow_up[0] if follow_up[0] in ends else min(ends)
+        self._counts: Counter[str] = Counter()
+
+    def write(self) -> Counter[str]:
+        """Write every set, and count what went into them."""
+        keep = self._keep_shares()
+        self._write("train", self._examples("train", keep))
+        self._write("validation", self._examples("validation", {}))
+        if self._recipe.preferences.contrast_pairs:
+            self._write("contrast", self._contrast())
+        return self._counts
+
+    def _write(self, name: str, rows: Iterator[dict[str, Any]]) -> None:
+        folder = self._place.folder / name
+        folder.mkdir()
+        num_rows = 0
+        for index, chunk in enumerate(chunks_of(rows, _SHARD)):
+            write_rows(folder / shard_name(index), chunk, EXAMPLE_SCHEMA)
+            num_rows += len(chunk)
+            self._place.progress(f"preferences: {name}", num_rows, num_rows)
+
+    def _keep_shares(self) -> dict[bool, float]:
+        """Share of the examples below (False) and from one half (True) that is kept."""
+        if self._recipe.preferences.balance == "none":
+            return {}
+        found = Counter(e.target >= 0.5 for _, _, examples in self._made("train") for e in examples)
+        least = min(found[False], found[True])
+        return {side: least / found[side] if found[side] else 1.0 for side in (False, True)}
+
+    def _examples(self, split: str, keep: dict[bool, float]) -> Iterator[dict[str, Any]]:
+        counts = self._counts
+        for row, rewards, examples in self._made(split):
+            counts[f"{split} prompts"] += 1
+            for example in examples:
+                chance = _rng(self._recipe, "balance", row["key"], example.index).random()
+                if chance >= keep.get(example.target >= 0.5, 1.0):
+                    counts[f"{split} left out for balance"] += 1
+                    continue
+                counts[f"{split} examples"] += 1
+                counts[f"{split} cuts"] += len(example.cuts)
+                for outcome, number in Counter(example.outcomes).items():
+                    counts[f"{split} {_PLURAL[outcome]}"] += number
+                yield self._row(row, rewards, example)
+
+    def _made(
+        self, split: str
+    ) -> Iterator[tuple[dict[str, Any], Mapping[int, float], list[Example]]]:
+        for row, candidates in self._rewarded(split):
+            rng = _rng(self._recipe, "pairs", row["key"])
+            rewards = {c.index: c.reward for c in candidates}
+            yield row, rewards, make_examples(candidates, self._recipe.preferences, rng)
+
+    def _contrast(self) -> Iterator[dict[str, Any]]:
+        for row, candidates in self._rewarded("train"):
+            rng = _rng(self._recipe, "contrast", row["key"])
+            rewards = {c.index: c.reward for c in candidates}
+            for pair in contrast_pairs(candidates, self._recipe.preferences, rng):
+                self._counts["contrast pairs"] += 1
+                for example in pair:
+                    yield self._row(row, rewards, example)
+
+    def _rewarded(self, split: str) -> Iterator[tuple[dict[str, Any], list[Candidate]]]:
+        settings = self._recipe.preferences
+        limit = settings.max_prompts if split == "train" else None
+        flips = settings.flip_share if split == "train" else 0.0
+        num_prompts = 0
+        rollouts = shards_of(self._place.upstream["rollouts"])
+        for shard in rollouts:
+            scores = iterate_rows([self._place.upstream["rewards"] / shard.name])
+            for row, scored in zip(iterate_rows([shard]), scores, strict=True):
+                if row["split"] != split or num_prompts == limit:
+                    continue
+                num_prompts += 1
+                rng = _rng(self._recipe, "flip", row["key"])
+                yield (
+                    row,
+                    [
+                        Candidate(
+                            index=index,
+                            reward=1.0 - reward if rng.random() < flips else reward,
+                            num_tokens=len(row["samples"][index]["token_ids"]),
+                        )
+                        for index, reward in enumerate(scored["rewards"])
+                        if reward is not None and row["samples"][index]["token_ids"]
+                    ],
+                )
 
     def _row(
-        self, rollout: Rollout, sample: RolloutSample, target: float, rng: random.Random
-    ) -> Row:
-        length = len(sample.token_ids)
-        places = rng.sample(range(1, length), min(self.num_cuts - 1, length - 1))
-        end = (self.end_id,) if sample.finish_reason == "stop" else ()
-        return Row(
-            prompt_ids=rollout.prompt_ids,
-            response_ids=sample.token_ids + end,
-            cuts=tuple(
-                LabelledCut(num_tokens=n, prob_win_or_tie=target) for n in (*places, length)
-            ),
-        )
-
-    def _batches(self, rows: Sequence[Row], rng: random.Random) -> Iterator[BranchBatch]:
-        size = self.batch_size
-        chunks = [rows[i : i + size] for i in range(0, len(rows) - size + 1, size)]
-        rng.shuffle(chunks)
-        for chunk in chunks:
-            yield collate(chunk, self.question_ids, pad_id=self.pad_id)
+        self, row: Mapping[str, Any], rewards: Mapping[int, float], example: Example
+    ) -> dict[str, Any]:
+        sample = row["samples"][example.index]
+        end = [self._end_id] if sample["finish_reason"] == "stop" else []
+        return {
+            "key": row["key"],
+            "sample": example.index,
+            "reward": rewards[example.index],
+            "prompt_ids": row["prompt_ids"],
+            "response_ids": sample["token_ids"] + end,
+            "cuts": example.cuts,
+            "targets": example.targets,
+        }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PreferenceBatches(_Batches):
-    """The method's examples: every sample, whole and cut at random, with its win-or-tie target."""
-
-    def __iter__(self) -> Iterator[BranchBatch]:
-        """Yield batches without end; every sample once an epoch."""
-        rng = random.Random(self.seed)
-        while True:
-            rows = [
-                self._row(rollout, sample, target, rng)
-                for rollout in self.rollouts
-                for sample, target in zip(
-                    rollout.samples,
-                    win_or_tie_targets([s.reward for s in rollout.samples]),
-                    strict=True,
-                )
-                if sample.token_ids
-            ]
-            rng.shuffle(rows)
-            rows.sort(key=lambda row: len(row.response_ids) // 8)  # near lengths together
-            yield from self._batches(rows, rng)
+_PLURAL: Mapping[Comparison, str] = {"win": "wins", "tie": "ties", "loss": "losses"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContrastBatches(_Batches):
-    """A right and a wrong sample of the same prompt side by side, labelled right and wrong."""
+def _rng(recipe: Recipe, *names: object) -> random.Random:
+    """Randomness of one prompt: the same whatever else there is."""
+    return random.Random("/".join(map(str, (recipe.seed, *names))))
 
-    def __iter__(self) -> Iterator[BranchBatch]:
-        """Yield batches without end; every mixed prompt once an epoch, with a fresh pair."""
-        rng = random.Random(self.seed)
-        mixed = [r for r in self.rollouts if len({s.reward for s in r.samples if s.token_ids}) > 1]
-        while True:
-            pairs = [self._pair(rollout, rng) for rollout in mixed]
-            rng.shuffle(pairs)
-            pairs.sort(key=lambda pair: len(pair[0].response_ids) // 8)
-            yield from self._batches([row for pair in pairs for row in pair], rng)
 
-    def _pair(self, rollout: Rollout, rng: random.Random) -> tuple[Row, Row]:
-        samples = [s for s in rollout.samples if s.token_ids]
-        best = max(s.reward for s in samples)
-        right = rng.choice([s for s in samples if s.reward == best])
-        wrong = rng.choice([s for s in samples if s.reward < best])
-        return self._row(rollout, right, 1.0, rng), self._row(rollout, wrong, 0.0, rng)
+def _card(recipe: Recipe, counts: Mapping[str, int]) -> str:
+    rows = "\n".join(f"| {name} | {counts[name]:,} |" for name in sorted(counts))
+    settings = json.dumps(recipe.preferences.model_dump(mode="json"), indent=1)
+    total = sum(counts.get(f"train {name}", 0) for name in _PLURAL.values())
+    shares = ", ".join(
+        f"{name} {counts.get(f'train {name}', 0) / total:.1%}" for name in _PLURAL.values()
+    )
+    return f"""\
+# Preferences of {recipe.name}
+
+On-policy samples of `{recipe.model}`, paired within their prompt. A response is labelled by
+whether it wins or ties (1) or loses (0) against others of the same prompt; rewards that differ by
+no more than {recipe.preferences.tie_threshold} tie. No prompt is in two splits.
+
+Of the training labels: {shares}.
+
+| | |
+|---|---|
+{rows}
+
+Files: `train/`, `validation/`, `contrast/`: Parquet, one row a response with the tokens of prompt
+and response, the cuts (response tokens kept) and what the self-evaluation should say at each.
+
+```json
+{settings}
+```
+"""

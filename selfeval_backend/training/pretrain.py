@@ -10,8 +10,9 @@ is and nothing about the answer.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+
+from torch.utils.data import IterableDataset
 
 from selfeval_backend.chat import ChatTemplate, Message
 from selfeval_backend.reference.problems import (
@@ -20,7 +21,8 @@ from selfeval_backend.reference.problems import (
     demonstrate,
     generate_problems,
 )
-from selfeval_backend.training.branches import BranchBatch, LabelledCut, Row, collate
+from selfeval_backend.training.branches import LabelledCut, Row
+from selfeval_backend.training.trainer import Item
 
 __all__ = ["Demonstrations"]
 
@@ -28,36 +30,41 @@ _POOL = 16
 """Batches that are drawn together and sorted by length, so that little is padded."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Demonstrations:
-    """Batches of pairs of one problem: a response that solves it, one that does not."""
+class Demonstrations(IterableDataset[Item]):
+    """Pairs of one problem: a response that solves it, one that does not.
 
-    chat: ChatTemplate
-    end_id: int
-    pad_id: int
-    question_ids: tuple[int, ...]
-    batch_size: int
-    num_cuts: int
-    """Labelled cuts of each response; 0: language modelling alone."""
-    seed: int
+    Args:
+        chat: Of the generator.
+        end_id: Token that ends a response.
+        batch_size: Responses that go through the model together: pairs of near lengths follow one
+            another.
+        num_cuts: Labelled cuts of each response; 0: language modelling alone.
+        seed: Of the problems.
+    """
 
-    def __iter__(self) -> Iterator[BranchBatch]:
-        """Yield batches without end, the same ones for the same seed."""
+    def __init__(
+        self, *, chat: ChatTemplate, end_id: int, batch_size: int, num_cuts: int, seed: int
+    ) -> None:
+        self.chat, self.end_id = chat, end_id
+        self.batch_size, self.num_cuts, self.seed = batch_size, num_cuts, seed
+
+    def __iter__(self) -> Iterator[Item]:
+        """Yield pairs without end, the same ones for the same seed."""
         rng = random.Random(self.seed)
         problems = generate_problems(
             "train", seed=self.seed, unique=False, shapes=DEMONSTRATION_SHAPES
         )
+        size = self.batch_size // 2
         while True:
-            pairs = [self._pair(next(problems), rng) for _ in range(_POOL * self.batch_size // 2)]
+            pairs = [self._pair(next(problems), rng) for _ in range(_POOL * size)]
             pairs.sort(key=lambda pair: len(pair[0].response_ids))
-            rows = [row for pair in pairs for row in pair]
-            chunks = [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
+            chunks = [pairs[i : i + size] for i in range(0, len(pairs), size)]
             rng.shuffle(chunks)
             for chunk in chunks:
-                yield collate(chunk, self.question_ids, pad_id=self.pad_id)
+                yield from chunk
 
-    def _pair(self, problem: Problem, rng: random.Random) -> Sequence[Row]:
-        return [self._row(problem, rng, right) for right in (True, False)]
+    def _pair(self, problem: Problem, rng: random.Random) -> Item:
+        return tuple(self._row(problem, rng, right) for right in (True, False))
 
     def _row(self, problem: Problem, rng: random.Random, right: bool) -> Row:
         shown = demonstrate(problem, rng, right=right)

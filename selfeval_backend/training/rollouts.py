@@ -1,162 +1,402 @@
-"""Make rollouts: on-policy samples, their rewards, and what the model says of their prefixes."""
+"""Rollouts: on-policy samples of every prompt, through any engine, to Parquet shards.
+
+A shard is the unit of work: its prompts are drawn together, and it is written once all of its
+samples are there. So a kill loses one shard at most, and a shard is the same whenever it is drawn:
+seeds come from the prompt, not from the order.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
-from typing import Any
+import json
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
 
-import torch
+import pyarrow as pa
 
-from selfeval_backend.chat import ChatTemplate, Message
+from selfeval_backend.chat import Chat
 from selfeval_backend.controller import derive_seed
 from selfeval_backend.engine.base import Engine, SamplingParams
-from selfeval_backend.reference.problems import Problem, reward
-from selfeval_backend.rollouts import Rollout, RolloutSample
-from selfeval_backend.training.branches import LabelledCut, Row, collate
+from selfeval_backend.errors import ConfigurationError, DatasetError
+from selfeval_backend.training.base_model import (
+    base_folder,
+    load_asking,
+    model_inputs,
+    open_engine,
+)
+from selfeval_backend.training.hashing import Hasher
+from selfeval_backend.training.pipeline import Progress, Workplace
+from selfeval_backend.training.prompts import Prompt, PromptSplit, stored_prompts
+from selfeval_backend.training.recipe import Recipe
+from selfeval_backend.training.shards import (
+    chunks_of,
+    iterate_rows,
+    shard_name,
+    shards_of,
+    write_rows,
+)
 from selfeval_backend.types import FinishReason
 
-__all__ = ["sample_rollouts", "score_prefixes"]
+__all__ = [
+    "ROLLOUT_SCHEMA",
+    "Drawing",
+    "PlannedDraw",
+    "RolloutStage",
+    "draw_rows",
+    "draw_shards",
+    "drawing_of",
+    "planned_draws",
+]
 
-Log = Callable[[str], None]
+ROLLOUT_SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("split", pa.string()),
+        ("messages", pa.string()),
+        ("answer", pa.string()),
+        ("prompt_ids", pa.list_(pa.int32())),
+        ("error", pa.string()),
+        (
+            "samples",
+            pa.list_(
+                pa.struct(
+                    [
+                        ("token_ids", pa.list_(pa.int32())),
+                        ("text", pa.string()),
+                        ("finish_reason", pa.string()),
+                        ("temperature", pa.float64()),
+                        ("sum_logprob", pa.float64()),
+                    ]
+                )
+            ),
+        ),
+    ]
+)
+"""One row a prompt; `error` says why it has no samples."""
 
-_CONCURRENT_SAMPLES = 256
+_CONCURRENT_SAMPLES = 1024
+
+T = TypeVar("T")
 
 
-async def sample_rollouts(
-    problems: Iterable[Problem],
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawing:
+    """How samples are drawn."""
+
+    chat: Chat
+    question_length: int
+    """Tokens kept free for the self-evaluation."""
+    max_tokens: int
+    top_p: float
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedDraw:
+    """One prompt, and the temperatures of its samples."""
+
+    prompt: Prompt
+    temperatures: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """Prompts that are drawn together, into one file."""
+
+    index: int
+    draws: tuple[PlannedDraw, ...]
+
+
+def planned_draws(recipe: Recipe, prompts: Path) -> Iterator[PlannedDraw]:
+    """Yield what the base model draws: prompts to learn from, to watch, and to compare with after.
+
+    Of test prompts, as many samples at temperature 1 as are drawn again after fine-tuning.
+    """
+    settings, after = recipe.rollouts, recipe.calibrate
+    splits: tuple[PromptSplit, ...] = ("train", "validation", "test")
+    num_test = 0
+    for prompt in stored_prompts(prompts, splits):
+        temperatures = (settings.temperature,) * settings.samples
+        if prompt.split == "test":
+            if num_test == after.max_test_prompts:
+                continue
+            num_test += 1
+            temperatures = (1.0,) * after.samples
+        yield PlannedDraw(prompt=prompt, temperatures=temperatures)
+
+
+def drawing_of(recipe: Recipe) -> Drawing:
+    """Return how a recipe's model is sampled."""
+    asking = load_asking(recipe)
+    return Drawing(
+        chat=asking.chat,
+        question_length=len(asking.evaluator.question_ids),
+        max_tokens=recipe.rollouts.max_tokens,
+        top_p=recipe.rollouts.top_p,
+        seed=recipe.seed,
+    )
+
+
+def draw_shards(
+    draws: Callable[[], Iterator[PlannedDraw]],
     *,
-    engine: Engine,
-    chat: ChatTemplate,
-    temperatures: Sequence[float],
-    max_tokens: int,
-    seed: int,
-    log: Log,
-) -> list[Rollout]:
-    """Sample every problem once at each temperature, and reward the responses.
+    folder: Path,
+    drawing: Drawing,
+    open_engine: Callable[[], Engine],
+    shard_prompts: int,
+    name: str,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Draw every sample that is not in a finished shard.
 
     Args:
-        problems: Prompts.
-        engine: Of the model that is to evaluate itself.
-        chat: Of the same model.
-        temperatures: One for each sample.
-        max_tokens: Of each sample.
-        seed: Every sample's seed is derived from it.
-        log: Told of progress.
+        draws: Yields what is to be drawn, the same each time.
+        folder: Of the shards.
+        drawing: How.
+        open_engine: Starts the engine; not called where nothing is left to do.
+        shard_prompts: Prompts of one shard.
+        name: Of this, for progress.
+        progress: Told of every prompt.
+
+    Returns:
+        Counts of prompts, samples, tokens and errors of all shards.
+
+    Raises:
+        EngineError: The engine failed; finished shards are kept.
+        DatasetError: A shard cannot be written, or no prompt fits into the model's context.
     """
-    room = asyncio.Semaphore(_CONCURRENT_SAMPLES)
-    done = 0
+    total = sum(1 for _ in draws())
+    done = {path.name for path in shards_of(folder)}
 
-    async def draw(
-        problem: Problem, prompt_ids: tuple[int, ...], place: int, k: int
-    ) -> RolloutSample:
-        params = SamplingParams(
-            temperature=temperatures[k],
-            max_tokens=max_tokens,
-            seed=derive_seed(seed, place * len(temperatures) + k),
-            stop_token_ids=chat.end_token_ids,
-            logprobs=True,
+    def shards() -> Iterator[Shard]:
+        for index, chunk in enumerate(chunks_of(draws(), shard_prompts)):
+            yield Shard(index=index, draws=tuple(chunk))
+
+    num_done = min(len(done) * shard_prompts, total)
+    progress(name, num_done, total)
+    if any(shard_name(s.index) not in done for s in shards()):
+        asyncio.run(
+            _draw_missing(
+                shards(),
+                done,
+                folder,
+                drawing,
+                open_engine,
+                _Counter(name, num_done, total, progress),
+            )
         )
-        async with room:
-            return await _draw(engine, chat, problem, prompt_ids, params)
-
-    async def roll(place: int, problem: Problem) -> Rollout:
-        nonlocal done
-        prompt_ids = chat.prompt_ids([Message(role="user", content=problem.text)])
-        samples = await asyncio.gather(
-            *(draw(problem, prompt_ids, place, k) for k in range(len(temperatures)))
-        )
-        done += 1
-        if done % 250 == 0:
-            log(f"rollouts: {done} prompts")
-        return Rollout(problem=problem, prompt_ids=prompt_ids, samples=tuple(samples))
-
-    return list(await asyncio.gather(*(roll(i, p) for i, p in enumerate(problems))))
+    return _count(folder)
 
 
-async def _draw(
+class _Counter:
+    def __init__(self, name: str, done: int, total: int, progress: Progress) -> None:
+        self._name, self._done, self._total, self._progress = name, done, total, progress
+
+    def add(self) -> None:
+        self._done += 1
+        self._progress(self._name, self._done, self._total)
+
+
+async def _draw_missing(
+    shards: Iterator[Shard],
+    done: set[str],
+    folder: Path,
+    drawing: Drawing,
+    open_engine: Callable[[], Engine],
+    counter: _Counter,
+) -> None:
+    async with _opened(open_engine) as engine:
+        for shard in shards:
+            if shard_name(shard.index) not in done:
+                rows = await draw_rows(shard.draws, engine, drawing, counter.add)
+                write_rows(folder / shard_name(shard.index), rows, ROLLOUT_SCHEMA)
+
+
+@asynccontextmanager
+async def _opened(open_engine: Callable[[], Engine]) -> AsyncIterator[Engine]:
+    engine = open_engine()
+    try:
+        yield engine
+    finally:
+        await engine.aclose()
+
+
+async def draw_rows(
+    draws: Sequence[PlannedDraw],
     engine: Engine,
-    chat: ChatTemplate,
-    problem: Problem,
+    drawing: Drawing,
+    on_prompt: Callable[[], None] = lambda: None,
+) -> list[dict[str, Any]]:
+    """Draw the samples of some prompts together, and return rows of `ROLLOUT_SCHEMA`."""
+    room = asyncio.Semaphore(_CONCURRENT_SAMPLES)
+
+    async def roll(draw: PlannedDraw) -> dict[str, Any]:
+        row = await _roll(draw, engine, drawing, room)
+        on_prompt()
+        return row
+
+    return await _all(roll(draw) for draw in draws)
+
+
+async def _all(jobs: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run jobs together; the first failure stops the others and is raised as it is."""
+    tasks = [asyncio.create_task(job) for job in jobs]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _roll(
+    draw: PlannedDraw, engine: Engine, drawing: Drawing, room: asyncio.Semaphore
+) -> dict[str, Any]:
+    prompt = draw.prompt
+    row: dict[str, Any] = {
+        "key": prompt.key,
+        "split": prompt.split,
+        "messages": json.dumps(
+            [{"role": m.role, "content": m.content} for m in prompt.messages], ensure_ascii=False
+        ),
+        "answer": prompt.answer,
+        "prompt_ids": [],
+        "samples": [],
+    }
+    try:
+        prompt_ids = drawing.chat.prompt_ids(prompt.messages)
+    except ConfigurationError as error:  # the chat template refuses it
+        return {**row, "error": str(error)}
+    room_left = engine.capabilities.context_length - len(prompt_ids) - drawing.question_length
+    if room_left < drawing.max_tokens:
+        return {**row, "error": f"{len(prompt_ids)} prompt tokens leave room for {room_left}"}
+    run_seed = derive_seed(drawing.seed, int(prompt.key, 16))
+    samples = await _all(
+        _sample(engine, drawing, prompt_ids, temperature, derive_seed(run_seed, k), room)
+        for k, temperature in enumerate(draw.temperatures)
+    )
+    return {**row, "prompt_ids": prompt_ids, "samples": samples}
+
+
+async def _sample(
+    engine: Engine,
+    drawing: Drawing,
     prompt_ids: tuple[int, ...],
-    params: SamplingParams,
-) -> RolloutSample:
-    token_ids: tuple[int, ...] = ()
+    temperature: float,
+    seed: int,
+    room: asyncio.Semaphore,
+) -> dict[str, Any]:
+    params = SamplingParams(
+        temperature=temperature,
+        max_tokens=drawing.max_tokens,
+        seed=seed,
+        stop_token_ids=drawing.chat.end_token_ids,
+        top_p=drawing.top_p,
+        logprobs=True,
+    )
+    token_ids: list[int] = []
     logprob = 0.0
     reason: FinishReason = "length"
-    stream = engine.stream(prompt_ids, params)
-    try:
+    async with room, aclosing(engine.stream(prompt_ids, params)) as stream:
         async for chunk in stream:
             token_ids += chunk.token_ids
             logprob += sum(chunk.logprobs or ())
             if chunk.finish_reason is not None:
                 reason = chunk.finish_reason
                 break
-    finally:
-        await stream.aclose()
-    return RolloutSample(
-        token_ids=token_ids,
-        finish_reason=reason,
-        temperature=params.temperature,
-        reward=reward(problem, chat.decode(token_ids)),
-        sum_logprob=logprob,
-    )
+    return {
+        "token_ids": token_ids,
+        "text": drawing.chat.decode(token_ids).strip(),
+        "finish_reason": reason,
+        "temperature": temperature,
+        "sum_logprob": logprob,
+    }
 
 
-@torch.inference_mode()
-def score_prefixes(
-    rollouts: Sequence[Rollout],
-    model: Any,
-    *,
-    cuts: Callable[[RolloutSample], Sequence[int]],
-    question_ids: tuple[int, ...],
-    label_ids: tuple[int, int],
-    pad_id: int,
-    batch_size: int = 64,
-) -> list[Rollout]:
-    """Add what the model says of prefixes of its samples, in batches of branches.
+def _count(folder: Path) -> dict[str, Any]:
+    counts = {"prompts": 0, "samples": 0, "generated_tokens": 0, "errors": 0}
+    first_error = None
+    for row in iterate_rows(shards_of(folder), columns=["error", "samples"]):
+        counts["prompts"] += 1
+        counts["samples"] += len(row["samples"])
+        counts["generated_tokens"] += sum(
+            len(s["token_ids"]) + (s["finish_reason"] == "stop") for s in row["samples"]
+        )
+        if row["error"] is not None:
+            counts["errors"] += 1
+            first_error = first_error or row["error"]
+    if not counts["samples"]:
+        raise DatasetError(f"no prompt could be sampled: {first_error or 'there is none'}")
+    return {**counts, **({"first_error": first_error} if first_error else {})}
 
-    Args:
-        rollouts: Of the same model.
-        model: A transformers causal language model.
-        cuts: Gives the prefix lengths to ask at; the whole response is always asked.
-        question_ids: The question, tokenised.
-        label_ids: Tokens of (win or tie, loss).
-        pad_id: For padding.
-        batch_size: Responses in one forward pass.
-    """
-    flat = [
-        (i, k, sample, sorted({*cuts(sample), len(sample.token_ids)} - {0}))
-        for i, rollout in enumerate(rollouts)
-        for k, sample in enumerate(rollout.samples)
-    ]
-    flat.sort(key=lambda item: len(item[2].token_ids))
-    scored: dict[tuple[int, int], RolloutSample] = {}
-    for start in range(0, len(flat), batch_size):
-        chunk = flat[start : start + batch_size]
-        rows = [
-            Row(
-                prompt_ids=rollouts[i].prompt_ids,
-                response_ids=sample.token_ids,
-                cuts=tuple(LabelledCut(num_tokens=n, prob_win_or_tie=0.0) for n in places),
-            )
-            for i, _, sample, places in chunk
+
+class RolloutStage:
+    """Samples of the model before its self-evaluation is trained."""
+
+    name = "rollouts"
+    needs = ("prompts",)
+
+    def inputs(self, recipe: Recipe, hasher: Hasher) -> dict[str, Any]:
+        """Return the model, and how it is sampled."""
+        after = recipe.calibrate
+        return {
+            **model_inputs(recipe, hasher),
+            "seed": recipe.seed,
+            "rollouts": recipe.rollouts.model_dump(mode="json", exclude={"ray_workers"}),
+            "test": [after.samples, after.max_test_prompts],
+        }
+
+    def plan(self, recipe: Recipe, upstream: Mapping[str, Path]) -> Sequence[str]:
+        """Say how many samples would be drawn, and of how many tokens at most."""
+        settings = recipe.rollouts
+        if "prompts" not in upstream:
+            return [f"{settings.samples} samples a prompt, of up to {settings.max_tokens} tokens"]
+        draws = [d.temperatures for d in planned_draws(recipe, upstream["prompts"])]
+        num_samples = sum(map(len, draws))
+        return [
+            f"{num_samples:,} samples of {len(draws):,} prompts, "
+            f"at most {num_samples * settings.max_tokens:,} tokens"
         ]
-        batch = collate(rows, question_ids, pad_id=pad_id)
-        hidden = model.model(
-            input_ids=batch.input_ids,
-            position_ids=batch.position_ids,
-            attention_mask=batch.attention_mask,
-            use_cache=False,
-        ).last_hidden_state[:, batch.label_positions()]
-        logprobs = model.lm_head(hidden).log_softmax(-1)[..., list(label_ids)].tolist()  # [B, K, 2]
-        for (i, k, sample, places), said in zip(chunk, logprobs, strict=True):
-            answers = tuple(
-                (n, a, b) for n, (a, b) in zip(places, said[: len(places)], strict=True)
-            )
-            scored[i, k] = replace(sample, label_logprobs=answers)
-    return [
-        replace(r, samples=tuple(scored[i, k] for k in range(len(r.samples))))
-        for i, r in enumerate(rollouts)
-    ]
+
+    def run(self, place: Workplace) -> dict[str, Any]:
+        """Draw what is not drawn yet."""
+        recipe = place.recipe
+        if recipe.rollouts.ray_workers is not None:
+            self._on_ray(place)
+        model = base_folder(recipe)
+        return draw_shards(
+            lambda: planned_draws(recipe, place.upstream["prompts"]),
+            folder=place.folder,
+            drawing=drawing_of(recipe),
+            open_engine=lambda: open_engine(model, recipe.rollouts),
+            shard_prompts=recipe.rollouts.shard_prompts,
+            name=self.name,
+            progress=place.progress,
+        )
+
+    def _on_ray(self, place: Workplace) -> None:
+        """Let a cluster draw what is missing; what is drawn is counted afterwards."""
+        from selfeval_backend.training.ray_rollouts import draw_on_ray
+
+        prompts, size = place.upstream["prompts"], place.recipe.rollouts.shard_prompts
+        total = sum(1 for _ in planned_draws(place.recipe, prompts))
+        done = {path.name for path in shards_of(place.folder)}
+        missing = [i for i in range(-(-total // size)) if shard_name(i) not in done]
+        num_done = min(len(done) * size, total)
+        if missing:
+            for count in draw_on_ray(
+                place.recipe, prompts=prompts, folder=place.folder, missing=missing
+            ):
+                num_done += count
+                place.progress(self.name, num_done, total)

@@ -14,6 +14,7 @@ HEAVY = (
     "llama_index",
     "matplotlib",
     "numpy",
+    "pyarrow",
     "sklearn",
     "torch",
     "transformers",
@@ -41,6 +42,7 @@ HELP = "sys.argv = ['aic', {}'--help']; from selfeval_backend.cli.main import ma
         HELP.format("'ask', "),
         HELP.format("'demo', "),
         HELP.format("'doctor', "),
+        HELP.format("'train', "),
         "from selfeval_backend.evaluation import harness",
     ],
 )

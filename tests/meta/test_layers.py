@@ -7,15 +7,21 @@ import pytest
 from tests.meta.source import ROOT, Module, modules
 
 DOORS = {
+    "accelerate": ("training",),
+    "datasets": ("training.prompts",),
     "huggingface_hub": ("checkpoints",),
     "jinja2": ("chat",),
     "langchain_core": (),
     "llama_index": (),
-    "matplotlib": ("reference",),
-    "numpy": ("evaluation", "reference", "training"),
+    "math_verify": ("training.rewards",),
+    "matplotlib": ("training.plots",),
+    "numpy": ("evaluation", "training"),
     "packaging": ("diagnosis",),
+    "peft": ("training",),
     "prometheus_client": ("diagnosis",),
-    "pydantic": ("selfeval",),
+    "pyarrow": ("training",),
+    "pydantic": ("selfeval", "training.recipe"),
+    "ray": ("training",),
     "rich": ("cli",),
     "safetensors": ("engine.transformers", "reference", "training"),
     "sklearn": ("training",),
@@ -24,6 +30,7 @@ DOORS = {
     "transformers": ("chat", "engine.transformers", "reference", "training"),
     "typer": ("cli",),
     "vllm": ("engine.vllm",),
+    "yaml": ("training.recipe",),
 }
 """Which parts of selfeval_backend may import what."""
 

@@ -4,6 +4,7 @@ import pytest
 
 from selfeval_backend.evaluation.quality import (
     Prediction,
+    auroc,
     bootstrap,
     brier_score,
     expected_calibration_error,
@@ -45,3 +46,14 @@ def test_the_interval_holds_the_value_and_draws_whole_prompts() -> None:
     assert estimate.low <= estimate.value <= estimate.high
     # Logits are equal within every prompt, so every resample of whole prompts gives one half.
     assert estimate.low == estimate.high == pytest.approx(0.5)
+
+
+def test_auroc_counts_a_soft_target_as_part_of_both() -> None:
+    def area(*pairs: tuple[float, float]) -> float:
+        return auroc([said(0, logit, 0.5, target, 0.0) for logit, target in pairs])
+
+    assert area((0.0, 0.0), (1.0, 1.0)) == 1.0
+    assert area((0.0, 1.0), (1.0, 0.0)) == 0.0
+    assert area((1.0, 1.0), (1.0, 0.0)) == 0.5
+    # Positives: half of the lower and all of the higher; negatives: half of the lower.
+    assert area((0.0, 0.5), (1.0, 1.0)) == pytest.approx((0.5 * 0.5 + 1.0) / 1.5)

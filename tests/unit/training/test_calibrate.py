@@ -1,12 +1,15 @@
 """Calibration: what is said becomes what is true, and the order stays."""
 
+import math
 import random
+from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
 from selfeval_backend.engine.scripted import ScriptedChat
+from selfeval_backend.errors import DatasetError
 from selfeval_backend.evaluation.quality import expected_calibration_error, predictions
-from selfeval_backend.reference.problems import Problem, Puzzle
 from selfeval_backend.rollouts import Rollout, RolloutSample
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
 from selfeval_backend.training.calibrate import fit_calibration
@@ -30,10 +33,7 @@ def overconfident_rollouts(seed: int) -> list[Rollout]:
             )
             for reward in rewards
         )
-        problem = Problem(
-            puzzles=(Puzzle(numbers=(1, 2), target=3),), text="Use 1 and 2 to make 3."
-        )
-        rollouts.append(Rollout(problem=problem, prompt_ids=(place,), samples=samples))
+        rollouts.append(Rollout(prompt="Use 1 and 2.", prompt_ids=(place,), samples=samples))
     return rollouts
 
 
@@ -55,3 +55,40 @@ def test_each_position_has_its_own_map_and_too_few_samples_have_none() -> None:
     fitted = fit_calibration(overconfident_rollouts(0), evaluator, positions=[8, 16])
     assert [m.num_tokens for m in fitted] == [None, 8]
     assert all(m.prob_win_or_tie[0] == pytest.approx(0.0, abs=0.5) for m in fitted)
+
+
+def test_platt_is_a_logistic_curve_and_calibrates_too() -> None:
+    plain = SelfEvaluator(SelfEvalConfig(), ScriptedChat())
+    fitted = fit_calibration(overconfident_rollouts(0), plain, positions=[8], method="platt")
+    calibrated = SelfEvaluator(SelfEvalConfig(calibration=fitted), ScriptedChat())
+    after = predictions(overconfident_rollouts(1), calibrated, lambda s: 20)
+    assert expected_calibration_error(after) < 0.06
+    odds = [math.log(p / (1 - p)) for p in fitted[0].prob_win_or_tie]
+    slopes = [
+        (b - a) / (y - x)
+        for (a, b), (x, y) in zip(pairwise(odds), pairwise(fitted[0].raw_logit), strict=True)
+    ]
+    assert max(slopes) == pytest.approx(min(slopes), rel=0.01)
+
+
+def test_a_logit_that_means_nothing_gives_the_mean() -> None:
+    plain = SelfEvaluator(SelfEvalConfig(), ScriptedChat())
+    upside_down = [
+        replace(
+            rollout,
+            samples=tuple(
+                replace(
+                    s, label_logprobs=tuple((n, -win, loss) for n, win, loss in s.label_logprobs)
+                )
+                for s in rollout.samples
+            ),
+        )
+        for rollout in overconfident_rollouts(0)
+    ]
+    (fitted,) = fit_calibration(upside_down, plain, positions=[], method="platt")
+    assert fitted(-5.0) == fitted(5.0) == pytest.approx(0.5, abs=0.05)
+
+
+def test_nothing_to_calibrate_on_is_said() -> None:
+    with pytest.raises(DatasetError, match="no held-out response"):
+        fit_calibration([], SelfEvaluator(SelfEvalConfig(), ScriptedChat()), positions=[8])

@@ -1,12 +1,25 @@
-"""Rewards to win-or-tie targets, and batches of them."""
+"""Rewards to wins, ties and losses, and examples of them."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfeval_backend.reference.problems import Problem, Puzzle
-from selfeval_backend.rollouts import Rollout, RolloutSample, win_or_tie_targets
-from selfeval_backend.training.preferences import ContrastBatches, PreferenceBatches
+from selfeval_backend.rollouts import compare, win_or_tie_targets
+from selfeval_backend.training.preferences import Candidate, contrast_pairs, make_examples
+from selfeval_backend.training.recipe import PreferenceSettings
+
+
+def candidates(*rewards: float, length: int = 20) -> list[Candidate]:
+    return [Candidate(index=i, reward=r, num_tokens=length) for i, r in enumerate(rewards)]
+
+
+def settings(**given: Any) -> PreferenceSettings:
+    return PreferenceSettings.model_validate({"tie_threshold": 0.0, **given})
 
 
 def test_targets_worked_by_hand() -> None:
@@ -24,6 +37,7 @@ def test_a_tie_threshold_makes_near_rewards_tie() -> None:
 def test_one_sample_is_no_preference() -> None:
     with pytest.raises(ValueError, match="two samples"):
         win_or_tie_targets([1.0])
+    assert make_examples(candidates(1.0), settings(), random.Random(0)) == []
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=8), st.floats(0, 0.5))
@@ -36,37 +50,79 @@ def test_the_best_always_wins_or_ties_and_better_is_never_lower(
     assert ordered == sorted(ordered)
 
 
-def rollout(*rewards: float) -> Rollout:
-    return Rollout(
-        problem=Problem(puzzles=(Puzzle(numbers=(1, 2), target=3),), text="Use 1 and 2 to make 3."),
-        prompt_ids=(1, 2, 3),
-        samples=tuple(
-            RolloutSample(
-                token_ids=tuple(range(10, 20 + i)),
-                finish_reason="stop",
-                temperature=1.0,
-                reward=reward,
-                sum_logprob=-1.0,
-            )
-            for i, reward in enumerate(rewards)
-        ),
+@given(st.floats(0, 1), st.floats(0, 1), st.floats(0, 0.5))
+def test_a_win_is_the_others_loss(mine: float, other: float, threshold: float) -> None:
+    opposite = {"win": "loss", "loss": "win", "tie": "tie"}
+    there = compare(mine, other, tie_threshold=threshold)
+    back = compare(other, mine, tie_threshold=threshold)
+    # Where the difference is the threshold itself, rounding may see a tie from one side only.
+    assert back == opposite[there] or abs(abs(mine - other) - threshold) < 1e-9
+
+
+@given(
+    st.lists(st.floats(0, 1), min_size=2, max_size=8),
+    st.floats(0, 0.5),
+    st.integers(0, 2**32),
+)
+def test_soft_labels_of_all_pairs_are_the_shares_of_the_others(
+    rewards: list[float], tie_threshold: float, seed: int
+) -> None:
+    chosen = settings(tie_threshold=tie_threshold)
+    examples = make_examples(candidates(*rewards), chosen, random.Random(seed))
+    expected = win_or_tie_targets(rewards, tie_threshold=tie_threshold)
+    assert [e.target for e in examples] == pytest.approx(expected)
+
+
+@given(st.integers(1, 40), st.integers(1, 6), st.integers(0, 2**32))
+def test_cuts_ascend_within_the_response_and_the_whole_comes_last(
+    length: int, num_cuts: int, seed: int
+) -> None:
+    made = make_examples(
+        candidates(1.0, 0.0, length=length), settings(num_cuts=num_cuts), random.Random(seed)
     )
+    for example in made:
+        assert list(example.cuts) == sorted(set(example.cuts))
+        assert example.cuts[0] >= 1 and example.cuts[-1] == length
+        assert len(example.cuts) == min(num_cuts, length)
 
 
-SHAPE = {"question_ids": (5, 6), "end_id": 9, "pad_id": 0, "num_cuts": 3, "seed": 0}
+def test_hard_labels_are_those_of_single_pairs() -> None:
+    found = [
+        target
+        for seed in range(200)
+        for target in make_examples(
+            candidates(1.0, 0.0, 0.0), settings(labels="hard"), random.Random(seed)
+        )[1].targets
+    ]
+    assert set(found) == {0.0, 1.0}
+    assert sum(found) / len(found) == pytest.approx(0.5, abs=0.06)
 
 
-def test_preference_batches_ask_whole_and_cut_with_the_samples_target() -> None:
-    batches = PreferenceBatches(rollouts=[rollout(1.0, 0.0, 0.0)], batch_size=3, **SHAPE)
-    batch = next(iter(batches))
-    assert sorted(batch.targets.mean(dim=1).tolist()) == [0.5, 0.5, 1.0]
-    assert batch.num_branches == 3
-    assert batch.next_ids.max() == 21  # the longest response was trained on to its end
+def test_fewer_pairs_label_fewer_samples() -> None:
+    one = make_examples(candidates(1, 0, 0, 0), settings(pairs=1), random.Random(0))
+    assert len(one) == 2
+    each = make_examples(candidates(1, 0, 0, 0), settings(pairs="random"), random.Random(0))
+    assert [len(e.outcomes) for e in each] == [1, 1, 1, 1]
 
 
-def test_contrast_batches_pair_a_right_and_a_wrong_sample_of_mixed_prompts_only() -> None:
-    batches = ContrastBatches(
-        rollouts=[rollout(1.0, 1.0), rollout(0.0, 1.0)], batch_size=2, **SHAPE
-    )
-    batch = next(iter(batches))
-    assert batch.targets[:, 0].tolist() == [1.0, 0.0]
+def test_prompts_without_a_difference_can_be_left_out() -> None:
+    chosen = settings(mixed_only=True, tie_threshold=0.1)
+    assert make_examples(candidates(0.5, 0.55), chosen, random.Random(0)) == []
+    assert len(make_examples(candidates(0.5, 0.7), chosen, random.Random(0))) == 2
+
+
+def test_whole_responses_alone_or_cuts_alone() -> None:
+    whole = make_examples(candidates(1, 0), settings(cut_at_random=False), random.Random(0))
+    assert [e.cuts for e in whole] == [(20,), (20,)]
+    cut = make_examples(candidates(1, 0), settings(whole_share=0.0), random.Random(0))
+    assert all(e.cuts[-1] < 20 and len(e.cuts) == 4 for e in cut)
+
+
+def test_contrast_pairs_a_best_and_a_worse_one_of_mixed_prompts_only() -> None:
+    assert contrast_pairs(candidates(1.0, 1.0), settings(), random.Random(0)) == []
+    assert contrast_pairs([], settings(), random.Random(0)) == []
+    pairs = contrast_pairs(candidates(0.2, 1.0, 0.9), settings(), random.Random(0))
+    assert len(pairs) == 4
+    assert {better.index for better, _ in pairs} == {1}
+    assert {worse.index for _, worse in pairs} <= {0, 2}
+    assert {(b.target, w.target) for b, w in pairs} == {(1.0, 0.0)}

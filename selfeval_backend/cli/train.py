@@ -1,0 +1,89 @@
+"""``aic train``: train a model to evaluate itself, stage by stage."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from selfeval_backend.cli.running import one_line_errors
+from selfeval_backend.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from selfeval_backend.training.pipeline import Pipeline, Progress
+    from selfeval_backend.training.recipe import Recipe
+
+__all__ = ["STAGES", "train"]
+
+STAGES = ("rollouts", "rewards", "preferences", "finetune", "calibrate", "report")
+
+
+def train(
+    stage: Annotated[
+        str,
+        typer.Argument(
+            help=f"Where to stop: {', '.join(STAGES)}. What comes before and is not finished is "
+            "done first.",
+            metavar="[STAGE]",
+        ),
+    ] = STAGES[-1],
+    *,
+    config: Annotated[str, typer.Option(help="A recipe: a YAML file, or a shipped one by name.")],
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="A field of the recipe to set instead: --set preferences.tie_threshold=0.02.",
+            metavar="FIELD=VALUE",
+            show_default="none",
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, and show what would be done.")
+    ] = False,
+) -> None:
+    """Train the self-evaluation of the model that a recipe names.
+
+    Stages that are finished are skipped, and done again only where their inputs have changed. A
+    stage that was stopped goes on where it was.
+    """
+    # Bars that libraries draw while they read weights: the stages have their own.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    with one_line_errors():
+        from selfeval_backend.cli.progress import live_progress
+
+        recipe, make_pipeline = _load(config, changes or [])
+        with live_progress() as progress:
+            pipeline = make_pipeline(recipe, progress)
+            if dry_run:
+                _show_plan(pipeline, stage)
+                return
+            folder = pipeline.run(stage)
+        typer.echo(str(folder))
+
+
+def _load(config: str, changes: list[str]) -> tuple[Recipe, Callable[[Recipe, Progress], Pipeline]]:
+    try:
+        from selfeval_backend.training.recipe import load_recipe
+
+        recipe = load_recipe(config, changes)
+        from selfeval_backend.training.stages import make_pipeline as make
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError(error.name or "a library", extra="train") from error
+    return recipe, lambda recipe, progress: make(
+        recipe, progress=progress, log=lambda line: typer.echo(line, err=True)
+    )
+
+
+def _show_plan(pipeline: Pipeline, until: str) -> None:
+    from selfeval_backend.cli.console import console, plain_table
+
+    table = plain_table()
+    for name in ("stage", "state", "inputs", "what it would do"):
+        table.add_column(name)
+    for plan in pipeline.plan(until):
+        table.add_row(plan.stage, plan.state, (plan.fingerprint or "")[:12], "\n".join(plan.lines))
+    console().print(table)

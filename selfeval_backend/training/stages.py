@@ -1,0 +1,33 @@
+"""The stages of training, in order."""
+
+from __future__ import annotations
+
+from selfeval_backend.training.calibrate import CalibrateStage
+from selfeval_backend.training.finetune import FinetuneStage
+from selfeval_backend.training.pipeline import Log, Pipeline, Progress, Stage
+from selfeval_backend.training.preferences import PreferenceStage
+from selfeval_backend.training.prompts import PromptStage
+from selfeval_backend.training.recipe import Recipe
+from selfeval_backend.training.report import ReportStage
+from selfeval_backend.training.rewards import RewardStage
+from selfeval_backend.training.rollouts import RolloutStage
+
+__all__ = ["all_stages", "make_pipeline"]
+
+
+def all_stages() -> tuple[Stage, ...]:
+    """Return every stage, in order."""
+    return (
+        PromptStage(),
+        RolloutStage(),
+        RewardStage(),
+        PreferenceStage(),
+        FinetuneStage(),
+        CalibrateStage(),
+        ReportStage(),
+    )
+
+
+def make_pipeline(recipe: Recipe, *, progress: Progress, log: Log) -> Pipeline:
+    """Return the pipeline that trains the self-evaluation of a recipe's model."""
+    return Pipeline(recipe, all_stages(), progress=progress, log=log)

@@ -1,0 +1,159 @@
+"""The preferences stage over stored rollouts: sets, a card, and what cannot be learned from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfeval_backend.errors import DatasetError
+from selfeval_backend.training.hashing import Hasher
+from selfeval_backend.training.pipeline import Workplace
+from selfeval_backend.training.preferences import PreferenceStage
+from selfeval_backend.training.recipe import Recipe
+from selfeval_backend.training.rewards import REWARD_SCHEMA
+from selfeval_backend.training.rollouts import ROLLOUT_SCHEMA
+from selfeval_backend.training.shards import iterate_rows, shard_name, shards_of, write_rows
+from tests.unit.training.conftest import MakeRecipe, make_pipeline
+
+
+@dataclass
+class Stored:
+    """A stage that has stored this already."""
+
+    name: str
+    rows: Sequence[Mapping[str, Any]]
+    schema: Any
+    needs: tuple[str, ...] = ()
+
+    def inputs(self, recipe: Recipe, hasher: Hasher) -> dict[str, Any]:
+        return {}
+
+    def plan(self, recipe: Recipe, upstream: Mapping[str, Path]) -> Sequence[str]:
+        return []
+
+    def run(self, place: Workplace) -> dict[str, Any]:
+        for number, row in enumerate(self.rows):
+            write_rows(place.folder / shard_name(number), [row], self.schema)
+        return {}
+
+
+def prompt(number: int, split: str) -> dict[str, Any]:
+    samples = [
+        {"token_ids": [30 + number, 40 + k], "text": "x", "finish_reason": reason}
+        for k, reason in enumerate(("stop", "length", "stop"))
+    ]
+    return {
+        "key": f"{number:016x}",
+        "split": split,
+        "messages": json.dumps([{"role": "user", "content": str(number)}]),
+        "prompt_ids": [1, 2],
+        "samples": samples,
+    }
+
+
+def build(recipe: Recipe, rewards: Sequence[Sequence[float | None]]) -> tuple[Path, dict[str, Any]]:
+    splits = ["validation" if n == 1 else "train" for n in range(len(rewards))]
+    rollouts = [prompt(n, split) for n, split in enumerate(splits)]
+    scored = [
+        {"key": row["key"], "rewards": mine, "errors": [None] * len(mine)}
+        for row, mine in zip(rollouts, rewards, strict=True)
+    ]
+    pipeline, _ = make_pipeline(
+        recipe,
+        Stored("rollouts", rollouts, ROLLOUT_SCHEMA),
+        Stored("rewards", scored, REWARD_SCHEMA),
+        PreferenceStage(),
+    )
+    folder = pipeline.run("preferences")
+    manifest = pipeline.manifest("preferences")
+    assert manifest is not None
+    return folder, manifest.figures
+
+
+def rows(folder: Path, name: str) -> list[dict[str, Any]]:
+    return list(iterate_rows(shards_of(folder / name)))
+
+
+MIXED = [[1.0, 0.0, 0.0], [1.0, 0.0, 1.0], [0.0, None, 1.0], [0.5, 0.5, 0.5]]
+
+
+def test_sets_and_counts(make_recipe: MakeRecipe) -> None:
+    folder, figures = build(make_recipe(preferences={"num_cuts": 1}), MIXED)
+    train = rows(folder, "train")
+    assert [(row["key"][-1], row["sample"]) for row in train] == [
+        *(("0", 0), ("0", 1), ("0", 2)),
+        *(("2", 0), ("2", 2)),  # what has no reward is in no pair
+        *(("3", 0), ("3", 1), ("3", 2)),
+    ]
+    assert [row["targets"] for row in train[:5]] == [[1.0], [0.5], [0.5], [0.0], [1.0]]
+    assert {row["key"][-1] for row in rows(folder, "validation")} == {"1"}
+    assert {k: figures[k] for k in ("train wins", "train ties", "train losses")} == {
+        "train wins": 3,
+        "train ties": 8,
+        "train losses": 3,
+    }
+
+
+def test_an_end_token_closes_what_ended_by_itself(make_recipe: MakeRecipe) -> None:
+    folder, _ = build(make_recipe(), MIXED)
+    lengths = [len(row["response_ids"]) for row in rows(folder, "train")[:3]]
+    assert lengths == [3, 2, 3]
+
+
+def test_contrast_rows_are_pairs_of_one_prompt(make_recipe: MakeRecipe) -> None:
+    folder, figures = build(make_recipe(preferences={"contrast_pairs": 2}), MIXED)
+    contrast = rows(folder, "contrast")
+    assert figures["contrast pairs"] == 4
+    for better, worse in zip(contrast[::2], contrast[1::2], strict=True):
+        assert better["key"] == worse["key"]
+        assert better["reward"] > worse["reward"]
+        assert (set(better["targets"]), set(worse["targets"])) == ({1.0}, {0.0})
+
+
+def test_the_card_says_what_is_in_it(make_recipe: MakeRecipe) -> None:
+    folder, _ = build(make_recipe(), MIXED)
+    card = (folder / "README.md").read_text()
+    assert "wins 21.4%, ties 57.1%, losses 21.4%" in card
+    assert "| train prompts | 3 |" in card
+
+
+def test_balance_drops_from_the_larger_side(make_recipe: MakeRecipe) -> None:
+    many = [[1.0, 1.0, 0.0]] * 200
+    folder, figures = build(make_recipe(preferences={"balance": "downsample"}), many)
+    low = sum(row["targets"][0] < 0.5 for row in rows(folder, "train"))
+    high = len(rows(folder, "train")) - low
+    assert low == 199
+    assert high == pytest.approx(low, rel=0.2)
+    assert figures["train left out for balance"] == 398 - high
+
+
+def test_flipped_rewards_are_of_training_alone(make_recipe: MakeRecipe) -> None:
+    folder, _ = build(make_recipe(preferences={"flip_share": 0.5}), [[1.0, 0.0, 0.0]] * 200)
+    flipped = [row["reward"] != (row["sample"] == 0) for row in rows(folder, "train")]
+    assert sum(flipped) / len(flipped) == pytest.approx(0.5, abs=0.08)
+    assert [row["reward"] for row in rows(folder, "validation")] == [1.0, 0.0, 0.0]
+
+
+def test_fewer_prompts(make_recipe: MakeRecipe) -> None:
+    folder, _ = build(make_recipe(preferences={"max_prompts": 1}), MIXED)
+    assert {row["key"][-1] for row in rows(folder, "train")} == {"0"}
+    assert len(rows(folder, "validation")) == 3
+
+
+@pytest.mark.parametrize(
+    ("rewards", "what"),
+    [
+        ([[1.0, None, None], [1.0, 0.0, 0.0]], "two rewarded samples"),
+        ([[0.5, 0.505, 0.5], [1.0, 0.0, 0.0]], "all pairs tie within 0.01"),
+    ],
+)
+def test_what_cannot_be_learned_from(
+    make_recipe: MakeRecipe, rewards: list[list[float | None]], what: str
+) -> None:
+    with pytest.raises(DatasetError, match=what):
+        build(make_recipe(), rewards)

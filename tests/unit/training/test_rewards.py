@@ -1,0 +1,201 @@
+"""Rewards: three scorers, and shards of what they say; what fails is kept with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
+
+from selfeval_backend.chat import Message
+from selfeval_backend.checkpoints import REFERENCE_FOLDER
+from selfeval_backend.errors import CheckpointError, ConfigurationError, DatasetError
+from selfeval_backend.training.recipe import ModelReward, Recipe
+from selfeval_backend.training.rewards import (
+    FunctionScorer,
+    MathScorer,
+    RewardModelScorer,
+    Scored,
+    Scoring,
+    load_scorer,
+    score_shards,
+)
+from selfeval_backend.training.rollouts import ROLLOUT_SCHEMA
+from selfeval_backend.training.shards import iterate_rows, shard_name, shards_of, write_rows
+from tests.unit.training.conftest import MakeRecipe
+
+
+def scoring(response: str, answer: str | None = None, prompt: str = "Q") -> Scoring:
+    return Scoring(
+        messages=(Message(role="user", content=prompt),), response=response, answer=answer
+    )
+
+
+@pytest.mark.parametrize(
+    ("response", "answer", "reward"),
+    [
+        ("So it is #### 42", "She has 40+2=42 ... #### 42", 1.0),
+        ("#### 1,000", "#### 1000", 1.0),
+        ("#### 43", "#### 42", 0.0),
+        (r"thus \boxed{\frac{1}{2}}", r"\boxed{0.5}", 1.0),
+        (r"first \boxed{3}, then \boxed{4}", "$4$", 1.0),
+        ("The answer is 7.", "7", 1.0),
+        ("I do not know.", "7", 0.0),
+        ("", "7", 0.0),
+        ("#### 5 #### 6", "#### 6", 1.0),
+        ("#### $18", "#### 18", 1.0),
+        ("#### -3", "#### -3", 1.0),
+    ],
+)
+def test_the_math_verifier(response: str, answer: str, reward: float) -> None:
+    assert MathScorer()([scoring(response, answer)]) == [Scored(reward=reward)]
+
+
+def test_without_a_reference_answer_there_is_no_reward() -> None:
+    results = MathScorer()([scoring("#### 1"), scoring("#### 1", "nothing to parse")])
+    assert all(r.reward is None and r.error for r in results)
+
+
+def own(prompt: str, response: str, answer: str | None) -> float:
+    """Score by length: what a user's function does."""
+    if response == "bad":
+        raise KeyError("bad")
+    return {"nan": float("nan"), "inf": float("inf")}.get(response, len(response))
+
+
+def test_a_users_function_fails_for_its_row_only(make_recipe: MakeRecipe) -> None:
+    recipe: Recipe = make_recipe(
+        rewards={"kind": "function", "function": f"{__name__}:own"},
+    )
+    results = load_scorer(recipe.rewards)([scoring(r) for r in ("abc", "bad", "nan", "inf", "")])
+    assert [r.reward for r in results] == [3.0, None, None, None, 0.0]
+    assert [r.error for r in results if r.error] == [
+        "KeyError: 'bad'",
+        "the reward is nan",
+        "the reward is inf",
+    ]
+
+
+@pytest.mark.parametrize("reference", ["no.such.module:f", "json:no_such", "json:__name__"])
+def test_a_function_that_is_not_there(make_recipe: MakeRecipe, reference: str) -> None:
+    recipe: Recipe = make_recipe(rewards={"kind": "function", "function": reference})
+    with pytest.raises(ConfigurationError, match=r"rewards\.function"):
+        load_scorer(recipe.rewards)
+
+
+@pytest.fixture(scope="module")
+def reward_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random model of the class that reward models are of."""
+    return _save_model(tmp_path_factory.mktemp("rm"), num_labels=1)
+
+
+def _save_model(folder: Path, num_labels: int) -> Path:
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(REFERENCE_FOLDER)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        num_labels=num_labels,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    LlamaForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def settings(model: Path, **given: Any) -> ModelReward:
+    return ModelReward.model_validate({"kind": "reward_model", "model": str(model), **given})
+
+
+def test_batches_of_a_reward_model_are_single_forward_passes(reward_model: Path) -> None:
+    responses = ["Add 3.", "Add 19: 44, 3 over.\nTake away 3: 41, exactly.", "no"]
+    scorer = RewardModelScorer(settings(reward_model, batch_size=2))
+    batched = [r.reward for r in scorer([scoring(r) for r in responses])]
+    model = LlamaForSequenceClassification.from_pretrained(reward_model).eval()
+    tokenizer = AutoTokenizer.from_pretrained(reward_model)
+    for response, reward in zip(responses, batched, strict=True):
+        turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": response}]
+        ids = tokenizer.apply_chat_template(turns, return_tensors="pt", return_dict=True)
+        with torch.inference_mode():
+            expected = model(input_ids=ids["input_ids"]).logits[0, 0].item()
+        assert reward == pytest.approx(expected, abs=1e-5)
+
+
+def test_what_is_too_long_for_a_reward_model_is_an_error_of_its_row(reward_model: Path) -> None:
+    scorer = RewardModelScorer(settings(reward_model, max_tokens=20))
+    short, long = scorer([scoring("a"), scoring("a" * 100)])
+    assert short.reward is not None
+    assert long.error is not None and "more than 20" in long.error
+
+
+def test_a_classifier_is_no_reward_model(tmp_path: Path) -> None:
+    scorer = RewardModelScorer(settings(_save_model(tmp_path, num_labels=3)))
+    with pytest.raises(CheckpointError, match="3 logits"):
+        scorer([scoring("a")])
+    with pytest.raises(CheckpointError, match="there is no folder"):
+        RewardModelScorer(settings(tmp_path / "none"))
+
+
+def rollout_rows(texts: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+    sample = {"token_ids": [1], "finish_reason": "stop", "temperature": 1.0, "sum_logprob": -1.0}
+    return [
+        {
+            "key": f"{n}",
+            "split": "train",
+            "messages": '[{"role": "user", "content": "Q"}]',
+            "prompt_ids": [1],
+            "samples": [{**sample, "text": text} for text in mine],
+        }
+        for n, mine in enumerate(texts)
+    ]
+
+
+def score(tmp_path: Path, texts: Sequence[Sequence[str]], **given: Any) -> dict[str, Any]:
+    rollouts, folder = tmp_path / "rollouts", tmp_path / "rewards"
+    rollouts.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True)
+    for place, row in enumerate(rollout_rows(texts)):
+        write_rows(rollouts / shard_name(place), [row], ROLLOUT_SCHEMA)
+    return score_shards(
+        rollouts,
+        folder,
+        load=given.pop("load", lambda: FunctionScorer(own)),
+        max_error_share=given.pop("max_error_share", 0.5),
+        name="rewards",
+        progress=lambda *_: None,
+    )
+
+
+def test_errors_are_kept_and_counted_never_zero(tmp_path: Path) -> None:
+    figures = score(tmp_path, [["a", "bad"], [], ["nan", "abcd"]])
+    found = list(iterate_rows(shards_of(tmp_path / "rewards")))
+    assert [row["rewards"] for row in found] == [[1.0, None], [], [None, 4.0]]
+    assert found[0]["errors"] == [None, "KeyError: 'bad'"]
+    assert (figures["rewards"], figures["errors"], figures["mean"]) == (2, 2, 2.5)
+
+
+def test_too_many_errors_stop_the_stage(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"1 of 2 rewards failed.*KeyError: 'bad'"):
+        score(tmp_path, [["a", "bad"]], max_error_share=0.4)
+
+
+def test_equal_rewards_teach_nothing(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"all 2 rewards are 1\.0"):
+        score(tmp_path, [["a", "b"]])
+
+
+def test_scored_shards_are_not_scored_again(tmp_path: Path) -> None:
+    texts = [["a", "bb"], ["ccc", "d"]]
+    before = score(tmp_path, texts)
+
+    def never() -> FunctionScorer:
+        raise AssertionError("nothing is left to score")
+
+    assert score(tmp_path, texts, load=never) == before
