@@ -14,6 +14,7 @@ HEAVY = (
     "llama_index",
     "matplotlib",
     "numpy",
+    "pyarrow",
     "sklearn",
     "torch",
     "transformers",
