@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from selfeval_backend.controller import derive_seed
 from selfeval_backend.errors import ConfigurationError, DatasetError
@@ -39,6 +40,8 @@ from selfeval_backend.types import (
 )
 
 __all__ = ["PromptReplay", "Replayed", "replay", "replay_methods", "replay_prompt"]
+
+T = TypeVar("T", int | None, str)
 
 Find = Callable[[int, float], SampleRecord]
 """Gives the record of the sample of an index and temperature."""
@@ -100,6 +103,10 @@ class PromptReplay:
         self._find = find
         self._reader = reader
         self._root = _Node(RunState(limits=limits))
+        # Samples as they stand, by what became of them: states share them. The key of a change is
+        # the identity of the sample before it, which the tree keeps alive.
+        self._drawn: dict[tuple[int, float], Sample] = {}
+        self._changes: dict[tuple[int, int | str | None], Sample] = {}
 
     def run(self, policy: Policy) -> Replayed:
         """Follow a policy to its end.
@@ -136,16 +143,13 @@ class PromptReplay:
             case Evaluate(samples=indices):
                 return self._evaluate(state, indices)
             case Prune(samples=indices):
-                return _prune(state, indices)
+                return self._prune(state, indices)
             case Stop():
                 raise AssertionError("the loop ends before a Stop is carried out")
 
     def _draw(self, state: RunState, temperatures: Sequence[float]) -> RunState:
         start = len(state.samples)
-        drawn = (
-            Sample(index=index, temperature=temperature, seed=self._find(index, temperature).seed)
-            for index, temperature in enumerate(temperatures, start)
-        )
+        drawn = (self._begun(k, temperature) for k, temperature in enumerate(temperatures, start))
         return RunState(limits=state.limits, samples=(*state.samples, *drawn), usage=state.usage)
 
     def _advance(self, state: RunState, until: int | None) -> RunState:
@@ -153,8 +157,7 @@ class PromptReplay:
         any_open = any(map(_holds_prompt, samples))
         num_begun = num_generated = 0
         for sample in state.running:
-            record = self._find(sample.index, sample.temperature)
-            after = samples[sample.index] = _advanced(sample, record, until)
+            after = samples[sample.index] = self._changed(sample, until, self._advanced)
             num_generated += after.num_generated_tokens - sample.num_generated_tokens
             num_begun += sample.num_generated_tokens == 0
         # The first stream of a prompt computes it; what is open then is computed already.
@@ -171,22 +174,11 @@ class PromptReplay:
         num_computed = num_cached = 0
         for index in indices:
             sample = samples[index]
-            num_tokens = len(sample.token_ids)
-            said = self._find(index, sample.temperature).label_logprobs
-            if num_tokens not in said:
-                raise DatasetError(
-                    f"prompt {self._prompt_id!r}, sample {index} at temperature "
-                    f"{sample.temperature:g}: no self-evaluation was recorded at {num_tokens} "
-                    f"tokens; recorded: {sorted(said)}"
-                )
-            evaluation = self._reader.read(
-                said[num_tokens], num_tokens=num_tokens, final=sample.finished
-            )
             # The token drawn last is not in the KV cache yet; an end token is drawn after it.
-            cached = min(num_tokens, sample.num_generated_tokens - 1)
-            num_computed += self._num_question_tokens + num_tokens - cached
+            cached = min(len(sample.token_ids), sample.num_generated_tokens - 1)
+            num_computed += self._num_question_tokens + len(sample.token_ids) - cached
             num_cached += self._num_prompt_tokens + cached
-            samples[index] = replace(sample, evaluations=(*sample.evaluations, evaluation))
+            samples[index] = self._changed(sample, "evaluated", self._evaluated)
         usage = state.usage + Usage(
             self_evaluations=len(indices),
             self_evaluation_tokens=num_computed,
@@ -194,32 +186,64 @@ class PromptReplay:
         )
         return RunState(limits=state.limits, samples=tuple(samples), usage=usage)
 
+    def _prune(self, state: RunState, indices: Sequence[int]) -> RunState:
+        samples = list(state.samples)
+        for index in indices:
+            samples[index] = self._changed(samples[index], "pruned", _pruned)
+        pruned = Usage(pruned_tokens=sum(samples[i].num_generated_tokens for i in indices))
+        return RunState(limits=state.limits, samples=tuple(samples), usage=state.usage + pruned)
+
+    def _begun(self, index: int, temperature: float) -> Sample:
+        found = self._drawn.get((index, temperature))
+        if found is None:
+            seed = self._find(index, temperature).seed
+            found = Sample(index=index, temperature=temperature, seed=seed)
+            self._drawn[index, temperature] = found
+        return found
+
+    def _changed(self, sample: Sample, how: T, change: Callable[[Sample, T], Sample]) -> Sample:
+        key = (id(sample), how)
+        found = self._changes.get(key)
+        if found is None:
+            found = self._changes[key] = change(sample, how)
+        return found
+
+    def _advanced(self, sample: Sample, until: int | None) -> Sample:
+        record = self._find(sample.index, sample.temperature)
+        if until is not None and len(record.token_ids) >= until:
+            return replace(sample, token_ids=record.token_ids[:until], num_generated_tokens=until)
+        return replace(
+            sample,
+            token_ids=record.token_ids,
+            num_generated_tokens=record.num_generated_tokens,
+            status="finished",
+            finish_reason=record.finish_reason,
+        )
+
+    def _evaluated(self, sample: Sample, _: str) -> Sample:
+        num_tokens = len(sample.token_ids)
+        said = self._find(sample.index, sample.temperature).label_logprobs
+        if num_tokens not in said:
+            raise DatasetError(
+                f"prompt {self._prompt_id!r}, sample {sample.index} at temperature "
+                f"{sample.temperature:g}: no self-evaluation was recorded at {num_tokens} tokens; "
+                f"recorded: {sorted(said)}"
+            )
+        evaluation = self._reader.read(
+            said[num_tokens], num_tokens=num_tokens, final=sample.finished
+        )
+        return replace(sample, evaluations=(*sample.evaluations, evaluation))
+
+
+def _pruned(sample: Sample, _: str) -> Sample:
+    return replace(sample, status="pruned")
+
 
 def _holds_prompt(sample: Sample) -> bool:
     """Whether a sample's stream has begun and is open: the prompt is in the KV cache."""
     if sample.num_generated_tokens == 0 or sample.status == "pruned":
         return False
     return not (sample.finished and sample.evaluation is not None)
-
-
-def _advanced(sample: Sample, record: SampleRecord, until: int | None) -> Sample:
-    if until is not None and len(record.token_ids) >= until:
-        return replace(sample, token_ids=record.token_ids[:until], num_generated_tokens=until)
-    return replace(
-        sample,
-        token_ids=record.token_ids,
-        num_generated_tokens=record.num_generated_tokens,
-        status="finished",
-        finish_reason=record.finish_reason,
-    )
-
-
-def _prune(state: RunState, indices: Sequence[int]) -> RunState:
-    samples = list(state.samples)
-    for index in indices:
-        samples[index] = replace(samples[index], status="pruned")
-    pruned = Usage(pruned_tokens=sum(samples[i].num_generated_tokens for i in indices))
-    return RunState(limits=state.limits, samples=tuple(samples), usage=state.usage + pruned)
 
 
 def replay_prompt(

@@ -100,4 +100,7 @@ class BestOfN:
 
 
 def _was_evaluated_at(sample: Sample, num_tokens: int) -> bool:
-    return any(e.num_tokens == num_tokens and not e.final for e in sample.evaluations)
+    for evaluation in sample.evaluations:  # a loop, as a replay asks this by the million
+        if evaluation.num_tokens == num_tokens and not evaluation.final:
+            return True
+    return False
