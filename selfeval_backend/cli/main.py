@@ -8,6 +8,7 @@ import typer
 
 from selfeval_backend.cli.ask import ask
 from selfeval_backend.cli.demo import demo
+from selfeval_backend.cli.eval import evaluate
 
 __all__ = ["app", "main"]
 
@@ -41,6 +42,7 @@ def _options(
 
 app.command("ask")(ask)
 app.command("demo")(demo)
+app.command("eval")(evaluate)
 
 
 def main() -> None:

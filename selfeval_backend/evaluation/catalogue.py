@@ -23,7 +23,7 @@ from selfeval_backend.evaluation.rivals import (
 )
 from selfeval_backend.settings import Settings, resolve_settings
 
-__all__ = ["Catalogue", "THRESHOLDS", "best_of_n_name", "catalogue", "choose", "sweep"]
+__all__ = ["THRESHOLDS", "Catalogue", "best_of_n_name", "catalogue", "choose", "sweep"]
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995)
 

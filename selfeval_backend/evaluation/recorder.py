@@ -17,7 +17,12 @@ from typing import Protocol
 from selfeval_backend.chat import Message
 from selfeval_backend.controller import derive_seed, run
 from selfeval_backend.engine.base import Capabilities, Chunk, Engine, LabelLogprobs, SamplingParams
-from selfeval_backend.errors import ConfigurationError, DatasetError, EngineError
+from selfeval_backend.errors import (
+    ConfigurationError,
+    DatasetError,
+    EngineError,
+    NoFinishedSampleError,
+)
 from selfeval_backend.evaluation.harness import Progress
 from selfeval_backend.evaluation.recordings import (
     UNTRAINED_QUESTION,
@@ -160,7 +165,7 @@ def _describe(model: SelfEvaluatingModel, task: Task, plan: RecordingPlan) -> Re
         raise ConfigurationError(
             "checkpoints",
             plan.checkpoints,
-            f"none, as the engine {model.engine.capabilities.name!r} cannot evaluate mid-generation",
+            f"none: the engine {model.engine.capabilities.name!r} cannot evaluate mid-generation",
         )
     return RecordingInfo(
         task=task.name,
@@ -266,23 +271,28 @@ class _Recorder:
     ) -> list[SampleRecord]:
         settings = self._plan.settings()
         listener = _Listener(self._model.engine)
-        outcome = await run(
-            prompt_ids,
-            engine=listener,
-            evaluator=self._model.evaluator,
-            policy=BestOfN(
-                batches=BatchSchedule.all_at_once(settings.max_samples),
-                temperatures=temperatures,
-                pruning=tuple(Checkpoint(at=at) for at in self._plan.checkpoints),
-            ),
-            limits=Limits(max_samples=settings.max_samples),
-            sampling=SamplingParams(
-                temperature=settings.temperature,
-                max_tokens=self._model.max_tokens(prompt_ids, settings),
-                seed=derive_seed(self._plan.seed, place),
-                stop_token_ids=self._model.chat.end_token_ids,
-            ),
+        policy = BestOfN(
+            batches=BatchSchedule.all_at_once(settings.max_samples),
+            temperatures=temperatures,
+            pruning=tuple(Checkpoint(at=at) for at in self._plan.checkpoints),
         )
+        sampling = SamplingParams(
+            temperature=settings.temperature,
+            max_tokens=self._model.max_tokens(prompt_ids, settings),
+            seed=derive_seed(self._plan.seed, place),
+            stop_token_ids=self._model.chat.end_token_ids,
+        )
+        try:
+            outcome = await run(
+                prompt_ids,
+                engine=listener,
+                evaluator=self._model.evaluator,
+                policy=policy,
+                limits=Limits(max_samples=settings.max_samples),
+                sampling=sampling,
+            )
+        except NoFinishedSampleError as error:
+            raise EngineError(f"prompt {place}: {error}") from error
         if outcome.trace.fault is not None:
             raise EngineError(f"prompt {place}: {outcome.trace.fault}")
         asked = self._plan.untrained_question and isinstance(temperatures, Constant)
@@ -336,7 +346,7 @@ def _reward(item: TaskItem, which: str, text: str) -> float:
     where = f"prompt {item.prompt_id!r}, {which}"
     try:
         reward = float(item.reward(text))
-    except Exception as error:  # noqa: BLE001  # a user's scorer may raise anything
+    except Exception as error:  # a user's scorer may raise anything
         raise DatasetError(f"{where}: the scorer raised {type(error).__name__}: {error}") from error
     if not math.isfinite(reward):
         raise DatasetError(f"{where}: the reward is {reward}, expected a finite number")

@@ -343,7 +343,7 @@ def _check_row(where: str, row: Mapping[str, Any]) -> None:
         raise DatasetError(f"{where}: reward is {row['reward']}, expected a finite number")
     if row["finish_reason"] not in ("stop", "length"):
         raise DatasetError(f"{where}: finish_reason is {row['finish_reason']!r}")
-    if not 1 <= row["num_generated_tokens"] or (
+    if not row["num_generated_tokens"] >= 1 or (
         row["num_generated_tokens"] < len(row["token_ids"])
     ):
         raise DatasetError(

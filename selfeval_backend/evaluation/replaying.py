@@ -1,4 +1,4 @@
-"""Run policies on recorded samples: the real policies, no model, no event loop, and by the thousand.
+"""Run policies on recorded samples: the real policies, no model, no event loop, by the thousand.
 
 Every decision is the policy's own. What is here is only what a decision *leads to* on recorded
 samples, and that does not depend on who decided: so the states that policies pass through are kept
@@ -395,7 +395,9 @@ def _replay_rollout(
 
 
 def _record(index: int, sample: RolloutSample) -> SampleRecord:
-    said: Mapping[int, tuple[float, float]] = {n: (w, l) for n, w, l in sample.label_logprobs}
+    said: Mapping[int, tuple[float, float]] = {
+        at: (win_or_tie, loss) for at, win_or_tie, loss in sample.label_logprobs
+    }
     return SampleRecord(
         index=index,
         temperature=sample.temperature,

@@ -24,7 +24,7 @@ class SampleSignals:
     """Of one sample."""
 
     token_confidences: tuple[float, ...]
-    """One a generated token: minus the mean log-probability of the 20 likeliest tokens in its place.
+    """One a generated token: minus the mean log-probability of the 20 likeliest tokens there.
 
     Source: token confidence of DeepConf, arXiv 2508.15260, section 2.
     """
@@ -51,7 +51,7 @@ class TokenSignals:
     def load(cls, checkpoint: str) -> TokenSignals:
         """Load the model of a checkpoint folder."""
         model = AutoModelForCausalLM.from_pretrained(checkpoint)
-        model.eval()
+        model.eval()  # type: ignore[no-untyped-call]  # transformers does not annotate it
         return cls(model)
 
     @torch.inference_mode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from selfeval_backend.evaluation.rivals.base import best_by, without_evaluation
+from selfeval_backend.evaluation.rivals.base import best_by
 from selfeval_backend.evaluation.signals import Signal, Signals
 from selfeval_backend.policy import BestOfN, Policy
 from selfeval_backend.types import Sample

@@ -1,6 +1,9 @@
 """Tasks: one file each."""
 
 from selfeval_backend.evaluation.tasks.base import Task, TaskItem
+from selfeval_backend.evaluation.tasks.gsm8k import Gsm8kTask
+from selfeval_backend.evaluation.tasks.jsonl import JsonlTask
+from selfeval_backend.evaluation.tasks.named import named_task
 from selfeval_backend.evaluation.tasks.reference import (
     MAX_REFERENCE_ITEMS,
     ReferenceTask,
@@ -10,9 +13,12 @@ from selfeval_backend.evaluation.tasks.shifted import ShiftedTask
 
 __all__ = [
     "MAX_REFERENCE_ITEMS",
+    "Gsm8kTask",
+    "JsonlTask",
     "ReferenceTask",
     "ShiftedTask",
     "Task",
     "TaskItem",
+    "named_task",
     "reference_items",
 ]
