@@ -101,8 +101,10 @@ def evaluate(
         folder = rollouts or out or Path("runs/eval") / f"{Path(task).stem}-{Path(model).name}"
         runs: Mapping[str, MethodRun] = {}
         if rollouts is None:
+            from selfeval_backend.evaluation.catalogue import check_names
             from selfeval_backend.evaluation.tasks import named_task
 
+            check_names(methods, num_samples=samples)
             job = _Sampling(
                 task=named_task(task, n=n, seed=seed, file=file, scorer=scorer),
                 folder=folder,

@@ -23,7 +23,15 @@ from selfeval_backend.evaluation.rivals import (
 )
 from selfeval_backend.settings import Settings, resolve_settings
 
-__all__ = ["THRESHOLDS", "Catalogue", "best_of_n_name", "catalogue", "choose", "sweep"]
+__all__ = [
+    "THRESHOLDS",
+    "Catalogue",
+    "best_of_n_name",
+    "catalogue",
+    "check_names",
+    "choose",
+    "sweep",
+]
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995)
 
@@ -98,6 +106,19 @@ def choose(methods: Sequence[Method], names: str, *, always: Sequence[str]) -> t
     if unknown := sorted(wanted - known):
         raise ConfigurationError("methods", unknown[0], f'"all", or of {", ".join(known)}')
     return tuple(m for m in methods if m.name in wanted | set(always))
+
+
+def check_names(names: str, *, num_samples: int) -> None:
+    """Refuse names of methods that no recording has.
+
+    Raises:
+        ConfigurationError: A name is unknown.
+    """
+    own = (ONE_SAMPLE, "greedy", best_of_n_name(num_samples), "adaptive", "pruning")
+    known = {"all", *own, "adaptive+pruning", *_RIVALS, "adaptive weighted vote"}
+    for name in (part.strip() for part in names.split(",")):
+        if name not in known:
+            raise ConfigurationError("methods", name, f"of {', '.join(sorted(known))}")
 
 
 def _all_at_once(info: RecordingInfo, num_samples: int | None = None) -> Settings:

@@ -6,7 +6,7 @@ Axes: P prompts, M methods, R resamples.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,7 +25,7 @@ __all__ = ["Difference", "MethodSummary", "ResultTable", "replay_table"]
 
 Array = NDArray[np.float64]
 
-_RUNS_OF_A_PROCESS = 50_000
+_RUNS_OF_A_PROCESS = 200_000
 """Replays that make up for starting a process and sending it the recording."""
 
 
@@ -166,6 +166,30 @@ class ResultTable:
             better=better, worse=worse, quality=_estimate(float(gap.mean()), resampled)
         )
 
+    def improvement_kept(
+        self, *, one_sample: int, best_of_n: int, seed: int, num_resamples: int = 400
+    ) -> tuple[Array, Array]:
+        """Return the improvement kept by every method and its bootstrap standard error, [M] each.
+
+        Args:
+            one_sample: Column that improvement is counted from.
+            best_of_n: Column that it is counted against; better in the mean.
+            seed: Of the resamples.
+            num_resamples: R.
+        """
+        quality = np.vstack(
+            [self.reward.mean(0), self._resamples(seed, num_resamples) @ self.reward]
+        )
+        floor, ceiling = quality[:, [one_sample]], quality[:, [best_of_n]]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            kept = (quality - floor) / (ceiling - floor)
+        return kept[0], np.nanstd(kept[1:], axis=0, ddof=1)
+
+    def mean_of(self, values: Array, *, seed: int, num_resamples: int = 1000) -> Estimate:
+        """Return the mean over prompts of values [P], with its 95 % interval."""
+        resampled = self._resamples(seed, num_resamples) @ values
+        return _estimate(float(values.mean()), resampled)
+
     def _resamples(self, seed: int, num_resamples: int) -> Array:
         """Shares of the prompts in each resample [R, P]."""
         num_prompts = len(self.reward)
@@ -228,13 +252,14 @@ def replay_table(
 
 def _blocks(
     recording: Recording, methods: Sequence[Method], parts: Sequence[range], num_processes: int
-) -> list[Array] | map[Array]:
+) -> Iterator[Array]:
     jobs = [recording.part(part) for part in parts]
     if num_processes == 1:
-        return map(_block, jobs, [methods] * len(jobs))
+        yield from map(_block, jobs, [methods] * len(jobs))
+        return
     # Not forked: the process may have threads, of an engine or of a progress bar.
     with ProcessPoolExecutor(num_processes, mp_context=get_context("spawn")) as pool:
-        return list(pool.map(_block, jobs, [methods] * len(jobs)))
+        yield from pool.map(_block, jobs, [methods] * len(jobs))
 
 
 def _block(recording: Recording, methods: Sequence[Method]) -> Array:

@@ -38,9 +38,8 @@ def test_methods_side_by_side(aic: Aic) -> None:
     assert "Left out: DeepConf; the recording has no token_confidences." in shown.stdout
     assert "sampling reference: 6 of 6" in shown.stderr
 
-    again = aic(
-        "eval", "--rollouts", "runs/eval/reference-reference", "--json", "--methods", "adaptive"
-    )
+    kept = "runs/eval/reference-reference"
+    again = aic("eval", "--rollouts", kept, "--json", "--methods", "adaptive")
     document = json.loads(again.stdout)
     names = [row["method"] for row in document["methods"]]
     assert names == ["one sample", "best-of-4", "adaptive"]
@@ -71,4 +70,12 @@ def test_what_cannot_be_done_is_one_line(
 
     assert shown.status == 2
     assert message in " ".join(shown.stderr.splitlines())
-    assert len(shown.stderr.strip().splitlines()) == 1
+    assert len([x for x in shown.stderr.splitlines() if x.startswith("aic: ")]) == 1
+
+
+@pytest.mark.usefixtures("scripted")
+def test_an_unknown_method_is_refused_before_any_token(aic: Aic) -> None:
+    shown = aic("eval", *SMALL, "--methods", "magic")
+
+    assert shown.status == 2
+    assert "sampling" not in shown.stderr
