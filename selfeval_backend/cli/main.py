@@ -9,6 +9,7 @@ import typer
 from selfeval_backend.cli.ask import ask
 from selfeval_backend.cli.demo import demo
 from selfeval_backend.cli.eval import evaluate
+from selfeval_backend.cli.figures import figures
 from selfeval_backend.cli.tune import tune
 
 __all__ = ["app", "main"]
@@ -45,6 +46,7 @@ app.command("ask")(ask)
 app.command("demo")(demo)
 app.command("eval")(evaluate)
 app.command("tune")(tune)
+app.command("figures")(figures)
 
 
 def main() -> None:

@@ -43,7 +43,8 @@ class MethodSummary:
     generated_tokens: float
     self_evaluation_tokens: float
     improvement_kept: Estimate | None
-    """Paired with one sample and Best-of-N; None where Best-of-N improves nothing."""
+    """Paired with one sample and Best-of-N; None where these prompts do not show that Best-of-N
+    improves anything: a share of what may be nothing says nothing."""
     tokens_saved: Estimate
     """Paired with Best-of-N."""
 
@@ -131,7 +132,7 @@ class ResultTable:
     ) -> MethodSummary:
         mean, tokens = self.reward.mean(0), self.tokens.mean(0)
         kept = None
-        if abs(mean[high] - mean[low]) > 1e-12:
+        if np.quantile(quality[:, high] - quality[:, low], 0.025) > 1e-12:
             with np.errstate(divide="ignore", invalid="ignore"):
                 resampled = (quality[:, place] - quality[:, low]) / (
                     quality[:, high] - quality[:, low]
