@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from selfeval_backend.evaluation.metrics import MethodRun
     from selfeval_backend.evaluation.recorder import SignalReader
     from selfeval_backend.evaluation.tasks import Task
+    from selfeval_backend.evaluation.tasks.judge import Judge
     from selfeval_backend.model import SelfEvaluatingModel
 
 __all__ = ["evaluate"]
@@ -26,10 +28,22 @@ __all__ = ["evaluate"]
 def evaluate(
     *,
     task: Annotated[
-        str, typer.Option(help='"reference", "shifted", "gsm8k" or a file of JSON lines.')
+        str,
+        typer.Option(help="reference, shifted, gsm8k, alpaca_eval, or a file of JSON lines."),
     ] = "reference",
     file: Annotated[
-        Path | None, typer.Option(help="The problems of gsm8k.", show_default="none")
+        Path | None,
+        typer.Option(help="The problems of gsm8k or alpaca_eval.", show_default="none"),
+    ] = None,
+    judge_url: Annotated[
+        str | None,
+        typer.Option(
+            help="Of alpaca_eval: an OpenAI-compatible server; its key is AIC_JUDGE_API_KEY.",
+            show_default="none",
+        ),
+    ] = None,
+    judge_model: Annotated[
+        str | None, typer.Option(help="The judge's name there.", show_default="none")
     ] = None,
     scorer: Annotated[
         str | None,
@@ -106,7 +120,14 @@ def evaluate(
 
             check_names(methods, num_samples=samples)
             job = _Sampling(
-                task=named_task(task, n=n, seed=seed, file=file, scorer=scorer),
+                task=named_task(
+                    task,
+                    n=n,
+                    seed=seed,
+                    file=file,
+                    scorer=scorer,
+                    judge=_judge(judge_url, judge_model),
+                ),
                 folder=folder,
                 checkpoints=whole_numbers("checkpoints", checkpoints),
                 plan={
@@ -126,6 +147,16 @@ def evaluate(
             print_json(result, runs)
         else:
             print_table(result, runs, folder=folder)
+
+
+def _judge(url: str | None, model: str | None) -> Judge | None:
+    if url is None:
+        return None
+    if model is None:
+        raise ConfigurationError("judge_model", None, "the name that the judge is served under")
+    from selfeval_backend.evaluation.tasks.judge import Judge
+
+    return Judge(url, model=model, api_key=os.environ.get("AIC_JUDGE_API_KEY"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

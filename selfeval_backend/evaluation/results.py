@@ -43,10 +43,10 @@ figures say nothing of larger models.
 
 Quality is the mean reward (share of problems solved); ± is one standard error, brackets are 95 %
 intervals by bootstrap over prompts (1,000 resamples, seed {seed}), paired where methods are
-compared. Tokens are generated and self-evaluation tokens a prompt. *Improvement kept* is the share of the
-improvement from one sample to Best-of-16 by self-evaluation; *tokens saved* is against the same
-Best-of-16. n = {n} held-out problems, seed {seed}, 16 samples at temperature 1 and 16 annealed ones
-each.
+compared. Tokens are generated and self-evaluation tokens a prompt. *Improvement kept* is the share
+of the improvement from one sample to Best-of-16 by self-evaluation; *tokens saved* is against the
+same Best-of-16. n = {n} held-out problems, seed {seed}, 16 samples at temperature 1 and 16 annealed
+ones each.
 """
 
 

@@ -18,7 +18,7 @@ DOORS = {
     "pydantic": ("evaluation", "selfeval"),
     "rich": ("cli",),
     "safetensors": ("engine.transformers", "reference", "training"),
-    "sklearn": ("evaluation", "training"),
+    "sklearn": ("training",),
     "tokenizers": ("training",),
     "torch": ("engine.transformers", "reference", "training"),
     "transformers": ("chat", "engine.transformers", "reference", "training"),

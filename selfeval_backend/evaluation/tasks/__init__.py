@@ -1,5 +1,6 @@
 """Tasks: one file each."""
 
+from selfeval_backend.evaluation.tasks.alpaca_eval import AlpacaEvalTask
 from selfeval_backend.evaluation.tasks.base import Task, TaskItem
 from selfeval_backend.evaluation.tasks.gsm8k import Gsm8kTask
 from selfeval_backend.evaluation.tasks.jsonl import JsonlTask
@@ -13,6 +14,7 @@ from selfeval_backend.evaluation.tasks.shifted import ShiftedTask
 
 __all__ = [
     "MAX_REFERENCE_ITEMS",
+    "AlpacaEvalTask",
     "Gsm8kTask",
     "JsonlTask",
     "ReferenceTask",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from selfeval_backend.errors import ConfigurationError
+from selfeval_backend.evaluation.tasks.alpaca_eval import AlpacaEvalTask, PairwiseJudge
 from selfeval_backend.evaluation.tasks.base import Task
 from selfeval_backend.evaluation.tasks.gsm8k import Gsm8kTask
 from selfeval_backend.evaluation.tasks.jsonl import JsonlTask
@@ -17,16 +18,23 @@ _DEFAULT_N = 200
 
 
 def named_task(
-    name: str, *, n: int | None, seed: int, file: Path | None = None, scorer: str | None = None
+    name: str,
+    *,
+    n: int | None,
+    seed: int,
+    file: Path | None = None,
+    scorer: str | None = None,
+    judge: PairwiseJudge | None = None,
 ) -> Task:
     """Return the task of a name.
 
     Args:
-        name: "reference", "shifted", "gsm8k" (with `file`), or a path to JSON lines.
+        name: "reference", "shifted", "gsm8k", "alpaca_eval", or a path to JSON lines.
         n: Most prompts; None: 200 generated ones, or all of a file.
         seed: Of generated problems.
-        file: Where the problems of "gsm8k" are.
+        file: Where the problems of "gsm8k" or "alpaca_eval" are.
         scorer: Of a path; None: "exact".
+        judge: Of "alpaca_eval".
 
     Raises:
         ConfigurationError: There is no such task, or an argument does not go with it.
@@ -35,7 +43,9 @@ def named_task(
     if n is not None and n < 1:
         raise ConfigurationError("n", n, "a whole number of at least 1")
     path = Path(name)
-    if scorer is not None and (name in ("reference", "shifted", "gsm8k")):
+    if judge is not None and name != "alpaca_eval":
+        raise ConfigurationError("judge_url", name, "a judge with --task alpaca_eval alone")
+    if scorer is not None and name in ("reference", "shifted", "gsm8k", "alpaca_eval"):
         raise ConfigurationError("scorer", scorer, f"none: the task {name!r} has its own")
     if name in ("reference", "shifted"):
         if file is not None:
@@ -50,8 +60,18 @@ def named_task(
                 "file", None, "GSM8K's test problems, as JSON lines or Parquet"
             )
         return Gsm8kTask(file, n=n)
+    if name == "alpaca_eval":
+        if file is None or judge is None:
+            raise ConfigurationError(
+                "file" if file is None else "judge_url",
+                None,
+                "AlpacaEval's outputs to be beaten, as JSON"
+                if file is None
+                else "an OpenAI-compatible server, http://host:8000/v1",
+            )
+        return AlpacaEvalTask(file, judge=judge, n=n)
     if not path.is_file():
         raise ConfigurationError(
-            "task", name, '"reference", "shifted", "gsm8k", or a file of JSON lines'
+            "task", name, '"reference", "shifted", "gsm8k", "alpaca_eval", or a file of JSON lines'
         )
     return JsonlTask(path, scorer=scorer or "exact", n=n)
