@@ -21,7 +21,7 @@ from selfeval_backend.evaluation.recorder import RecordingPlan, SignalReader, re
 from selfeval_backend.evaluation.tasks import ReferenceTask, ShiftedTask, TaskItem
 from selfeval_backend.model import SelfEvaluatingModel
 
-__all__ = ["BEAMS", "BeamRun", "Sizes", "load_beams", "make_missing"]
+__all__ = ["BEAMS", "CHECKPOINTS", "BeamRun", "Sizes", "load_beams", "make_missing"]
 
 CHECKPOINTS = (8, 16, 24, 32, 40, 48, 64, 80, 96, 128)
 
