@@ -35,6 +35,9 @@ __all__ = [
 
 THRESHOLDS = (0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.985, 0.99)
 
+_FINE_THRESHOLDS = (*(percent / 100 for percent in range(50, 99)), 0.985, 0.99)
+"""Calibrated probabilities come in steps: between two of these there may be one that pays."""
+
 _RIVALS: Mapping[str, Rival] = {
     "oracle": Oracle(),
     "random choice": RandomChoice(),
@@ -243,7 +246,7 @@ def _own_sweep(info: RecordingInfo, counts: Sequence[int]) -> list[Method]:
                 family=family,
                 settings=replace(settings, threshold=threshold),
             )
-            for threshold in THRESHOLDS
+            for threshold in _FINE_THRESHOLDS
         ]
     return swept
 

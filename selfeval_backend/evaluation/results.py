@@ -33,6 +33,9 @@ __all__ = ["write_results"]
 BUDGETS = (100, 200, 300, 400, 800, 1600)
 """Tokens a prompt."""
 _KEEP = (0.75, 0.5, 0.375, 0.25)
+_MARK_KEPT, _MARK_SAMPLES, _MARK_SAVED = 0.74, 1.2, 0.56
+"""Source: arXiv 2410.02725, abstract."""
+_LITTLE_LOSS = 0.97
 _OURS = ("adaptive", "adaptive+pruning")
 _HEAD = """\
 # Results on the reference model
@@ -68,6 +71,7 @@ def write_results(runs: Path, out: Path, *, seed: int) -> list[Path]:
     page = _Page(reference, out / "results", seed)
     parts = [
         _HEAD.format(n=len(reference.prompts), seed=seed),
+        page.marks(),
         page.all_methods(),
         page.budgets(),
         page.thresholds(),
@@ -134,6 +138,11 @@ def _signed(estimate: Estimate) -> str:
     return f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
 
 
+def _value(summary: MethodSummary) -> float:
+    kept = summary.improvement_kept
+    return float("-inf") if kept is None else kept.value
+
+
 def _plain(estimate: Estimate) -> str:
     if np.isnan(estimate.value):
         return "-"
@@ -180,6 +189,72 @@ class _Page:
             one_sample=ONE_SAMPLE, best_of_n=self._best_of_n, seed=self.seed
         )
         return table, {summary.method: summary for summary in summaries}
+
+    def marks(self) -> str:
+        """The paper's two figures, in its units, and what this model reaches."""
+        adaptive, pruned = self._marks_replayed()
+        few = [s for s in adaptive if s.mean_samples <= _MARK_SAMPLES]
+        enough = [s for s in adaptive if _value(s) >= _MARK_KEPT]
+        whole_ = [s for s in pruned if _value(s) >= _LITTLE_LOSS]
+        rows = []
+        if few:
+            best = max(few, key=_value)
+            rows.append(
+                (
+                    f"improvement kept at {_MARK_SAMPLES} samples at most",
+                    f"{_MARK_KEPT:.0%}",
+                    f"{_percent(best.improvement_kept)} at {best.mean_samples:.2f}",
+                )
+            )
+        if enough:
+            first = min(enough, key=lambda s: s.mean_samples)
+            rows.append(
+                (
+                    f"samples for {_MARK_KEPT:.0%} of the improvement",
+                    f"{_MARK_SAMPLES}",
+                    f"{first.mean_samples:.2f} ({_percent(first.improvement_kept)})",
+                )
+            )
+        if whole_:
+            most = max(whole_, key=lambda s: s.tokens_saved.value)
+            rows.append(
+                (
+                    f"tokens saved by pruning alone, {_LITTLE_LOSS:.0%} kept or more",
+                    f"{_MARK_SAVED:.0%}",
+                    f"{_percent(most.tokens_saved)} ({most.method})",
+                )
+            )
+        own = next((s for s in adaptive if s.method == "adaptive+pruning"), None)
+        if own is not None:
+            rows.append(
+                (
+                    "tokens saved by both, as the model ships",
+                    "-",
+                    f"{_percent(own.tokens_saved)}, {_percent(own.improvement_kept)} kept",
+                )
+            )
+        return "## Against the paper's marks\n\n" + _table(("what", "the paper", "here"), rows)
+
+    def _marks_replayed(self) -> tuple[list[MethodSummary], list[MethodSummary]]:
+        """Every adaptive setting of the sweep, and every pruning alone."""
+        full = self._bounds()[1].settings
+        prunings = [
+            Method(
+                name=f"at {at}, {keep:.1%} go on",
+                family="pruning alone",
+                settings=replace(full, prune_at=(at,), keep_fraction=keep),
+            )
+            for at in self.recording.info.checkpoints
+            for keep in _KEEP
+        ]
+        swept = [m for m in sweep(self.recording) if m.family in _OURS]
+        own = [m for m in catalogue(self.recording).methods if m.name == "adaptive+pruning"]
+        _, summaries = self._replayed([*swept, *own, *prunings])
+        found = list(summaries.values())
+        return (
+            [s for s in found if s.family in _OURS],
+            [s for s in found if s.family == "pruning alone"],
+        )
 
     def all_methods(self) -> str:
         found = catalogue(self.recording)

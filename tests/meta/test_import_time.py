@@ -41,6 +41,9 @@ HELP = "sys.argv = ['aic', {}'--help']; from selfeval_backend.cli.main import ma
         HELP.format(""),
         HELP.format("'ask', "),
         HELP.format("'demo', "),
+        HELP.format("'eval', "),
+        HELP.format("'tune', "),
+        HELP.format("'figures', "),
         "from selfeval_backend.evaluation import harness",
     ],
 )
