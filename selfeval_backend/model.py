@@ -205,7 +205,7 @@ class SelfEvaluatingModel:
             sampling=SamplingParams(
                 temperature=settings.temperature,
                 top_p=settings.top_p,
-                max_tokens=self._max_tokens(prompt_ids, settings),
+                max_tokens=self.max_tokens(prompt_ids, settings),
                 seed=seed,
                 stop_token_ids=self.chat.end_token_ids,
             ),
@@ -230,7 +230,12 @@ class SelfEvaluatingModel:
     def _stop_strings(self, settings: Settings) -> StopStrings | None:
         return StopStrings(settings.stop, decode=self.chat.decode) if settings.stop else None
 
-    def _max_tokens(self, prompt_ids: tuple[int, ...], settings: Settings) -> int:
+    def max_tokens(self, prompt_ids: tuple[int, ...], settings: Settings) -> int:
+        """Return how many tokens a sample of this prompt may have: as set, else what fits.
+
+        Raises:
+            ContextLengthError: Not one token more than the last checkpoint fits.
+        """
         if settings.max_tokens is not None:
             return settings.max_tokens
         context_length = self.engine.capabilities.context_length

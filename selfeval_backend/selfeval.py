@@ -22,6 +22,7 @@ __all__ = [
     "PAPER_QUESTION",
     "CalibrationMap",
     "ChatTokenizer",
+    "EvaluationReader",
     "SelfEvalConfig",
     "SelfEvaluator",
     "raw_prob_win_or_tie",
@@ -154,44 +155,22 @@ def raw_prob_win_or_tie(logprob_win_or_tie: float, logprob_loss: float) -> float
     return 1.0 / (1.0 + math.exp(difference))
 
 
-class SelfEvaluator:
-    """Asks one model's question, and reads its answer.
+class EvaluationReader:
+    """Reads the answers to one model's question; it needs no tokenizer.
 
     Args:
-        config: The model's own facts; None: the paper's question, zero-shot and uncalibrated.
-        tokenizer: The model's.
-
-    Raises:
-        SelfEvaluationError: The two labels do not differ in their first token.
+        config: The model's own facts.
     """
 
-    def __init__(self, config: SelfEvalConfig | None, tokenizer: ChatTokenizer) -> None:
-        self.config = config or SelfEvalConfig()
-        self._end_token_ids = tokenizer.end_token_ids
-        self._follow_up_ids = tokenizer.follow_up_ids(self.config.question)
-        labels = (self.config.win_or_tie_label, self.config.loss_label)
-        self.label_ids: tuple[int, int] = (
-            tokenizer.first_token_id(labels[0]),
-            tokenizer.first_token_id(labels[1]),
-        )
-        """Tokens of (win or tie, loss)."""
-        if self.label_ids[0] == self.label_ids[1]:
-            raise SelfEvaluationError(
-                f"the labels {labels[0]!r} and {labels[1]!r} begin with the same token "
-                f"({self.label_ids[0]}): choose labels that differ in their first token"
-            )
-        self._final = next((m for m in self.config.calibration if m.num_tokens is None), None)
-        self._partial = [m for m in self.config.calibration if m.num_tokens is not None]
+    def __init__(self, config: SelfEvalConfig) -> None:
+        self.config = config
+        self._final = next((m for m in config.calibration if m.num_tokens is None), None)
+        self._partial = [m for m in config.calibration if m.num_tokens is not None]
 
     @property
     def calibrated(self) -> bool:
         """Whether probabilities of finished responses are calibrated."""
         return self._final is not None
-
-    @property
-    def question_ids(self) -> tuple[int, ...]:
-        """Tokens appended to a response that has no end token: end of turn, question, new turn."""
-        return self._follow_up_ids
 
     def read(
         self, label_logprobs: tuple[float, float], *, num_tokens: int, final: bool
@@ -199,7 +178,7 @@ class SelfEvaluator:
         """Make a self-evaluation of the two labels' natural log-probabilities.
 
         Args:
-            label_logprobs: In the order of `label_ids`.
+            label_logprobs: Of (win or tie, loss).
             num_tokens: Tokens of the response that it speaks of.
             final: Whether the response was finished.
 
@@ -224,3 +203,36 @@ class SelfEvaluator:
             key=lambda m: abs(math.log(m.num_tokens or 1) - math.log(max(num_tokens, 1))),
             default=None,
         )
+
+
+class SelfEvaluator(EvaluationReader):
+    """Asks one model's question, and reads its answer.
+
+    Args:
+        config: The model's own facts; None: the paper's question, zero-shot and uncalibrated.
+        tokenizer: The model's.
+
+    Raises:
+        SelfEvaluationError: The two labels do not differ in their first token.
+    """
+
+    def __init__(self, config: SelfEvalConfig | None, tokenizer: ChatTokenizer) -> None:
+        super().__init__(config or SelfEvalConfig())
+        self._end_token_ids = tokenizer.end_token_ids
+        self._follow_up_ids = tokenizer.follow_up_ids(self.config.question)
+        labels = (self.config.win_or_tie_label, self.config.loss_label)
+        self.label_ids: tuple[int, int] = (
+            tokenizer.first_token_id(labels[0]),
+            tokenizer.first_token_id(labels[1]),
+        )
+        """Tokens of (win or tie, loss)."""
+        if self.label_ids[0] == self.label_ids[1]:
+            raise SelfEvaluationError(
+                f"the labels {labels[0]!r} and {labels[1]!r} begin with the same token "
+                f"({self.label_ids[0]}): choose labels that differ in their first token"
+            )
+
+    @property
+    def question_ids(self) -> tuple[int, ...]:
+        """Tokens appended to a response that has no end token: end of turn, question, new turn."""
+        return self._follow_up_ids

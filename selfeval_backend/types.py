@@ -8,6 +8,7 @@ the last state becomes an `Outcome`.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 __all__ = [
@@ -65,9 +66,11 @@ class SelfEvaluation:
     """Whether `prob_win_or_tie` went through a calibration that was fitted for this model."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Sample:
     """One candidate response, finished or not."""
+
+    # No slots: what follows from the fields is kept, as a replay asks for it by the million.
 
     index: int
     """Its place in the order of drawing, from 0."""
@@ -86,7 +89,7 @@ class Sample:
     sum_logprob: float | None = None
     """Natural log-probability of the generated tokens, temperature 1; None if not asked for."""
 
-    @property
+    @cached_property
     def evaluation(self) -> SelfEvaluation | None:
         """The last self-evaluation if it speaks of the sample as it stands, else None."""
         if not self.evaluations:
@@ -95,7 +98,7 @@ class Sample:
         up_to_date = last.num_tokens == len(self.token_ids) and last.final == self.finished
         return last if up_to_date else None
 
-    @property
+    @cached_property
     def finished(self) -> bool:
         """Whether it ended by itself (end token, stop string or max_tokens)."""
         return self.status == "finished"
@@ -134,7 +137,15 @@ class Usage:
     def __add__(self, other: Usage) -> Usage:
         """Return the sum, field by field."""
         return Usage(
-            **{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            cached_prompt_tokens=self.cached_prompt_tokens + other.cached_prompt_tokens,
+            generated_tokens=self.generated_tokens + other.generated_tokens,
+            pruned_tokens=self.pruned_tokens + other.pruned_tokens,
+            self_evaluations=self.self_evaluations + other.self_evaluations,
+            self_evaluation_tokens=self.self_evaluation_tokens + other.self_evaluation_tokens,
+            cached_self_evaluation_tokens=(
+                self.cached_self_evaluation_tokens + other.cached_self_evaluation_tokens
+            ),
         )
 
     @property
@@ -159,9 +170,11 @@ class Limits:
     """Wall time; samples that run when it is over are aborted."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class RunState:
     """Everything a policy may look at."""
+
+    # No slots, as with `Sample`.
 
     limits: Limits
     samples: tuple[Sample, ...] = ()
@@ -171,15 +184,25 @@ class RunState:
     fault: str | None = None
     """The engine error that ended the run's generation, if one did."""
 
-    @property
+    @cached_property
     def running(self) -> tuple[Sample, ...]:
         """Samples that still generate, in order of index."""
         return tuple(s for s in self.samples if s.status == "running")
 
-    @property
+    @cached_property
     def finished(self) -> tuple[Sample, ...]:
         """Samples that ended by themselves, in order of index."""
         return tuple(s for s in self.samples if s.finished)
+
+    @cached_property
+    def to_evaluate(self) -> tuple[int, ...]:
+        """Indices of finished samples that were not evaluated yet."""
+        return tuple(s.index for s in self.finished if s.evaluation is None)
+
+    @cached_property
+    def position(self) -> int:
+        """Tokens of the running sample that has fewest; 0 where none runs."""
+        return min((len(s.token_ids) for s in self.running), default=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

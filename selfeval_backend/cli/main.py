@@ -9,7 +9,10 @@ import typer
 from selfeval_backend.cli.ask import ask
 from selfeval_backend.cli.demo import demo
 from selfeval_backend.cli.doctor import doctor
+from selfeval_backend.cli.eval import evaluate
+from selfeval_backend.cli.figures import figures
 from selfeval_backend.cli.train import train
+from selfeval_backend.cli.tune import tune
 
 __all__ = ["app", "main"]
 
@@ -45,6 +48,9 @@ app.command("ask")(ask)
 app.command("demo")(demo)
 app.command("doctor")(doctor)
 app.command("train")(train)
+app.command("eval")(evaluate)
+app.command("tune")(tune)
+app.command("figures")(figures)
 
 
 def main() -> None:

@@ -6,14 +6,17 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from statistics import fmean
 
 from selfeval_backend.chat import Message
 from selfeval_backend.controller import derive_seed
 from selfeval_backend.errors import EngineError
 from selfeval_backend.evaluation.methods import BEST_OF_16, ONE_SAMPLE, Method
 from selfeval_backend.evaluation.metrics import MethodReport, MethodRun, PromptResult, report
+from selfeval_backend.evaluation.signals import LiveSignals
 from selfeval_backend.evaluation.tasks import TaskItem
 from selfeval_backend.model import SelfEvaluatingModel
+from selfeval_backend.types import Sample
 
 __all__ = ["Progress", "compare", "run_method"]
 
@@ -93,17 +96,25 @@ async def run_method(
 async def _answer(
     model: SelfEvaluatingModel, item: TaskItem, method: Method, *, seed: int
 ) -> PromptResult:
+    signals = LiveSignals(lambda sample: item.answer(_text(model, sample)))
     answer = await model.answer(
         [Message(role="user", content=item.prompt)],
         replace(method.settings, seed=seed),
-        policy=method.policy(),
+        policy=method.policy(signals),
     )
     outcome = answer.outcome
     if outcome.stop_reason == "engine_error":
         raise EngineError(f"{method.name}: {item.prompt!r}: {outcome.trace.fault}")
+    chosen: tuple[Sample, ...] = (outcome.best_sample,)
+    if method.rival is not None:
+        chosen = method.rival.select([s for s in outcome.samples if s.finished], signals)
     return PromptResult(
-        reward=item.reward(answer.text),
+        reward=fmean(item.reward(_text(model, sample)) for sample in chosen),
         num_samples=len(outcome.samples),
         generated_tokens=outcome.usage.generated_tokens,
         self_evaluation_tokens=outcome.usage.self_evaluation_tokens,
     )
+
+
+def _text(model: SelfEvaluatingModel, sample: Sample) -> str:
+    return model.chat.decode(sample.token_ids).strip()

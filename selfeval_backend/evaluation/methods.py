@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from selfeval_backend.evaluation.rivals.base import Rival
+from selfeval_backend.evaluation.signals import Signals
 from selfeval_backend.model import SelfEvaluatingModel
-from selfeval_backend.policy import BestOfN
+from selfeval_backend.policy import Policy
 from selfeval_backend.settings import Settings
+from selfeval_backend.types import Limits
 
 __all__ = ["BEST_OF_16", "DEFAULT_PRUNE_AT", "ONE_SAMPLE", "Method", "standard_methods"]
 
@@ -25,12 +28,33 @@ class Method:
 
     name: str
     settings: Settings
+    """How samples are drawn, evaluated and pruned; a rival takes what concerns it."""
     evaluate: bool = True
     """False: there is nothing to choose from, so no self-evaluation is made or paid for."""
+    rival: Rival | None = None
+    """Decides and chooses instead of this project; None: as the settings say."""
+    family: str = ""
+    """What it is a setting of, in plots; "": a method of its own."""
+    rotations: int = 1
+    """Replays of one prompt, each beginning with another of the recorded samples, to be averaged:
+    less noise, the same expectation. Only where all samples are drawn at one temperature."""
 
-    def policy(self) -> BestOfN:
-        """Return the policy that answers."""
-        return replace(self.settings.policy(), evaluate=self.evaluate)
+    @property
+    def limits(self) -> Limits:
+        """What one run may spend."""
+        return self.settings.limits()
+
+    def policy(self, signals: Signals | None = None) -> Policy:
+        """Return what decides.
+
+        Args:
+            signals: Of the prompt's samples; a rival needs them.
+        """
+        own = replace(self.settings.policy(), evaluate=self.evaluate)
+        if self.rival is None:
+            return own
+        assert signals is not None, "a rival decides by signals"
+        return self.rival.policy(own, signals)
 
 
 def standard_methods(model: SelfEvaluatingModel) -> tuple[Method, ...]:

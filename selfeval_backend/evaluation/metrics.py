@@ -35,10 +35,10 @@ class PromptResult:
 
     reward: float
     """Of the chosen sample; high is good."""
-    num_samples: int
-    """Drawn, finished or not."""
-    generated_tokens: int
-    self_evaluation_tokens: int
+    num_samples: float
+    """Drawn, finished or not; not whole for the mean over several runs."""
+    generated_tokens: float
+    self_evaluation_tokens: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ class MethodRun:
         return statistics.fmean(r.reward for r in self.results)
 
     @property
-    def tokens(self) -> int:
+    def tokens(self) -> float:
         """Generated and self-evaluation tokens of all prompts."""
         return sum(r.generated_tokens + r.self_evaluation_tokens for r in self.results)
 
@@ -72,9 +72,9 @@ class MethodReport:
     """Of `accuracy`, over prompts; None for a single prompt."""
     mean_samples: float
     """Drawn, a prompt."""
-    generated_tokens: int
+    generated_tokens: float
     """Of all prompts together."""
-    self_evaluation_tokens: int
+    self_evaluation_tokens: float
     """Of all prompts together."""
     improvement_kept: float | None
     """Share of the improvement from one sample to Best-of-N; None where there is none."""

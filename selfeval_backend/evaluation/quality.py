@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from selfeval_backend.rollouts import Rollout, RolloutSample, win_or_tie_targets
-from selfeval_backend.selfeval import SelfEvaluator
+from selfeval_backend.selfeval import EvaluationReader
 
 __all__ = [
+    "Cut",
     "Estimate",
     "Prediction",
     "auroc",
@@ -22,6 +23,7 @@ __all__ = [
     "brier_score",
     "expected_calibration_error",
     "pair_accuracy",
+    "pair_accuracy_estimate",
     "predictions",
     "running_at",
     "whole",
@@ -67,7 +69,7 @@ class Prediction:
 
 def predictions(
     rollouts: Sequence[Rollout],
-    evaluator: SelfEvaluator,
+    evaluator: EvaluationReader,
     cut: Cut,
     *,
     tie_threshold: float = 0.0,
@@ -119,14 +121,7 @@ def _targets(rollout: Rollout, tie_threshold: float) -> list[float]:
 
 def pair_accuracy(items: Sequence[Prediction]) -> float:
     """Return how often the better one of two samples of a prompt scores higher; ties count half."""
-    right = pairs = 0.0
-    for group in _by_prompt(items):
-        logits = np.array([p.logit for p in group])
-        rewards = np.array([p.reward for p in group])
-        better = rewards[:, None] > rewards[None, :]  # [i, j]: i is better than j
-        higher = np.sign(logits[:, None] - logits[None, :])
-        right += float((better * (higher + 1) / 2).sum())
-        pairs += float(better.sum())
+    right, pairs = map(sum, zip(*map(_pairs, _by_prompt(items)), strict=True))
     return right / pairs if pairs else float("nan")
 
 
@@ -144,6 +139,33 @@ def auroc(items: Sequence[Prediction]) -> float:
     below = np.cumsum(negative) - negative / 2  # equal scores count half
     pairs = positive.sum() * negative.sum()
     return float((positive * below).sum() / pairs) if pairs else float("nan")
+
+
+def pair_accuracy_estimate(
+    items: Sequence[Prediction], *, seed: int, num_resamples: int = 1000
+) -> Estimate:
+    """Return `pair_accuracy` with its 95 % interval, drawing whole prompts."""
+    counts = np.array([_pairs(group) for group in _by_prompt(items)])  # [P, 2]: right, all
+    num_prompts = len(counts)
+    shares = np.random.default_rng(seed).multinomial(
+        num_prompts, np.full(num_prompts, 1.0 / num_prompts), size=num_resamples
+    )
+    right, pairs = (shares @ counts).T
+    if not counts[:, 1].sum():
+        return Estimate(value=float("nan"), low=float("nan"), high=float("nan"))
+    low, high = np.quantile(right[pairs > 0] / pairs[pairs > 0], [0.025, 0.975])
+    return Estimate(
+        value=float(counts[:, 0].sum() / counts[:, 1].sum()), low=float(low), high=float(high)
+    )
+
+
+def _pairs(group: Sequence[Prediction]) -> tuple[float, float]:
+    """Return how many pairs of a prompt are ordered right, and how many there are."""
+    logits = np.array([p.logit for p in group])
+    rewards = np.array([p.reward for p in group])
+    better = rewards[:, None] > rewards[None, :]  # [i, j]: i is better than j
+    higher = np.sign(logits[:, None] - logits[None, :])
+    return float((better * (higher + 1) / 2).sum()), float(better.sum())
 
 
 def expected_calibration_error(items: Sequence[Prediction], *, num_bins: int = 15) -> float:

@@ -1,20 +1,353 @@
-"""Run settings on recorded rollouts: the real policies and the real loop, with no model."""
+"""Run policies on recorded samples: the real policies, no model, no event loop, by the thousand.
+
+Every decision is the policy's own. What is here is only what a decision *leads to* on recorded
+samples, and that does not depend on who decided: so the states that policies pass through are kept
+as a tree, one step a decision, and policies that decide alike share them. A test holds results,
+states and token counts to those of the controller over a `ReplayEngine`.
+
+A replay has no clock and stops no sample between two checkpoints, so it knows no limit but
+`max_samples`.
+"""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
-from selfeval_backend.controller import run
-from selfeval_backend.engine.base import SamplingParams
-from selfeval_backend.engine.replay import RecordedSample, ReplayEngine
+from selfeval_backend.controller import derive_seed
+from selfeval_backend.errors import ConfigurationError, DatasetError
+from selfeval_backend.evaluation.methods import Method
 from selfeval_backend.evaluation.metrics import PromptResult
+from selfeval_backend.evaluation.recordings import PromptRecord, Recording, SampleRecord
+from selfeval_backend.evaluation.signals import RecordedSignals
+from selfeval_backend.policy import Policy, select_best
 from selfeval_backend.rollouts import Rollout, RolloutSample
-from selfeval_backend.selfeval import SelfEvaluator
+from selfeval_backend.selfeval import EvaluationReader, SelfEvaluator
 from selfeval_backend.settings import Settings
-from selfeval_backend.types import Outcome
+from selfeval_backend.types import (
+    Advance,
+    Decision,
+    Draw,
+    Evaluate,
+    Limits,
+    Prune,
+    RunState,
+    Sample,
+    Stop,
+    StopReason,
+    Usage,
+)
 
-__all__ = ["replay"]
+__all__ = ["PromptReplay", "Replayed", "replay", "replay_methods", "replay_prompt"]
+
+T = TypeVar("T", int | None, str)
+
+Find = Callable[[int, float], SampleRecord]
+"""Gives the record of the sample of an index and temperature."""
+
+
+class _Node:
+    """A state, and the states that decisions lead to from there."""
+
+    __slots__ = ("best", "children", "state")
+
+    def __init__(self, state: RunState) -> None:
+        self.state = state
+        self.children: dict[Decision, _Node] = {}
+        self.best: Sample | None = None
+        """As this project selects; None where it was not asked for, or nothing is finished."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed:
+    """How a policy ended on one prompt."""
+
+    state: RunState
+    best: Sample
+    """As this project selects."""
+    stop_reason: StopReason
+
+
+class PromptReplay:
+    """One recorded prompt, for any number of policies.
+
+    Args:
+        prompt_id: For errors.
+        num_prompt_tokens: Of the rendered prompt.
+        num_question_tokens: Of the self-evaluation question.
+        find: Gives recorded samples.
+        reader: Of the model that was recorded.
+        limits: Of each run: `max_samples` alone.
+
+    Raises:
+        ConfigurationError: A limit on tokens or seconds is set.
+    """
+
+    def __init__(
+        self,
+        *,
+        prompt_id: str,
+        num_prompt_tokens: int,
+        num_question_tokens: int,
+        find: Find,
+        reader: EvaluationReader,
+        limits: Limits,
+    ) -> None:
+        for name in ("max_total_tokens", "max_seconds"):
+            if (value := getattr(limits, name)) is not None:
+                raise ConfigurationError(name, value, "no limit: a replay cannot stop in between")
+        self._prompt_id = prompt_id
+        self._num_prompt_tokens = num_prompt_tokens
+        self._num_question_tokens = num_question_tokens
+        self._find = find
+        self._reader = reader
+        self._root = _Node(RunState(limits=limits))
+        # Samples as they stand, by what became of them: states share them. The key of a change is
+        # the identity of the sample before it, which the tree keeps alive.
+        self._drawn: dict[tuple[int, float], Sample] = {}
+        self._changes: dict[tuple[int, int | str | None], Sample] = {}
+
+    def run(self, policy: Policy) -> Replayed:
+        """Follow a policy to its end.
+
+        Raises:
+            DatasetError: It asks for what was not recorded, or nothing had finished at its end.
+        """
+        node = self._root
+        while not isinstance(decision := policy.decide(node.state), Stop):
+            after = node.children.get(decision)
+            if after is None:
+                after = _Node(self._carry_out(node.state, decision, policy.checkpoints))
+                node.children[decision] = after
+            node = after
+        if node.best is None:
+            node.best = select_best(node.state.samples)
+        if node.best is None:
+            raise DatasetError(f"prompt {self._prompt_id!r}: no sample had finished at the end")
+        return Replayed(state=node.state, best=node.best, stop_reason=decision.reason)
+
+    def record_of(self, sample: Sample) -> SampleRecord:
+        """Return what was recorded of a sample."""
+        return self._find(sample.index, sample.temperature)
+
+    def _carry_out(
+        self, state: RunState, decision: Decision, checkpoints: tuple[int, ...]
+    ) -> RunState:
+        match decision:
+            case Draw(temperatures=temperatures):
+                return self._draw(state, temperatures)
+            case Advance(until=until):
+                assert until is None or until in checkpoints, "a sample pauses at checkpoints only"
+                return self._advance(state, until)
+            case Evaluate(samples=indices):
+                return self._evaluate(state, indices)
+            case Prune(samples=indices):
+                return self._prune(state, indices)
+            case Stop():
+                raise AssertionError("the loop ends before a Stop is carried out")
+
+    def _draw(self, state: RunState, temperatures: Sequence[float]) -> RunState:
+        start = len(state.samples)
+        drawn = (self._begun(k, temperature) for k, temperature in enumerate(temperatures, start))
+        return RunState(limits=state.limits, samples=(*state.samples, *drawn), usage=state.usage)
+
+    def _advance(self, state: RunState, until: int | None) -> RunState:
+        samples = list(state.samples)
+        any_open = any(map(_holds_prompt, samples))
+        num_begun = num_generated = 0
+        for sample in state.running:
+            after = samples[sample.index] = self._changed(sample, until, self._advanced)
+            num_generated += after.num_generated_tokens - sample.num_generated_tokens
+            num_begun += sample.num_generated_tokens == 0
+        # The first stream of a prompt computes it; what is open then is computed already.
+        num_cached = num_begun if any_open else max(0, num_begun - 1)
+        usage = state.usage + Usage(
+            prompt_tokens=self._num_prompt_tokens * num_begun,
+            cached_prompt_tokens=self._num_prompt_tokens * num_cached,
+            generated_tokens=num_generated,
+        )
+        return RunState(limits=state.limits, samples=tuple(samples), usage=usage)
+
+    def _evaluate(self, state: RunState, indices: Sequence[int]) -> RunState:
+        samples = list(state.samples)
+        num_computed = num_cached = 0
+        for index in indices:
+            sample = samples[index]
+            # The token drawn last is not in the KV cache yet; an end token is drawn after it.
+            cached = min(len(sample.token_ids), sample.num_generated_tokens - 1)
+            num_computed += self._num_question_tokens + len(sample.token_ids) - cached
+            num_cached += self._num_prompt_tokens + cached
+            samples[index] = self._changed(sample, "evaluated", self._evaluated)
+        usage = state.usage + Usage(
+            self_evaluations=len(indices),
+            self_evaluation_tokens=num_computed,
+            cached_self_evaluation_tokens=num_cached,
+        )
+        return RunState(limits=state.limits, samples=tuple(samples), usage=usage)
+
+    def _prune(self, state: RunState, indices: Sequence[int]) -> RunState:
+        samples = list(state.samples)
+        for index in indices:
+            samples[index] = self._changed(samples[index], "pruned", _pruned)
+        pruned = Usage(pruned_tokens=sum(samples[i].num_generated_tokens for i in indices))
+        return RunState(limits=state.limits, samples=tuple(samples), usage=state.usage + pruned)
+
+    def _begun(self, index: int, temperature: float) -> Sample:
+        found = self._drawn.get((index, temperature))
+        if found is None:
+            seed = self._find(index, temperature).seed
+            found = Sample(index=index, temperature=temperature, seed=seed)
+            self._drawn[index, temperature] = found
+        return found
+
+    def _changed(self, sample: Sample, how: T, change: Callable[[Sample, T], Sample]) -> Sample:
+        key = (id(sample), how)
+        found = self._changes.get(key)
+        if found is None:
+            found = self._changes[key] = change(sample, how)
+        return found
+
+    def _advanced(self, sample: Sample, until: int | None) -> Sample:
+        record = self._find(sample.index, sample.temperature)
+        if until is not None and len(record.token_ids) >= until:
+            return replace(sample, token_ids=record.token_ids[:until], num_generated_tokens=until)
+        return replace(
+            sample,
+            token_ids=record.token_ids,
+            num_generated_tokens=record.num_generated_tokens,
+            status="finished",
+            finish_reason=record.finish_reason,
+        )
+
+    def _evaluated(self, sample: Sample, _: str) -> Sample:
+        num_tokens = len(sample.token_ids)
+        said = self._find(sample.index, sample.temperature).label_logprobs
+        if num_tokens not in said:
+            raise DatasetError(
+                f"prompt {self._prompt_id!r}, sample {sample.index} at temperature "
+                f"{sample.temperature:g}: no self-evaluation was recorded at {num_tokens} tokens; "
+                f"recorded: {sorted(said)}"
+            )
+        evaluation = self._reader.read(
+            said[num_tokens], num_tokens=num_tokens, final=sample.finished
+        )
+        return replace(sample, evaluations=(*sample.evaluations, evaluation))
+
+
+def _pruned(sample: Sample, _: str) -> Sample:
+    return replace(sample, status="pruned")
+
+
+def _holds_prompt(sample: Sample) -> bool:
+    """Whether a sample's stream has begun and is open: the prompt is in the KV cache."""
+    if sample.num_generated_tokens == 0 or sample.status == "pruned":
+        return False
+    return not (sample.finished and sample.evaluation is not None)
+
+
+def replay_prompt(
+    record: PromptRecord, recording: Recording, limits: Limits, *, offset: int = 0
+) -> PromptReplay:
+    """Return one prompt of a recording, ready for policies.
+
+    Args:
+        record: The prompt.
+        recording: That it is of.
+        limits: Of each run.
+        offset: Sample k is the recorded sample k + offset, around; of the constant samples only.
+    """
+    by_key = {(s.index, s.temperature): s for s in record.samples}
+    num_samples = recording.info.num_samples
+
+    def find(index: int, temperature: float) -> SampleRecord:
+        found = by_key.get(((index + offset) % num_samples if offset else index, temperature))
+        if found is None:
+            raise _not_recorded(record, index, temperature)
+        return found
+
+    return PromptReplay(
+        prompt_id=record.prompt_id,
+        num_prompt_tokens=len(record.prompt_ids),
+        num_question_tokens=recording.info.num_question_tokens,
+        find=find,
+        reader=recording.reader,
+        limits=limits,
+    )
+
+
+def _not_recorded(record: PromptRecord, index: int, temperature: float) -> DatasetError:
+    temperatures = sorted({s.temperature for s in record.samples if s.index == index})
+    if not temperatures:
+        num_samples = max(s.index for s in record.samples) + 1
+        return DatasetError(
+            f"prompt {record.prompt_id!r}: sample {index} was asked for, "
+            f"and {num_samples} were recorded. Record more: --samples"
+        )
+    return DatasetError(
+        f"prompt {record.prompt_id!r}: sample {index} was asked for at temperature "
+        f"{temperature:g}; recorded at: {', '.join(f'{t:g}' for t in temperatures)}"
+    )
+
+
+def replay_methods(recording: Recording, methods: Sequence[Method]) -> Iterator[list[PromptResult]]:
+    """Answer every recorded prompt by every method.
+
+    Args:
+        recording: With what the methods look at.
+        methods: What decides and chooses.
+
+    Yields:
+        For each prompt, in order, one result a method.
+
+    Raises:
+        DatasetError: A method needs what was not recorded.
+        ConfigurationError: A method sets a limit that a replay does not know.
+    """
+    policies = [None if m.rival is not None else m.policy() for m in methods]
+    all_limits = [m.limits for m in methods]
+    for record in recording.prompts:
+        prompts: dict[tuple[int, int], PromptReplay] = {}
+        results = []
+        for method, policy, limits in zip(methods, policies, all_limits, strict=True):
+            parts = []
+            for offset in range(method.rotations):
+                prompt = prompts.get((limits.max_samples, offset))
+                if prompt is None:
+                    prompt = replay_prompt(record, recording, limits, offset=offset)
+                    prompts[limits.max_samples, offset] = prompt
+                parts.append(_answer(prompt, method, policy))
+            results.append(parts[0] if len(parts) == 1 else _mean(parts))
+        yield results
+
+
+def _answer(prompt: PromptReplay, method: Method, policy: Policy | None) -> PromptResult:
+    if policy is not None:
+        replayed = prompt.run(policy)
+        reward = prompt.record_of(replayed.best).reward
+    else:
+        assert method.rival is not None, "what has no rival has a policy of its own"
+        signals = RecordedSignals(prompt.record_of)
+        replayed = prompt.run(method.policy(signals))
+        chosen = method.rival.select(replayed.state.finished, signals)
+        reward = sum(prompt.record_of(s).reward for s in chosen) / len(chosen)
+    usage = replayed.state.usage
+    return PromptResult(
+        reward=reward,
+        num_samples=len(replayed.state.samples),
+        generated_tokens=usage.generated_tokens,
+        self_evaluation_tokens=usage.self_evaluation_tokens,
+    )
+
+
+def _mean(parts: Sequence[PromptResult]) -> PromptResult:
+    n = len(parts)
+    return PromptResult(
+        reward=sum(p.reward for p in parts) / n,
+        num_samples=sum(p.num_samples for p in parts) / n,
+        generated_tokens=sum(p.generated_tokens for p in parts) / n,
+        self_evaluation_tokens=sum(p.self_evaluation_tokens for p in parts) / n,
+    )
 
 
 def replay(
@@ -24,9 +357,9 @@ def replay(
     *,
     evaluate: bool = True,
 ) -> list[PromptResult]:
-    """Answer every recorded prompt under these settings.
+    """Answer every prompt of some rollouts under these settings.
 
-    Samples are handed out in the order of the recording, so record at the temperatures that the
+    Samples are handed out in the order of the rollouts, so draw them at the temperatures that the
     settings would draw at.
 
     Args:
@@ -35,48 +368,45 @@ def replay(
         evaluator: Of the model that was recorded.
         evaluate: False: one sample needs no choosing, and pays for no self-evaluation.
     """
-    return asyncio.run(_replay_all(rollouts, settings, evaluator, evaluate))
+    policy = replace(settings.policy(), evaluate=evaluate)
+    return [_replay_rollout(rollout, settings.limits(), policy, evaluator) for rollout in rollouts]
 
 
-async def _replay_all(
-    rollouts: Sequence[Rollout], settings: Settings, evaluator: SelfEvaluator, evaluate: bool
-) -> list[PromptResult]:
-    engine = ReplayEngine({r.prompt_ids: [_recorded(s) for s in r.samples] for r in rollouts})
-    longest = max(len(s.token_ids) for r in rollouts for s in r.samples) + 1
-    results = []
-    for rollout in rollouts:
-        outcome = await run(
-            rollout.prompt_ids,
-            engine=engine,
-            evaluator=evaluator,
-            policy=settings.policy(),
-            limits=settings.limits(),
-            sampling=SamplingParams(
-                temperature=1.0,
-                max_tokens=max(longest, *settings.prune_at, 0) + 1,
-                seed=0,
-                stop_token_ids=frozenset(),
-            ),
-        )
-        results.append(_result(rollout, outcome, evaluate))
-    return results
-
-
-def _recorded(sample: RolloutSample) -> RecordedSample:
-    ended = sample.finish_reason == "stop"
-    return RecordedSample(
-        token_ids=sample.token_ids,
-        finish_reason=sample.finish_reason,
-        num_generated_tokens=len(sample.token_ids) + ended,
-        label_logprobs={n: (win, loss) for n, win, loss in sample.label_logprobs},
-        sum_logprob=sample.sum_logprob,
+def _replay_rollout(
+    rollout: Rollout, limits: Limits, policy: Policy, evaluator: SelfEvaluator
+) -> PromptResult:
+    records = [_record(index, sample) for index, sample in enumerate(rollout.samples)]
+    prompt = PromptReplay(
+        prompt_id=rollout.prompt,
+        num_prompt_tokens=len(rollout.prompt_ids),
+        num_question_tokens=len(evaluator.question_ids),
+        find=lambda index, _: records[index],
+        reader=evaluator,
+        limits=limits,
+    )
+    replayed = prompt.run(policy)
+    usage = replayed.state.usage
+    return PromptResult(
+        reward=records[replayed.best.index].reward,
+        num_samples=len(replayed.state.samples),
+        generated_tokens=usage.generated_tokens,
+        self_evaluation_tokens=usage.self_evaluation_tokens,
     )
 
 
-def _result(rollout: Rollout, outcome: Outcome, evaluate: bool) -> PromptResult:
-    return PromptResult(
-        reward=rollout.samples[outcome.best].reward,
-        num_samples=len(outcome.samples),
-        generated_tokens=outcome.usage.generated_tokens,
-        self_evaluation_tokens=outcome.usage.self_evaluation_tokens if evaluate else 0,
+def _record(index: int, sample: RolloutSample) -> SampleRecord:
+    said: Mapping[int, tuple[float, float]] = {
+        at: (win_or_tie, loss) for at, win_or_tie, loss in sample.label_logprobs
+    }
+    return SampleRecord(
+        index=index,
+        temperature=sample.temperature,
+        seed=derive_seed(0, index),
+        token_ids=sample.token_ids,
+        num_generated_tokens=len(sample.token_ids) + (sample.finish_reason == "stop"),
+        finish_reason=sample.finish_reason,
+        sum_logprob=sample.sum_logprob,
+        label_logprobs=said,
+        reward=sample.reward,
+        answer=None,
     )

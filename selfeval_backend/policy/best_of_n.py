@@ -62,9 +62,8 @@ class BestOfN:
             return Stop(reason=limit if limit == "max_seconds" else "engine_error")
         if state.running and limit is None:
             return self._move_on(state)
-        unevaluated = tuple(s.index for s in state.finished if s.evaluation is None)
-        if unevaluated and self.evaluate:
-            return Evaluate(samples=unevaluated)
+        if self.evaluate and state.to_evaluate:
+            return Evaluate(samples=state.to_evaluate)
         return Stop(reason=limit) if limit else self._draw_or_stop(state)
 
     def _draw_or_stop(self, state: RunState) -> Decision:
@@ -80,7 +79,7 @@ class BestOfN:
 
     def _move_on(self, state: RunState) -> Decision:
         """Take the batch that runs on its next step: evaluate, prune, or advance."""
-        position = min(len(s.token_ids) for s in state.running)
+        position = state.position
         checkpoint = next((c for c in self.pruning if c.at == position), None)
         if checkpoint is not None:
             if unevaluated := tuple(s.index for s in state.running if s.evaluation is None):
@@ -101,4 +100,7 @@ class BestOfN:
 
 
 def _was_evaluated_at(sample: Sample, num_tokens: int) -> bool:
-    return any(e.num_tokens == num_tokens and not e.final for e in sample.evaluations)
+    for evaluation in sample.evaluations:  # a loop, as a replay asks this by the million
+        if evaluation.num_tokens == num_tokens and not evaluation.final:
+            return True
+    return False

@@ -15,10 +15,13 @@ class Puzzler:
 
     Args:
         delay_s: Seconds that pass before each chunk.
+        unsure_at: Tokens at which it knows nothing yet, and says the same of every sample, as a
+            model does of samples that begin alike; then it is sure at the end alone.
     """
 
-    def __init__(self, delay_s: float = 0.0) -> None:
+    def __init__(self, delay_s: float = 0.0, *, unsure_at: tuple[int, ...] = ()) -> None:
         self._delay_s = delay_s
+        self._unsure_at = unsure_at
         self._chat = ScriptedChat()
 
     def __call__(self, call: StreamCall) -> ScriptedResponse:
@@ -26,7 +29,11 @@ class Puzzler:
         right = call.params.seed % 2 == 0
         problem = _problems()[self._chat.decode(call.prompt_ids)]
         shown = demonstrate(problem, random.Random(call.params.seed), right=right)
-        return self._chat.response(shown.text, 0.95 if right else 0.05, delay_s=self._delay_s)
+        prob = 0.95 if right else 0.05
+        said = dict.fromkeys(self._unsure_at, 0.5) | {len(shown.text): prob}
+        return self._chat.response(
+            shown.text, said if self._unsure_at else prob, delay_s=self._delay_s
+        )
 
 
 @cache

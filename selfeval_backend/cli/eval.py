@@ -1,0 +1,201 @@
+"""``aic eval``: quality against cost of every method, on the user's own prompts and model."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from selfeval_backend.cli.numbers import whole_numbers
+from selfeval_backend.cli.running import one_line_errors, with_model
+from selfeval_backend.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from selfeval_backend.evaluation.metrics import MethodRun
+    from selfeval_backend.evaluation.recorder import SignalReader
+    from selfeval_backend.evaluation.tasks import Task
+    from selfeval_backend.evaluation.tasks.judge import Judge
+    from selfeval_backend.model import SelfEvaluatingModel
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    *,
+    task: Annotated[
+        str,
+        typer.Option(help="reference, shifted, gsm8k, alpaca_eval, or a file of JSON lines."),
+    ] = "reference",
+    file: Annotated[
+        Path | None,
+        typer.Option(help="The problems of gsm8k or alpaca_eval.", show_default="none"),
+    ] = None,
+    judge_url: Annotated[
+        str | None,
+        typer.Option(
+            help="Of alpaca_eval: an OpenAI-compatible server; its key is AIC_JUDGE_API_KEY.",
+            show_default="none",
+        ),
+    ] = None,
+    judge_model: Annotated[
+        str | None, typer.Option(help="The judge's name there.", show_default="none")
+    ] = None,
+    scorer: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a file of JSON lines: exact, regex:PATTERN, math or package.module:function.",
+            show_default="exact",
+        ),
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help='"reference", a checkpoint folder, or a model name.')
+    ] = "reference",
+    engine: Annotated[
+        str | None, typer.Option(help="What runs the model.", show_default="the best there is")
+    ] = None,
+    base_url: Annotated[
+        str | None,
+        typer.Option(help="A running vLLM server, http://host:8000/v1.", show_default="none"),
+    ] = None,
+    methods: Annotated[str, typer.Option(help="all, or names with commas between them.")] = "all",
+    samples: Annotated[int, typer.Option(help="Of each prompt and kind.")] = 16,
+    checkpoints: Annotated[
+        str | None,
+        typer.Option(
+            help="Generated tokens at which running samples are evaluated: 16,32,64 or none.",
+            show_default="the model's, and powers of two from 8 to 256",
+        ),
+    ] = None,
+    temperature: Annotated[float, typer.Option(help="Of samples that are not annealed.")] = 1.0,
+    max_tokens: Annotated[
+        int | None, typer.Option(help="Of one sample.", show_default="what the context leaves")
+    ] = None,
+    n: Annotated[
+        int | None,
+        typer.Option("--n", help="Most prompts.", show_default="200 generated, or the whole file"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of problems, samples and intervals.")] = 0,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where samples are kept; a killed run goes on there.",
+            show_default="runs/eval/TASK-MODEL",
+        ),
+    ] = None,
+    rollouts: Annotated[
+        Path | None,
+        typer.Option(help="Only replay what was kept there: no model.", show_default="none"),
+    ] = None,
+    token_signals: Annotated[
+        bool,
+        typer.Option(
+            help="Measure token confidences with transformers, which loads the checkpoint again: "
+            "DeepConf and self-certainty need them."
+        ),
+    ] = True,
+    live: Annotated[
+        bool, typer.Option("--live", help="Also run the methods for real, and compare.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
+) -> None:
+    """Sample once, replay every method on the samples, and compare quality and cost."""
+    with one_line_errors():
+        from selfeval_backend.cli.eval_view import print_json, print_table
+        from selfeval_backend.cli.progress import live_progress
+        from selfeval_backend.evaluation.evaluating import evaluate_recording
+        from selfeval_backend.evaluation.recordings import load_recording
+
+        if rollouts is not None and (live or out is not None):
+            raise ConfigurationError("rollouts", str(rollouts), "none with --live or --out")
+        folder = rollouts or out or Path("runs/eval") / f"{Path(task).stem}-{Path(model).name}"
+        runs: Mapping[str, MethodRun] = {}
+        if rollouts is None:
+            from selfeval_backend.evaluation.catalogue import check_names
+            from selfeval_backend.evaluation.tasks import named_task
+
+            check_names(methods, num_samples=samples)
+            job = _Sampling(
+                task=named_task(
+                    task,
+                    n=n,
+                    seed=seed,
+                    file=file,
+                    scorer=scorer,
+                    judge=_judge(judge_url, judge_model),
+                ),
+                folder=folder,
+                checkpoints=whole_numbers("checkpoints", checkpoints),
+                plan={
+                    "num_samples": samples,
+                    "temperature": temperature,
+                    "max_tokens": max_tokens,
+                    "seed": seed,
+                },
+                token_signals=token_signals,
+                live=methods if live else None,
+            )
+            runs = with_model(model, engine, job.run, base_url=base_url)
+        recording = load_recording(folder)
+        with live_progress() as progress:
+            result = evaluate_recording(recording, methods=methods, seed=seed, progress=progress)
+        if as_json:
+            print_json(result, runs)
+        else:
+            print_table(result, runs, folder=folder)
+
+
+def _judge(url: str | None, model: str | None) -> Judge | None:
+    if url is None:
+        return None
+    if model is None:
+        raise ConfigurationError("judge_model", None, "the name that the judge is served under")
+    from selfeval_backend.evaluation.tasks.judge import Judge
+
+    return Judge(url, model=model, api_key=os.environ.get("AIC_JUDGE_API_KEY"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sampling:
+    """What is to be done with the model."""
+
+    task: Task
+    folder: Path
+    checkpoints: tuple[int, ...] | None
+    plan: Mapping[str, Any]
+    token_signals: bool
+    live: str | None
+    """Methods to run for real; None: none."""
+
+    async def run(self, model: SelfEvaluatingModel) -> Mapping[str, MethodRun]:
+        from selfeval_backend.cli.progress import live_progress
+        from selfeval_backend.evaluation.catalogue import catalogue, choose
+        from selfeval_backend.evaluation.evaluating import default_checkpoints, run_live
+        from selfeval_backend.evaluation.recorder import RecordingPlan, record
+        from selfeval_backend.evaluation.recordings import load_recording
+
+        checkpoints = self.checkpoints
+        if checkpoints is None:
+            checkpoints = default_checkpoints(model, max_tokens=self.plan["max_tokens"])
+        plan = RecordingPlan(checkpoints=checkpoints, **self.plan)
+        signals = self._signals(model) if self.token_signals else None
+        with live_progress() as progress:
+            await record(model, self.task, plan, self.folder, signals=signals, progress=progress)
+            if self.live is None:
+                return {}
+            found = catalogue(load_recording(self.folder)).methods
+            chosen = choose(found, self.live, always=())
+            return await run_live(model, self.task, chosen, seed=plan.seed, progress=progress)
+
+    def _signals(self, model: SelfEvaluatingModel) -> SignalReader | None:
+        """Return what reads token signals, where transformers runs the model anyway."""
+        if model.engine.capabilities.name != "transformers":
+            return None
+        from selfeval_backend.checkpoints import locate_checkpoint
+        from selfeval_backend.engine.transformers.token_signals import TokenSignals
+
+        return TokenSignals.load(str(locate_checkpoint(model.name)))

@@ -1,0 +1,133 @@
+"""How ``aic eval`` shows its comparison: as tables or as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.table import Table
+
+from selfeval_backend.cli.console import console, plain_table
+from selfeval_backend.evaluation.evaluating import OURS, Comparison
+from selfeval_backend.evaluation.metrics import MethodRun
+from selfeval_backend.evaluation.quality import Estimate
+from selfeval_backend.evaluation.table import MethodSummary
+
+__all__ = ["print_json", "print_table", "ranged"]
+
+_COLUMNS = (
+    "quality",
+    "samples",
+    "generated\ntokens",
+    "self-eval.\ntokens",
+    "improvement kept",
+    "tokens saved",
+)
+
+_LEGEND = """\
+A prompt, in the mean. Quality: mean reward ± standard error; brackets: 95 % intervals, paired, by
+bootstrap over prompts. Improvement kept: of that from one sample to best-of-{n}. Tokens saved: of
+those of best-of-{n}, every token counted, self-evaluations too."""
+
+
+def ranged(estimate: Estimate | None, *, percent: bool) -> str:
+    """Return a figure with its interval; "-" for none."""
+    if estimate is None or math.isnan(estimate.value):
+        return "-"
+    if percent:
+        value, low, high = (
+            f"{round(100 * x) + 0}" for x in (estimate.value, estimate.low, estimate.high)
+        )
+        return f"{value} % [{low}, {high}]"
+    return f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
+
+
+def print_json(result: Comparison, runs: Mapping[str, MethodRun]) -> None:
+    """Print one JSON document on stdout."""
+    document: dict[str, Any] = {
+        "recording": result.info.model_dump(mode="json", exclude={"selfeval"}),
+        "num_prompts": result.num_prompts,
+        "seed": result.seed,
+        "methods": [asdict(summary) for summary in result.summaries],
+        "differences": [asdict(difference) for difference in result.differences],
+        "left_out": dict(result.left_out),
+        "live": {
+            name: {"quality": run.accuracy, "tokens": run.tokens / len(run.results)}
+            for name, run in runs.items()
+        },
+    }
+    typer.echo(json.dumps(_finite(document), indent=1, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    """Return JSON values with null for what is no number: of one prompt there is no error."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def print_table(result: Comparison, runs: Mapping[str, MethodRun], *, folder: Path) -> None:
+    """Print the comparison, what the others are behind, and what a real run gave."""
+    info = result.info
+    typer.echo(
+        f"{info.model} on {info.task}: {result.num_prompts:,} prompts x {info.num_samples} "
+        f"samples, seed {info.seed}; kept in {folder}\n"
+    )
+    table = _table("method", _COLUMNS)
+    for row in result.summaries:
+        table.add_row(row.method, *_cells(row))
+    console().print(table)
+    typer.echo("\n" + _LEGEND.format(n=info.num_samples))
+    if result.differences:
+        typer.echo(f"\nQuality of {OURS}, less that of:\n")
+        behind = _table("method", ("difference",))
+        for difference in result.differences:
+            behind.add_row(difference.worse, ranged(difference.quality, percent=False))
+        console().print(behind)
+    for name, what in result.left_out.items():
+        typer.echo(f"Left out: {name}; the recording has no {what}.")
+    if runs:
+        typer.echo("\nFor real, against the replay:\n")
+        console().print(_live(result, runs))
+
+
+def _table(first: str, columns: tuple[str, ...]) -> Table:
+    table = plain_table()
+    table.add_column(first, no_wrap=True)
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _cells(row: MethodSummary) -> tuple[str, ...]:
+    error = "" if math.isnan(row.standard_error) else f" ± {row.standard_error:.3f}"
+    return (
+        f"{row.quality.value:.3f}{error}",
+        f"{row.mean_samples:.2f}",
+        f"{row.generated_tokens:,.0f}",
+        f"{row.self_evaluation_tokens:,.0f}",
+        ranged(row.improvement_kept, percent=True),
+        ranged(row.tokens_saved, percent=True),
+    )
+
+
+def _live(result: Comparison, runs: Mapping[str, MethodRun]) -> Table:
+    table = _table("method", ("quality", "replayed", "tokens", "replayed"))
+    replayed = {row.method: row for row in result.summaries}
+    for name, run in runs.items():
+        row = replayed[name]
+        table.add_row(
+            name,
+            f"{run.accuracy:.3f}",
+            f"{row.quality.value:.3f}",
+            f"{run.tokens / len(run.results):,.0f}",
+            f"{row.tokens:,.0f}",
+        )
+    return table

@@ -1,0 +1,61 @@
+"""``aic figures``: every table and plot of docs/results.md, made anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from selfeval_backend.cli.running import one_line_errors, with_model
+
+if TYPE_CHECKING:
+    from selfeval_backend.evaluation.experiments import Sizes
+    from selfeval_backend.model import SelfEvaluatingModel
+
+__all__ = ["figures"]
+
+
+def figures(
+    *,
+    runs: Annotated[
+        Path, typer.Option(help="Where samples are kept; what is missing there is made.")
+    ] = Path("runs/results"),
+    out: Annotated[Path, typer.Option(help="Gets results.md, and plots under results/.")] = Path(
+        "docs"
+    ),
+    model: Annotated[str, typer.Option(help="The model that solves the reference problems.")] = (
+        "reference"
+    ),
+    n: Annotated[int, typer.Option("--n", help="Reference problems.")] = 750,
+    n_shifted: Annotated[int, typer.Option(help="Problems of the other distribution.")] = 150,
+    n_beam: Annotated[int, typer.Option(help="Reference problems for search.")] = 100,
+    seed: Annotated[int, typer.Option(help="Of everything.")] = 0,
+    sample: Annotated[
+        bool, typer.Option(help="--no-sample: rebuild from what is kept, without a model.")
+    ] = True,
+    write: Annotated[bool, typer.Option(help="--no-write: only make what is missing.")] = True,
+) -> None:
+    """Make the samples that are missing, and rebuild every table and plot of docs/results.md."""
+    with one_line_errors():
+        if sample:
+            from selfeval_backend.evaluation.experiments import Sizes
+
+            sizes = Sizes(reference=n, shifted=n_shifted, beam=n_beam)
+            with_model(model, "transformers", lambda loaded: _sample(loaded, runs, sizes, seed))
+        if write:
+            from selfeval_backend.evaluation.results import write_results
+
+            for path in write_results(runs, out, seed=seed):
+                typer.echo(path)
+
+
+async def _sample(model: SelfEvaluatingModel, runs: Path, sizes: Sizes, seed: int) -> None:
+    from selfeval_backend.checkpoints import locate_checkpoint
+    from selfeval_backend.cli.progress import live_progress
+    from selfeval_backend.engine.transformers.token_signals import TokenSignals
+    from selfeval_backend.evaluation.experiments import make_missing
+
+    signals = TokenSignals.load(str(locate_checkpoint(model.name)))
+    with live_progress() as progress:
+        await make_missing(model, runs, sizes, seed=seed, signals=signals, progress=progress)

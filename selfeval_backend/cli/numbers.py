@@ -1,0 +1,25 @@
+"""Numbers with commas between them, as options have them."""
+
+from __future__ import annotations
+
+from selfeval_backend.errors import ConfigurationError
+
+__all__ = ["whole_numbers"]
+
+
+def whole_numbers(field: str, given: str | None) -> tuple[int, ...] | None:
+    """Read ``16,32`` or ``none``; None where nothing was given.
+
+    Raises:
+        ConfigurationError: It holds anything else.
+    """
+    if given is None:
+        return None
+    if given.strip().lower() == "none":
+        return ()
+    try:
+        return tuple(int(part) for part in given.split(","))
+    except ValueError:
+        raise ConfigurationError(
+            field, given, 'whole numbers in ascending order, or "none"'
+        ) from None

@@ -1,0 +1,112 @@
+"""From a recording to a comparison of methods; and the methods for real, to hold it to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from selfeval_backend.errors import ConfigurationError
+from selfeval_backend.evaluation.catalogue import best_of_n_name, catalogue, choose
+from selfeval_backend.evaluation.harness import Progress, run_method
+from selfeval_backend.evaluation.methods import ONE_SAMPLE, Method
+from selfeval_backend.evaluation.metrics import MethodRun
+from selfeval_backend.evaluation.recordings import Recording, RecordingInfo
+from selfeval_backend.evaluation.table import Difference, MethodSummary, replay_table
+from selfeval_backend.evaluation.tasks import Task
+from selfeval_backend.model import SelfEvaluatingModel
+
+__all__ = ["Comparison", "default_checkpoints", "evaluate_recording", "run_live"]
+
+_POWERS = (8, 16, 32, 64, 128, 256)
+
+OURS = "adaptive"
+"""What rivals are compared with, one by one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """All methods on one recording."""
+
+    info: RecordingInfo
+    num_prompts: int
+    seed: int
+    """Of the resamples."""
+    summaries: tuple[MethodSummary, ...]
+    differences: tuple[Difference, ...]
+    """`OURS` minus each other method; paired."""
+    left_out: Mapping[str, str]
+    """Methods, and what the recording lacks for them."""
+
+
+def default_checkpoints(model: SelfEvaluatingModel, *, max_tokens: int | None) -> tuple[int, ...]:
+    """Return the model's own checkpoints and powers of two from 8 to 256, as far as they fit."""
+    capabilities = model.engine.capabilities
+    if not capabilities.evaluates_mid_generation:
+        return ()
+    longest = max_tokens or capabilities.context_length // 2
+    places = {*_POWERS, *model.settings().prune_at}
+    return tuple(sorted(at for at in places if at < longest))
+
+
+def evaluate_recording(
+    recording: Recording, *, methods: str, seed: int, progress: Progress | None = None
+) -> Comparison:
+    """Replay methods on a recording.
+
+    Args:
+        recording: At least one prompt.
+        methods: "all", or names with commas between them.
+        seed: Of the resamples.
+        progress: Told of replayed prompts.
+
+    Raises:
+        ConfigurationError: A name is unknown, or the recording lacks what its method needs.
+        DatasetError: The recording is empty, or a replay asks for what was not recorded.
+    """
+    found = catalogue(recording)
+    for name in (part.strip() for part in methods.split(",")):
+        if name in found.left_out:
+            raise ConfigurationError(
+                "methods",
+                name,
+                f"methods that this recording has all for; it has no {found.left_out[name]}",
+            )
+    best_of_n = best_of_n_name(recording.info.num_samples)
+    chosen = choose(found.methods, methods, always=(ONE_SAMPLE, best_of_n))
+    table = replay_table(
+        recording,
+        chosen,
+        progress=None if progress is None else lambda done, of: progress("replaying", done, of),
+    )
+    names = [method.name for method in chosen]
+    return Comparison(
+        info=recording.info,
+        num_prompts=len(recording.prompts),
+        seed=seed,
+        summaries=table.summaries(one_sample=ONE_SAMPLE, best_of_n=best_of_n, seed=seed),
+        differences=tuple(
+            table.difference(OURS, name, seed=seed)
+            for name in names
+            if OURS in names and name != OURS
+        ),
+        left_out=found.left_out,
+    )
+
+
+async def run_live(
+    model: SelfEvaluatingModel,
+    task: Task,
+    methods: Sequence[Method],
+    *,
+    seed: int,
+    progress: Progress | None = None,
+) -> dict[str, MethodRun]:
+    """Run methods for real, with the seeds of a recording of the same seed.
+
+    Methods that look at more than answers cannot be run for real, and are left out.
+    """
+    return {
+        method.name: await run_method(model, task.items, method, seed=seed, progress=progress)
+        for method in methods
+        if method.rival is None or method.rival.needs <= {"answer"}
+    }

@@ -1,0 +1,133 @@
+"""What ``docs/results.md`` is made of: the recordings and runs that need the model.
+
+Each is kept in a folder, and what is there is not made again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from selfeval_backend.controller import derive_seed
+from selfeval_backend.errors import DatasetError
+from selfeval_backend.evaluation.harness import Progress
+from selfeval_backend.evaluation.metrics import PromptResult
+from selfeval_backend.evaluation.prefix_search import BeamSettings, beam_answer
+from selfeval_backend.evaluation.recorder import RecordingPlan, SignalReader, record
+from selfeval_backend.evaluation.tasks import ReferenceTask, ShiftedTask, TaskItem
+from selfeval_backend.model import SelfEvaluatingModel
+
+__all__ = ["BEAMS", "CHECKPOINTS", "BeamRun", "Sizes", "load_beams", "make_missing"]
+
+CHECKPOINTS = (8, 16, 24, 32, 40, 48, 64, 80, 96, 128)
+
+BEAMS = (
+    BeamSettings(width=2, branch=2, step=24),
+    BeamSettings(width=4, branch=2, step=24),
+    BeamSettings(width=4, branch=2, step=48),
+)
+"""Searches that are tried; a response of the reference model has some 90 tokens."""
+
+_CONCURRENCY = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """How many prompts of each experiment."""
+
+    reference: int = 750
+    shifted: int = 150
+    beam: int = 100
+    """The first prompts of the reference recording."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BeamRun:
+    """One search on the first prompts of the reference task."""
+
+    settings: BeamSettings
+    results: tuple[PromptResult, ...]
+
+
+async def make_missing(
+    model: SelfEvaluatingModel,
+    folder: Path,
+    sizes: Sizes,
+    *,
+    seed: int,
+    signals: SignalReader | None,
+    progress: Progress,
+) -> None:
+    """Make every recording and run that is not in the folder yet.
+
+    Args:
+        model: The reference model.
+        folder: Gets ``reference/``, ``shifted/`` and ``beam.json``.
+        sizes: Prompts of each.
+        seed: Of everything.
+        signals: Reads token signals.
+        progress: Told of prompts.
+    """
+    plan = RecordingPlan(checkpoints=CHECKPOINTS, seed=seed)
+    for task in (ReferenceTask(sizes.reference, seed=seed), ShiftedTask(sizes.shifted, seed=seed)):
+        await record(model, task, plan, folder / task.name, signals=signals, progress=progress)
+    path = folder / "beam.json"
+    done = {run.settings for run in load_beams(path)} if path.is_file() else set()
+    items = ReferenceTask(sizes.reference, seed=seed).items[: sizes.beam]
+    for settings in BEAMS:
+        if settings in done:
+            continue
+        results = await _search(model, items, settings, seed=seed, progress=progress)
+        _append(path, BeamRun(settings=settings, results=tuple(results)))
+
+
+async def _search(
+    model: SelfEvaluatingModel,
+    items: Sequence[TaskItem],
+    settings: BeamSettings,
+    *,
+    seed: int,
+    progress: Progress,
+) -> list[PromptResult]:
+    room, num_done = asyncio.Semaphore(_CONCURRENCY), 0
+    name = f"beam {settings.width}x{settings.branch}/{settings.step}"
+
+    async def answer(place: int, item: TaskItem) -> PromptResult:
+        nonlocal num_done
+        async with room:
+            result = await beam_answer(model, item, settings, seed=derive_seed(seed, place))
+        num_done += 1
+        progress(name, num_done, len(items))
+        return result
+
+    return list(await asyncio.gather(*(answer(i, item) for i, item in enumerate(items))))
+
+
+def _append(path: Path, run: BeamRun) -> None:
+    runs = [*(load_beams(path) if path.is_file() else ()), run]
+    body: list[dict[str, Any]] = [asdict(each) for each in runs]
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def load_beams(path: Path) -> tuple[BeamRun, ...]:
+    """Read the searches of a results folder.
+
+    Raises:
+        DatasetError: The file is not what `make_missing` writes.
+    """
+    try:
+        return tuple(
+            BeamRun(
+                settings=BeamSettings(**run["settings"]),
+                results=tuple(PromptResult(**result) for result in run["results"]),
+            )
+            for run in json.loads(path.read_text(encoding="utf-8"))
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DatasetError(f"{path} holds no searches that can be read: {error}") from error

@@ -1,0 +1,375 @@
+"""Recordings: every sample of every prompt with its self-evaluations and its reward, in Parquet.
+
+A recording is a folder of shards, so that a killed run goes on where it stopped. Each shard holds
+whole prompts, one row a sample, sorted by prompt and sample:
+
+======================  =========================  ================================================
+column                  type                       meaning
+======================  =========================  ================================================
+prompt_id               string                     the prompt's name within its task
+prompt                  string                     its text
+prompt_token_ids        list<int32>                as rendered by the chat template
+sample_index            int32                      place in the order of drawing, from 0
+temperature             double                     that it was drawn at
+seed                    int64                      that it was drawn with
+token_ids               list<int32>                the response, without its end token
+num_generated_tokens    int32                      paid for: `token_ids` and the end token
+finish_reason           string                     "stop" or "length"
+sum_logprob             double, null               of the generated tokens, at temperature 1
+token_confidences       list<float>, null          one a generated token: minus the mean
+                                                   log-probability of the 20 likeliest tokens
+self_certainty          double, null               mean over tokens of KL(uniform, next token)
+evaluations             list<struct<num_tokens     natural log-probabilities of the two labels
+                        int32, final bool,         after the first `num_tokens` tokens; final: of
+                        logprob_win_or_tie double, the finished response
+                        logprob_loss double>>
+logprob_untrained_yes   double, null               of the two labels of a question that the model
+logprob_untrained_no    double, null               was never trained on (`UNTRAINED_QUESTION`)
+reward                  double                     high is good
+answer                  string, null               what can be put to a vote
+======================  =========================  ================================================
+
+What is the same for all rows is JSON in each shard's schema metadata, under ``aic_recording``:
+the fields of `RecordingInfo`. A folder whose shards differ there is refused.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from selfeval_backend.errors import DatasetError, MissingDependencyError
+from selfeval_backend.selfeval import EvaluationReader, SelfEvalConfig
+from selfeval_backend.types import FinishReason
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = [
+    "UNTRAINED_QUESTION",
+    "PromptRecord",
+    "Recording",
+    "RecordingInfo",
+    "SampleRecord",
+    "load_recording",
+    "recorded_prompt_ids",
+    "write_shard",
+]
+
+UNTRAINED_QUESTION = 'Is the answer right? ("Yes." or "No.")'
+"""A question after the response that no training of this project ever asked.
+
+Source: P(True) of Kadavath et al. 2022, arXiv 2207.05221, section 3, in this project's form.
+"""
+
+_METADATA_KEY = b"aic_recording"
+
+
+class RecordingInfo(BaseModel):
+    """What all rows of a recording share."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: int = 1
+    task: str
+    model: str
+    engine: str
+    seed: int
+    """Of prompts and samples."""
+    num_samples: int
+    """Of each kind: at one temperature, and annealed."""
+    temperature: float
+    """Of the constant samples; annealed ones lead to it."""
+    annealed: bool
+    """Whether there are annealed samples too."""
+    checkpoints: tuple[int, ...]
+    """At which running samples were evaluated."""
+    max_tokens: int | None
+    """Of one sample; None: what the context left."""
+    num_question_tokens: int
+    """What asking costs where everything before the question is in the KV cache."""
+    selfeval: SelfEvalConfig
+    """The model's own facts, its calibration among them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleRecord:
+    """One sample, finished; the columns of the module's docstring."""
+
+    index: int
+    temperature: float
+    seed: int
+    token_ids: tuple[int, ...]
+    num_generated_tokens: int
+    finish_reason: FinishReason
+    sum_logprob: float | None
+    label_logprobs: Mapping[int, tuple[float, float]]
+    """(log p(win or tie), log p(loss)) by number of tokens; the whole length is the end."""
+    reward: float
+    answer: str | None
+    token_confidences: tuple[float, ...] | None = None
+    self_certainty: float | None = None
+    untrained_logprobs: tuple[float, float] | None = None
+    """(yes, no) of `UNTRAINED_QUESTION`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromptRecord:
+    """All samples of one prompt."""
+
+    prompt_id: str
+    prompt: str
+    prompt_ids: tuple[int, ...]
+    samples: tuple[SampleRecord, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recording:
+    """All prompts of one task, from one model."""
+
+    info: RecordingInfo
+    prompts: tuple[PromptRecord, ...]
+
+    @cached_property
+    def reader(self) -> EvaluationReader:
+        """Turns recorded log-probabilities into the model's calibrated probabilities."""
+        return EvaluationReader(self.info.selfeval)
+
+    def part(self, places: Sequence[int]) -> Recording:
+        """Return the recording of these prompts alone."""
+        return Recording(info=self.info, prompts=tuple(self.prompts[i] for i in places))
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingDependencyError("pyarrow", extra="eval") from error
+    return pyarrow
+
+
+def _schema() -> pa.Schema:
+    pa = _pyarrow()
+    evaluation = pa.struct(
+        [
+            ("num_tokens", pa.int32()),
+            ("final", pa.bool_()),
+            ("logprob_win_or_tie", pa.float64()),
+            ("logprob_loss", pa.float64()),
+        ]
+    )
+    return pa.schema(
+        [
+            ("prompt_id", pa.string()),
+            ("prompt", pa.string()),
+            ("prompt_token_ids", pa.list_(pa.int32())),
+            ("sample_index", pa.int32()),
+            ("temperature", pa.float64()),
+            ("seed", pa.int64()),
+            ("token_ids", pa.list_(pa.int32())),
+            ("num_generated_tokens", pa.int32()),
+            ("finish_reason", pa.string()),
+            ("sum_logprob", pa.float64()),
+            ("token_confidences", pa.list_(pa.float32())),
+            ("self_certainty", pa.float64()),
+            ("evaluations", pa.list_(evaluation)),
+            ("logprob_untrained_yes", pa.float64()),
+            ("logprob_untrained_no", pa.float64()),
+            ("reward", pa.float64()),
+            ("answer", pa.string()),
+        ]
+    )
+
+
+def write_shard(path: Path, info: RecordingInfo, prompts: Sequence[PromptRecord]) -> None:
+    """Write whole prompts as one shard; it is there as a whole, or not at all."""
+    pa = _pyarrow()
+    schema = _schema().with_metadata({_METADATA_KEY: info.model_dump_json().encode()})
+    rows = [_row(prompt, sample) for prompt in prompts for sample in prompt.samples]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    pa.parquet.write_table(pa.Table.from_pylist(rows, schema=schema), partial, compression="zstd")
+    partial.replace(path)
+
+
+def _row(prompt: PromptRecord, sample: SampleRecord) -> dict[str, Any]:
+    yes, no = sample.untrained_logprobs or (None, None)
+    return {
+        "prompt_id": prompt.prompt_id,
+        "prompt": prompt.prompt,
+        "prompt_token_ids": prompt.prompt_ids,
+        "sample_index": sample.index,
+        "temperature": sample.temperature,
+        "seed": sample.seed,
+        "token_ids": sample.token_ids,
+        "num_generated_tokens": sample.num_generated_tokens,
+        "finish_reason": sample.finish_reason,
+        "sum_logprob": sample.sum_logprob,
+        "token_confidences": sample.token_confidences,
+        "self_certainty": sample.self_certainty,
+        "evaluations": [
+            {
+                "num_tokens": num_tokens,
+                "final": num_tokens == len(sample.token_ids),
+                "logprob_win_or_tie": win_or_tie,
+                "logprob_loss": loss,
+            }
+            for num_tokens, (win_or_tie, loss) in sorted(sample.label_logprobs.items())
+        ],
+        "logprob_untrained_yes": yes,
+        "logprob_untrained_no": no,
+        "reward": sample.reward,
+        "answer": sample.answer,
+    }
+
+
+def load_recording(folder: Path) -> Recording:
+    """Read all shards of a recording.
+
+    Raises:
+        DatasetError: There is none, a shard cannot be read, a column is missing, shards are of
+            different models or settings, or a row holds what it must not; names file and row.
+        MissingDependencyError: pyarrow is not installed.
+    """
+    paths = _shards(folder)
+    if not paths:
+        raise DatasetError(
+            f"{folder}: no recording there (*.parquet). Make one with: aic eval --out {folder}"
+        )
+    infos = {path: _read_info(path) for path in paths}
+    first = infos[paths[0]]
+    for path, info in infos.items():
+        _refuse_mixture(paths[0], first, path, info)
+    prompts: dict[str, PromptRecord] = {}
+    for path in paths:
+        for prompt in _read_prompts(path):
+            if prompt.prompt_id in prompts:
+                raise DatasetError(f"{path}: prompt {prompt.prompt_id!r} is in another shard too")
+            prompts[prompt.prompt_id] = prompt
+    return Recording(info=first, prompts=tuple(prompts.values()))
+
+
+def recorded_prompt_ids(folder: Path, info: RecordingInfo) -> set[str]:
+    """Return the prompts that a recording holds already, to go on with it.
+
+    Raises:
+        DatasetError: What is there was recorded with another model or other settings.
+    """
+    found: set[str] = set()
+    for path in _shards(folder):
+        _refuse_mixture(path, _read_info(path), folder / "what was asked for", info)
+        column = _pyarrow().parquet.read_table(path, columns=["prompt_id"])
+        found.update(column.column("prompt_id").to_pylist())
+    return found
+
+
+def _shards(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.parquet"))
+
+
+def _refuse_mixture(
+    path: Path, info: RecordingInfo, other_path: Path, other: RecordingInfo
+) -> None:
+    for name in RecordingInfo.model_fields:
+        mine, theirs = getattr(info, name), getattr(other, name)
+        if mine != theirs:
+            shown = "" if name == "selfeval" else f" ({mine!r} and {theirs!r})"
+            raise DatasetError(
+                f"{path} and {other_path} differ in {name}{shown}: one recording is of one model, "
+                "task and setting. Take another folder."
+            )
+
+
+def _read_info(path: Path) -> RecordingInfo:
+    pa = _pyarrow()
+    try:
+        schema = pa.parquet.read_schema(path)
+    except (OSError, pa.ArrowException) as error:
+        raise DatasetError(f"{path} is no Parquet file that can be read: {error}") from error
+    missing = [name for name in _schema().names if name not in schema.names]
+    if missing:
+        raise DatasetError(f"{path} lacks the columns {', '.join(missing)}")
+    body = (schema.metadata or {}).get(_METADATA_KEY)
+    if body is None:
+        raise DatasetError(f"{path} lacks the schema metadata {_METADATA_KEY.decode()!r}")
+    try:
+        return RecordingInfo.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise DatasetError(
+            f"{path}: {_METADATA_KEY.decode()}.{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        ) from error
+
+
+def _read_prompts(path: Path) -> list[PromptRecord]:
+    table = _pyarrow().parquet.read_table(path, columns=_schema().names)
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for number, row in enumerate(table.to_pylist()):
+        _check_row(f"{path}, row {number}", row)
+        rows.setdefault(row["prompt_id"], []).append(row)
+    return [
+        PromptRecord(
+            prompt_id=prompt_id,
+            prompt=group[0]["prompt"],
+            prompt_ids=tuple(group[0]["prompt_token_ids"]),
+            samples=tuple(map(_sample, group)),
+        )
+        for prompt_id, group in rows.items()
+    ]
+
+
+_MAY_BE_NULL = {
+    "sum_logprob",
+    "token_confidences",
+    "self_certainty",
+    "logprob_untrained_yes",
+    "logprob_untrained_no",
+    "answer",
+}
+
+
+def _check_row(where: str, row: Mapping[str, Any]) -> None:
+    for name, value in row.items():
+        if value is None and name not in _MAY_BE_NULL:
+            raise DatasetError(f"{where}: {name} is null")
+    if not math.isfinite(row["reward"]):
+        raise DatasetError(f"{where}: reward is {row['reward']}, expected a finite number")
+    if row["finish_reason"] not in ("stop", "length"):
+        raise DatasetError(f"{where}: finish_reason is {row['finish_reason']!r}")
+    if not row["num_generated_tokens"] >= 1 or (
+        row["num_generated_tokens"] < len(row["token_ids"])
+    ):
+        raise DatasetError(
+            f"{where}: num_generated_tokens is {row['num_generated_tokens']}, "
+            f"with {len(row['token_ids'])} token_ids"
+        )
+
+
+def _sample(row: Mapping[str, Any]) -> SampleRecord:
+    yes, no = row["logprob_untrained_yes"], row["logprob_untrained_no"]
+    confidences = row["token_confidences"]
+    return SampleRecord(
+        index=row["sample_index"],
+        temperature=row["temperature"],
+        seed=row["seed"],
+        token_ids=tuple(row["token_ids"]),
+        num_generated_tokens=row["num_generated_tokens"],
+        finish_reason=row["finish_reason"],
+        sum_logprob=row["sum_logprob"],
+        label_logprobs={
+            e["num_tokens"]: (e["logprob_win_or_tie"], e["logprob_loss"])
+            for e in row["evaluations"]
+        },
+        reward=row["reward"],
+        answer=row["answer"],
+        token_confidences=None if confidences is None else tuple(confidences),
+        self_certainty=row["self_certainty"],
+        untrained_logprobs=None if yes is None or no is None else (yes, no),
+    )

@@ -1,0 +1,624 @@
+"""``docs/results.md``: every table and plot, from recordings and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from selfeval_backend.evaluation.catalogue import THRESHOLDS, best_of_n_name, catalogue, sweep
+from selfeval_backend.evaluation.experiments import load_beams
+from selfeval_backend.evaluation.methods import ONE_SAMPLE, Method
+from selfeval_backend.evaluation.plots import Curve, draw_curves, draw_reliability
+from selfeval_backend.evaluation.quality import (
+    Cut,
+    Estimate,
+    Prediction,
+    expected_calibration_error,
+    pair_accuracy_estimate,
+    predictions,
+    running_at,
+    whole,
+)
+from selfeval_backend.evaluation.recordings import Recording, load_recording
+from selfeval_backend.evaluation.table import MethodSummary, ResultTable, replay_table
+from selfeval_backend.evaluation.tasks.shifted import SHIFTED_KINDS
+from selfeval_backend.rollouts import Rollout, RolloutSample
+
+__all__ = ["write_results"]
+
+BUDGETS = (100, 200, 300, 400, 800, 1600)
+"""Tokens a prompt."""
+_KEEP = (0.75, 0.5, 0.375, 0.25)
+_MARK_KEPT, _MARK_SAMPLES, _MARK_SAVED = 0.74, 1.2, 0.56
+"""Source: arXiv 2410.02725, abstract."""
+_LITTLE_LOSS = 0.97
+_OURS = ("adaptive", "adaptive+pruning")
+_HEAD = """\
+# Results on the reference model
+
+Made by `aic figures` from samples that it draws once and keeps; every method is replayed on the
+same samples by the real policies. A model of 1.4 million parameters for one kind of puzzle: these
+figures say nothing of larger models.
+
+Quality is the mean reward (share of problems solved); ± is one standard error, brackets are 95 %
+intervals by bootstrap over prompts (1,000 resamples, seed {seed}), paired where methods are
+compared. Tokens are generated and self-evaluation tokens a prompt. *Improvement kept* is the share
+of the improvement from one sample to Best-of-16 by self-evaluation; *tokens saved* is against the
+same Best-of-16. n = {n} held-out problems, seed {seed}, 16 samples at temperature 1 and 16 annealed
+ones each.
+"""
+
+
+def write_results(runs: Path, out: Path, *, seed: int) -> list[Path]:
+    """Write results.md and its plots.
+
+    Args:
+        runs: What `experiments.make_missing` made.
+        out: Gets ``results.md`` and ``results/``.
+        seed: Of the resamples and halves.
+
+    Returns:
+        What was written.
+
+    Raises:
+        DatasetError: A recording is missing, or lacks something.
+    """
+    reference = load_recording(runs / "reference")
+    page = _Page(reference, out / "results", seed)
+    parts = [
+        _HEAD.format(n=len(reference.prompts), seed=seed),
+        page.marks(),
+        page.all_methods(),
+        page.budgets(),
+        page.thresholds(),
+        page.pruning(),
+        page.positions(),
+    ]
+    if (runs / "shifted").is_dir():
+        parts.append(page.shifted(load_recording(runs / "shifted")))
+    if (runs / "beam.json").is_file():
+        parts.append(page.beams(runs / "beam.json"))
+    parts.append(_NOT_MEASURED)
+    path = out / "results.md"
+    path.write_text("\n".join(parts), encoding="utf-8")
+    return [path, *sorted((out / "results").iterdir())]
+
+
+_NOT_MEASURED = """\
+## Not measured
+
+- Reward quality behind the labels, and capability (three sizes of the generator): each needs other
+  models to be trained.
+- GSM8K and AlpacaEval on the paper's model need its weights and a GPU:
+  `aic eval --task gsm8k --file test.jsonl --model meta-llama/Llama-3.1-8B-Instruct --engine vllm`.
+"""
+
+
+def _rollouts(recording: Recording) -> list[Rollout]:
+    """Return the constant samples as `quality` takes them."""
+    temperature = recording.info.temperature
+    return [
+        Rollout(
+            prompt=prompt.prompt,
+            prompt_ids=prompt.prompt_ids,
+            samples=tuple(
+                RolloutSample(
+                    token_ids=s.token_ids,
+                    finish_reason=s.finish_reason,
+                    temperature=1.0,
+                    reward=s.reward,
+                    sum_logprob=s.sum_logprob or 0.0,
+                    label_logprobs=tuple((n, *said) for n, said in s.label_logprobs.items()),
+                )
+                for s in prompt.samples
+                if s.temperature == temperature
+            ),
+        )
+        for prompt in recording.prompts
+    ]
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
+
+
+def _percent(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return "-"
+    value, low, high = (round(100 * x) + 0 for x in (estimate.value, estimate.low, estimate.high))
+    return f"{value} % [{low}, {high}]"
+
+
+def _signed(estimate: Estimate) -> str:
+    return f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
+
+
+def _value(summary: MethodSummary) -> float:
+    kept = summary.improvement_kept
+    return float("-inf") if kept is None else kept.value
+
+
+def _plain(estimate: Estimate) -> str:
+    if np.isnan(estimate.value):
+        return "-"
+    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def _row(summary: MethodSummary) -> tuple[str, ...]:
+    return (
+        summary.method,
+        f"{summary.quality.value:.3f} ± {summary.standard_error:.3f}",
+        f"{summary.mean_samples:.2f}",
+        f"{summary.generated_tokens:,.0f}",
+        f"{summary.self_evaluation_tokens:,.0f}",
+        _percent(summary.improvement_kept),
+        _percent(summary.tokens_saved),
+    )
+
+
+_METHOD_HEAD = ("method", "quality", "samples", "generated", "self-eval.", "kept", "saved")
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    recording: Recording
+    plots: Path
+    seed: int
+
+    @property
+    def _best_of_n(self) -> str:
+        return best_of_n_name(self.recording.info.num_samples)
+
+    def _bounds(self) -> tuple[Method, ...]:
+        own = {method.name: method for method in catalogue(self.recording).methods}
+        return own[ONE_SAMPLE], own[self._best_of_n]
+
+    def _replayed(
+        self, methods: Sequence[Method], recording: Recording | None = None
+    ) -> tuple[ResultTable, dict[str, MethodSummary]]:
+        """Replay methods, with the bounds before them where they are not among them."""
+        names = {method.name for method in methods}
+        bounds = [method for method in self._bounds() if method.name not in names]
+        table = replay_table(recording or self.recording, [*bounds, *methods])
+        summaries = table.summaries(
+            one_sample=ONE_SAMPLE, best_of_n=self._best_of_n, seed=self.seed
+        )
+        return table, {summary.method: summary for summary in summaries}
+
+    def marks(self) -> str:
+        """The paper's two figures, in its units, and what this model reaches."""
+        adaptive, pruned = self._marks_replayed()
+        few = [s for s in adaptive if s.mean_samples <= _MARK_SAMPLES]
+        enough = [s for s in adaptive if _value(s) >= _MARK_KEPT]
+        whole_ = [s for s in pruned if _value(s) >= _LITTLE_LOSS]
+        rows = []
+        if few:
+            best = max(few, key=_value)
+            rows.append(
+                (
+                    f"improvement kept at {_MARK_SAMPLES} samples at most",
+                    f"{_MARK_KEPT:.0%}",
+                    f"{_percent(best.improvement_kept)} at {best.mean_samples:.2f}",
+                )
+            )
+        if enough:
+            first = min(enough, key=lambda s: s.mean_samples)
+            rows.append(
+                (
+                    f"samples for {_MARK_KEPT:.0%} of the improvement",
+                    f"{_MARK_SAMPLES}",
+                    f"{first.mean_samples:.2f} ({_percent(first.improvement_kept)})",
+                )
+            )
+        if whole_:
+            most = max(whole_, key=lambda s: s.tokens_saved.value)
+            rows.append(
+                (
+                    f"tokens saved by pruning alone, {_LITTLE_LOSS:.0%} kept or more",
+                    f"{_MARK_SAVED:.0%}",
+                    f"{_percent(most.tokens_saved)} ({most.method})",
+                )
+            )
+        own = next((s for s in adaptive if s.method == "adaptive+pruning"), None)
+        if own is not None:
+            rows.append(
+                (
+                    "tokens saved by both, as the model ships",
+                    "-",
+                    f"{_percent(own.tokens_saved)}, {_percent(own.improvement_kept)} kept",
+                )
+            )
+        return "## Against the paper's marks\n\n" + _table(("what", "the paper", "here"), rows)
+
+    def _marks_replayed(self) -> tuple[list[MethodSummary], list[MethodSummary]]:
+        """Every adaptive setting of the sweep, and every pruning alone."""
+        full = self._bounds()[1].settings
+        prunings = [
+            Method(
+                name=f"at {at}, {keep:.1%} go on",
+                family="pruning alone",
+                settings=replace(full, prune_at=(at,), keep_fraction=keep),
+            )
+            for at in self.recording.info.checkpoints
+            for keep in _KEEP
+        ]
+        swept = [m for m in sweep(self.recording) if m.family in _OURS]
+        own = [m for m in catalogue(self.recording).methods if m.name == "adaptive+pruning"]
+        _, summaries = self._replayed([*swept, *own, *prunings])
+        found = list(summaries.values())
+        return (
+            [s for s in found if s.family in _OURS],
+            [s for s in found if s.family == "pruning alone"],
+        )
+
+    def all_methods(self) -> str:
+        found = catalogue(self.recording)
+        table, summaries = self._replayed(found.methods)
+        rows = [
+            (
+                *_row(s),
+                ""
+                if name == "adaptive"
+                else _signed(table.difference("adaptive", name, seed=self.seed).quality),
+            )
+            for name, s in summaries.items()
+        ]
+        return (
+            "## All methods\n\n"
+            "At their papers' own settings (scaled where the source says so in its docstring); "
+            '"adaptive", "pruning" and "adaptive+pruning" as the model ships. The last column is '
+            "the quality of adaptive less that of the row.\n\n"
+            + _table((*_METHOD_HEAD, "adaptive ahead by"), rows)
+            + "\nVoting weighs answers, and a puzzle has many right ones, so a vote scatters them; "
+            'and the question that was never trained is answered by a model whose "Yes" was '
+            "trained to mean the opposite. Both rows say more of this task and model than of "
+            "those methods elsewhere.\n"
+        )
+
+    def budgets(self) -> str:
+        """Every family's best setting under each budget: chosen on one half, shown on the other."""
+        table, summaries = self._replayed(sweep(self.recording))
+        self._draw_front(summaries)
+        order = np.random.default_rng(self.seed).permutation(len(table.reward))
+        first, second = np.array_split(order, 2)
+        choose, show = table.rows(first.tolist()), table.rows(second.tolist())
+        families = list(dict.fromkeys(m.family for m in table.methods if m.family))
+        cells: dict[str, list[str]] = {family: [] for family in families}
+        for budget in BUDGETS:
+            best = {family: _best_within(choose, family, budget) for family in families}
+            own = [name for name in (best[family] for family in _OURS if family in best) if name]
+            ours = max(own, key=lambda name: _quality(choose, name), default=None)
+            for family, name in best.items():
+                cells[family].append(self._budget_cell(show, name, ours))
+        return (
+            "## At every token budget\n\n"
+            "Of each family, the setting that was best within the budget (tokens a prompt) on one "
+            "half of the problems, shown on the other half: its quality; then the quality of ours "
+            f"(the better of {' and '.join(_OURS)} on the first half) less its own, paired. Where "
+            "the interval lies below 0, the rival wins.\n\n"
+            + _table(
+                ("family", *(f"{budget:,}" for budget in BUDGETS)),
+                ((family, *row) for family, row in cells.items()),
+            )
+            + "\n![Quality against tokens](results/front.svg)\n"
+        )
+
+    def _budget_cell(self, show: ResultTable, name: str | None, ours: str | None) -> str:
+        if name is None:
+            return "-"
+        quality = f"{_quality(show, name):.3f}"
+        if ours is None:
+            return quality
+        if name == ours:
+            return f"**{quality}**"
+        return f"{quality}; {_signed(show.difference(ours, name, seed=self.seed).quality)}"
+
+    def _draw_front(self, summaries: Mapping[str, MethodSummary]) -> None:
+        families: dict[str, list[MethodSummary]] = {}
+        for summary in summaries.values():
+            if summary.family != summary.method:
+                families.setdefault(summary.family, []).append(summary)
+        curves = []
+        for family, points in families.items():
+            points.sort(key=lambda s: s.tokens)
+            curves.append(
+                Curve(
+                    name=family,
+                    x=tuple(s.tokens for s in points),
+                    y=tuple(s.quality.value for s in points),
+                    emphasised=family in _OURS,
+                )
+            )
+        draw_curves(
+            self.plots / "front",
+            curves,
+            title=f"Quality against tokens, n = {len(self.recording.prompts)}",
+            x="tokens a prompt, self-evaluations included",
+            y="quality",
+            log_x=True,
+        )
+
+    def thresholds(self) -> str:
+        """Improvement kept against threshold and mean samples; annealed against constant."""
+        base = replace(self._own("adaptive").settings)
+        kinds = {
+            "annealed": base,
+            "constant temperature": replace(base, annealing="constant"),
+        }
+        methods = [
+            Method(
+                name=f"{kind}, {threshold}",
+                family=kind,
+                settings=replace(settings, threshold=threshold),
+            )
+            for kind, settings in kinds.items()
+            for threshold in THRESHOLDS
+        ]
+        table, summaries = self._replayed(methods)
+        rows = []
+        for threshold in THRESHOLDS:
+            annealed, constant = (summaries[f"{kind}, {threshold}"] for kind in kinds)
+            gap = table.difference(annealed.method, constant.method, seed=self.seed)
+            rows.append(
+                (
+                    str(threshold),
+                    *(text for s in (annealed, constant) for text in _kept_row(s)),
+                    _signed(gap.quality),
+                )
+            )
+        self._draw_kept(summaries, kinds)
+        head = (
+            "threshold",
+            "samples",
+            "kept",
+            "saved",
+            "constant: samples",
+            "kept",
+            "saved",
+            "annealed ahead by",
+        )
+        return (
+            "## Adaptive sampling: threshold, mean samples, annealing\n\n"
+            "The paper: 74 % of the improvement at 1.2 samples.\n\n"
+            + _table(head, rows)
+            + "\n![Improvement kept against mean samples](results/kept.svg)\n"
+        )
+
+    def _draw_kept(self, summaries: Mapping[str, MethodSummary], kinds: Iterable[str]) -> None:
+        curves = []
+        for kind in kinds:
+            points = sorted(
+                (s for s in summaries.values() if s.family == kind), key=lambda s: s.mean_samples
+            )
+            kept = [s.improvement_kept or Estimate(value=0, low=0, high=0) for s in points]
+            curves.append(Curve(name=kind, x=tuple(s.mean_samples for s in points), y=tuple(kept)))
+        draw_curves(
+            self.plots / "kept",
+            curves,
+            title="Improvement kept against mean samples (bands: 95 %)",
+            x="samples a prompt, in the mean",
+            y="share of the improvement of Best-of-16",
+            log_x=True,
+            lines={"the paper's 74 %": 0.74},
+        )
+
+    def _own(self, name: str) -> Method:
+        return next(m for m in catalogue(self.recording).methods if m.name == name)
+
+    def pruning(self) -> str:
+        """All samples at once, pruned: each checkpoint with each keep fraction."""
+        places = self.recording.info.checkpoints
+        full = self._bounds()[1].settings
+        methods = [
+            Method(
+                name=f"{at}, {keep}",
+                settings=replace(full, prune_at=(at,), keep_fraction=keep),
+            )
+            for at in places
+            for keep in _KEEP
+        ]
+        _, summaries = self._replayed(methods)
+        rows = [
+            (
+                str(at),
+                *(
+                    f"{_percent(summaries[f'{at}, {keep}'].improvement_kept)}; "
+                    f"{_percent(summaries[f'{at}, {keep}'].tokens_saved).split(' [')[0]}"
+                    for keep in _KEEP
+                ),
+            )
+            for at in places
+        ]
+        curves = [
+            Curve(
+                name=f"pruned at {at}",
+                x=_KEEP,
+                y=tuple(summaries[f"{at}, {keep}"].tokens_saved.value for keep in _KEEP),
+            )
+            for at in places
+        ]
+        draw_curves(
+            self.plots / "pruning",
+            curves,
+            title="Tokens saved by pruning alone",
+            x="share of the samples that goes on",
+            y="tokens saved",
+            lines={"the paper's 56 %": 0.56},
+        )
+        return (
+            "## Pruning: checkpoint and keep fraction\n\n"
+            "All 16 samples at once; improvement kept (with its interval); tokens saved. The "
+            "paper: 56 % saved with little loss.\n\n"
+            + _table(("at tokens", *(f"keep {keep:.1%}" for keep in _KEEP)), rows)
+            + "\n![Tokens saved](results/pruning.svg)\n"
+        )
+
+    def positions(self) -> str:
+        """What the self-evaluation is worth at each number of tokens."""
+        rollouts, reader = _rollouts(self.recording), self.recording.reader
+        cuts: dict[str, Cut] = {
+            **{str(at): running_at(at) for at in self.recording.info.checkpoints},
+            "the end": whole,
+        }
+        found: dict[str, list[Prediction]] = {
+            name: predictions(rollouts, reader, cut) for name, cut in cuts.items()
+        }
+        accuracy = {
+            name: pair_accuracy_estimate(items, seed=self.seed) for name, items in found.items()
+        }
+        rows = [
+            (
+                name,
+                _plain(accuracy[name]),
+                f"{expected_calibration_error(items):.3f}",
+                f"{len(items):,}",
+            )
+            for name, items in found.items()
+        ]
+        places = [name for name in cuts if not np.isnan(accuracy[name].value)]
+        places.remove("the end")
+        draw_curves(
+            self.plots / "positions",
+            [
+                Curve(
+                    name="pair accuracy (band: 95 %)",
+                    x=tuple(float(name) for name in places),
+                    y=tuple(accuracy[name] for name in places),
+                )
+            ],
+            title="How well the self-evaluation orders samples of one problem",
+            x="generated tokens",
+            y="pairs ordered right",
+            log_x=True,
+            lines={"chance": 0.5, "at the end": accuracy["the end"].value},
+        )
+        shown: dict[str, list[Prediction]] = {
+            name: found[name] for name in ("16", "48", "96", "the end") if name in found
+        }
+        draw_reliability(self.plots / "reliability", shown, title="Reliability, by tokens seen")
+        return (
+            "## When to evaluate\n\n"
+            "Of two samples of one problem of which one is right: how often it has the higher "
+            "prob_win_or_tie (chance is 0.5). ECE: calibration error, 15 bins. Samples that run on "
+            "past the number of tokens; they seldom reach 256.\n\n"
+            + _table(("tokens", "pairs ordered right", "ECE", "samples"), rows)
+            + "\n![Pair accuracy by position](results/positions.svg)\n"
+            "![Reliability](results/reliability.svg)\n"
+        )
+
+    def shifted(self, recording: Recording) -> str:
+        """The same methods on problems of another distribution, kind by kind."""
+        names = (
+            ONE_SAMPLE,
+            "greedy",
+            self._best_of_n,
+            "adaptive",
+            "adaptive+pruning",
+            "oracle",
+            "majority vote",
+            "mean log-probability",
+        )
+        rows = []
+        for kind in SHIFTED_KINDS:
+            places = [
+                i for i, p in enumerate(recording.prompts) if p.prompt_id.startswith(f"{kind}-")
+            ]
+            part = recording.part(places)
+            methods = [m for m in catalogue(part).methods if m.name in names]
+            _, summaries = self._replayed(methods, part)
+            items = predictions(_rollouts(part), part.reader, whole)
+            quality = (
+                _plain(pair_accuracy_estimate(items, seed=self.seed)),
+                f"{expected_calibration_error(items):.3f}",
+            )
+            for name in names:
+                if name in summaries:
+                    first = (
+                        (f"{kind} (n = {len(places)})", *quality)
+                        if name == ONE_SAMPLE
+                        else ("", "", "")
+                    )
+                    rows.append((*first, *_row(summaries[name])))
+        return (
+            "## Another distribution\n\n"
+            f"{len(recording.prompts)} problems, seed {recording.info.seed}: *wording* is two "
+            "wordings in one prompt, *numbers* has a number from 26 to 30 where training went to "
+            "25, *longer* chains puzzles as no demonstration did. Pairs and ECE are of whole "
+            "responses. Settings are those that the model ships with. Improvement kept is shown "
+            "where these prompts show that Best-of-16 improves anything.\n\n"
+            + _table(("shift", "pairs", "ECE", *_METHOD_HEAD), rows)
+        )
+
+    def beams(self, path: Path) -> str:
+        """Search steered by self-evaluation, against samples at equal tokens."""
+        runs = load_beams(path)
+        num_prompts = len(runs[0].results)
+        part = self.recording.part(range(num_prompts))
+        methods = [m for m in sweep(self.recording) if m.family in (*_OURS, _BEST_OF_N)]
+        table, summaries = self._replayed(methods, part)
+        rows = []
+        for run in runs:
+            reward = np.array([r.reward for r in run.results])
+            tokens = float(
+                np.mean([r.generated_tokens + r.self_evaluation_tokens for r in run.results])
+            )
+            beam = run.settings
+            name = f"beam of {beam.width}, {beam.branch} continuations of {beam.step} tokens"
+            rows.append((name, f"{reward.mean():.3f} ± {_error(reward):.3f}", f"{tokens:,.0f}", ""))
+            for family in (_BEST_OF_N, *_OURS):
+                if (rival := _nearest(summaries, family, tokens)) is not None:
+                    gap = table.reward[:, table.column(rival.method)] - reward
+                    rows.append(
+                        (
+                            f"- {rival.method}",
+                            f"{rival.quality.value:.3f} ± {rival.standard_error:.3f}",
+                            f"{rival.tokens:,.0f}",
+                            _signed(table.mean_of(gap, seed=self.seed)),
+                        )
+                    )
+        return (
+            "## Search\n\n"
+            f"Beam search over prefixes that the self-evaluation ranks, on the first {num_prompts} "
+            "problems; below each, the dearest setting of other families that costs no more. "
+            "Prefixes that were computed anew are not counted (a prefix cache saves them).\n\n"
+            + _table(("method", "quality", "tokens", "ahead of the beam by"), rows)
+        )
+
+
+_BEST_OF_N = "best of n by self-evaluation"
+
+
+def _kept_row(summary: MethodSummary) -> tuple[str, str, str]:
+    saved = _percent(summary.tokens_saved).split(" [")[0]
+    return f"{summary.mean_samples:.2f}", _percent(summary.improvement_kept), saved
+
+
+def _error(values: np.ndarray) -> float:
+    return float(values.std(ddof=1) / np.sqrt(len(values)))
+
+
+def _quality(table: ResultTable, name: str) -> float:
+    return float(table.reward[:, table.column(name)].mean())
+
+
+def _best_within(table: ResultTable, family: str, budget: float) -> str | None:
+    """Return the best setting of a family that costs no more in the mean, if one does."""
+    tokens = table.tokens.mean(0)
+    names = [
+        method.name
+        for place, method in enumerate(table.methods)
+        if method.family == family and tokens[place] <= budget
+    ]
+    return max(names, key=lambda name: _quality(table, name), default=None)
+
+
+def _nearest(
+    summaries: Mapping[str, MethodSummary], family: str, tokens: float
+) -> MethodSummary | None:
+    """Return the dearest setting of a family that costs no more."""
+    cheaper = [s for s in summaries.values() if s.family == family and s.tokens <= tokens]
+    return max(cheaper, key=lambda s: s.tokens, default=None)

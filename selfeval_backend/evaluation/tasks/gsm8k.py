@@ -1,0 +1,97 @@
+"""GSM8K: grade-school arithmetic in words, from a local file.
+
+Rows are as published: ``{"question": "...", "answer": "... #### 72"}``, in JSON lines or Parquet
+(``openai/gsm8k``, ``main/test-00000-of-00001.parquet``).
+
+Source: Cobbe et al. 2021, arXiv 2110.14168.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from selfeval_backend.errors import DatasetError, MissingDependencyError
+from selfeval_backend.evaluation.tasks.base import TaskItem
+from selfeval_backend.evaluation.tasks.jsonl import normalised_number, read_jsonl
+
+__all__ = ["Gsm8kTask", "extract_number"]
+
+INSTRUCTION = (
+    "\n\nReason step by step, and end with a last line of the form '#### ' and the number alone."
+)
+"""Follows each question; ours. The paper's prompt is not in its published text."""
+
+_NUMBER = r"[-+]?\$?\d[\d,]*(?:\.\d+)?"
+_MARKED = re.compile(rf"####\s*\$?({_NUMBER})")
+_BOXED = re.compile(rf"\\boxed\{{\s*\$?({_NUMBER})")
+_ANY = re.compile(rf"({_NUMBER})")
+
+
+class Gsm8kTask:
+    """The problems of a local file.
+
+    Args:
+        path: JSON lines, or Parquet.
+        n: Most problems; None: all.
+
+    Raises:
+        DatasetError: The file cannot be read, or a row lacks what it needs; names file and row.
+        MissingDependencyError: A Parquet file, and pyarrow is not installed.
+    """
+
+    name = "gsm8k"
+
+    def __init__(self, path: Path, *, n: int | None = None) -> None:
+        items: list[TaskItem] = []
+        for place, row in _rows(path):
+            if n is not None and len(items) == n:
+                break
+            question, answer = row.get("question"), row.get("answer")
+            if not isinstance(question, str) or not isinstance(answer, str):
+                raise DatasetError(f"{path}, row {place}: 'question' and 'answer' must be text")
+            marked = _MARKED.findall(answer)
+            if not marked:
+                raise DatasetError(f"{path}, row {place}: the answer has no '#### ' and number")
+            items.append(
+                TaskItem(
+                    prompt=question.strip() + INSTRUCTION,
+                    reward=partial(_reward, normalised_number(marked[-1])),
+                    answer=extract_number,
+                    prompt_id=f"gsm8k-{place}",
+                )
+            )
+        if not items:
+            raise DatasetError(f"{path}: no rows")
+        self.items = tuple(items)
+
+
+def extract_number(response: str) -> str | None:
+    """Return the number that a response ends on: behind ``####``, in a box, or the last one."""
+    for pattern in (_MARKED, _BOXED, _ANY):
+        if found := pattern.findall(response):
+            return normalised_number(found[-1])
+    return None
+
+
+def _reward(reference: str, response: str) -> float:
+    return float(extract_number(response) == reference)
+
+
+def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    if path.suffix != ".parquet":
+        yield from read_jsonl(path)
+        return
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingDependencyError("pyarrow", extra="eval") from error
+    try:
+        rows = pyarrow.parquet.read_table(path).to_pylist()
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DatasetError(f"{path} cannot be read: {error}") from error
+    yield from enumerate(rows, 1)

@@ -1,0 +1,77 @@
+"""From what a command line says to a task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from selfeval_backend.errors import ConfigurationError
+from selfeval_backend.evaluation.tasks.alpaca_eval import AlpacaEvalTask, PairwiseJudge
+from selfeval_backend.evaluation.tasks.base import Task
+from selfeval_backend.evaluation.tasks.gsm8k import Gsm8kTask
+from selfeval_backend.evaluation.tasks.jsonl import JsonlTask
+from selfeval_backend.evaluation.tasks.reference import ReferenceTask
+from selfeval_backend.evaluation.tasks.shifted import ShiftedTask
+
+__all__ = ["named_task"]
+
+_DEFAULT_N = 200
+
+
+def named_task(
+    name: str,
+    *,
+    n: int | None,
+    seed: int,
+    file: Path | None = None,
+    scorer: str | None = None,
+    judge: PairwiseJudge | None = None,
+) -> Task:
+    """Return the task of a name.
+
+    Args:
+        name: "reference", "shifted", "gsm8k", "alpaca_eval", or a path to JSON lines.
+        n: Most prompts; None: 200 generated ones, or all of a file.
+        seed: Of generated problems.
+        file: Where the problems of "gsm8k" or "alpaca_eval" are.
+        scorer: Of a path; None: "exact".
+        judge: Of "alpaca_eval".
+
+    Raises:
+        ConfigurationError: There is no such task, or an argument does not go with it.
+        DatasetError: The file cannot be used.
+    """
+    if n is not None and n < 1:
+        raise ConfigurationError("n", n, "a whole number of at least 1")
+    path = Path(name)
+    if judge is not None and name != "alpaca_eval":
+        raise ConfigurationError("judge_url", name, "a judge with --task alpaca_eval alone")
+    if scorer is not None and name in ("reference", "shifted", "gsm8k", "alpaca_eval"):
+        raise ConfigurationError("scorer", scorer, f"none: the task {name!r} has its own")
+    if name in ("reference", "shifted"):
+        if file is not None:
+            raise ConfigurationError(
+                "file", str(file), f"none: the task {name!r} generates its own"
+            )
+        kind = ReferenceTask if name == "reference" else ShiftedTask
+        return kind(_DEFAULT_N if n is None else n, seed=seed)
+    if name == "gsm8k":
+        if file is None:
+            raise ConfigurationError(
+                "file", None, "GSM8K's test problems, as JSON lines or Parquet"
+            )
+        return Gsm8kTask(file, n=n)
+    if name == "alpaca_eval":
+        if file is None or judge is None:
+            raise ConfigurationError(
+                "file" if file is None else "judge_url",
+                None,
+                "AlpacaEval's outputs to be beaten, as JSON"
+                if file is None
+                else "an OpenAI-compatible server, http://host:8000/v1",
+            )
+        return AlpacaEvalTask(file, judge=judge, n=n)
+    if not path.is_file():
+        raise ConfigurationError(
+            "task", name, '"reference", "shifted", "gsm8k", "alpaca_eval", or a file of JSON lines'
+        )
+    return JsonlTask(path, scorer=scorer or "exact", n=n)

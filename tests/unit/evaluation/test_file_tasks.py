@@ -1,0 +1,176 @@
+"""Prompts from files, and how their answers are judged."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from selfeval_backend.errors import ConfigurationError, DatasetError
+from selfeval_backend.evaluation.tasks import Gsm8kTask, JsonlTask, ShiftedTask, named_task
+from selfeval_backend.evaluation.tasks.gsm8k import extract_number
+from selfeval_backend.evaluation.tasks.shifted import SHIFTED_KINDS
+
+
+def written(path: Path, *rows: object) -> Path:
+    path.write_text("\n".join(json.dumps(row) for row in rows) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def capitals(tmp_path: Path) -> Path:
+    return written(
+        tmp_path / "capitals.jsonl",
+        {"prompt": "Capital of France?", "answer": "Paris", "id": "fr"},
+        {"prompt": "Capital of Peru?", "answer": "Lima"},
+    )
+
+
+def test_exact(capitals: Path) -> None:
+    task = JsonlTask(capitals)
+    france, peru = task.items
+
+    assert task.name == "capitals"
+    assert (france.prompt_id, peru.prompt_id) == ("fr", "line-2")
+    assert (france.reward(" paris\n"), france.reward("Paris, of course")) == (1.0, 0.0)
+    assert france.answer(" Paris ") == "paris"
+    assert france.answer("  ") is None
+    assert len(JsonlTask(capitals, n=1).items) == 1
+
+
+def test_regex(tmp_path: Path) -> None:
+    path = written(tmp_path / "sums.jsonl", {"prompt": "1 + 999?", "answer": "1000"})
+    (item,) = JsonlTask(path, scorer=r"regex:answer is ([\d,.]+)").items
+
+    assert item.reward("The answer is 5. No, the answer is 1,000.0.") == 1.0
+    assert item.reward("The answer is 1001") == 0.0
+    assert item.reward("a thousand") == 0.0
+    assert item.answer("answer is 1,000") == "1000"
+
+
+def test_math(tmp_path: Path) -> None:
+    pytest.importorskip("math_verify", reason="math-verify is not installed")
+    path = written(tmp_path / "m.jsonl", {"prompt": "One half?", "answer": "$\\frac{1}{2}$"})
+    (item,) = JsonlTask(path, scorer="math").items
+
+    assert item.reward("It is $0.5$") == 1.0
+    assert item.reward("It is $0.25$") == 0.0
+    assert item.answer("It is $\\frac{2}{4}$") is not None
+    assert item.answer("no idea") is None
+
+
+def test_a_scorer_of_ones_own(
+    capitals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_scorer.py").write_text(
+        "def length(response, row):\n    return len(response) / len(row['answer'])\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "own_scorer", raising=False)
+
+    france, _ = JsonlTask(capitals, scorer="own_scorer:length").items
+
+    assert france.reward("Paris Paris") == 11 / 5
+    assert france.answer("Paris") is None
+    for spec in ("own_scorer:width", "no_such_module:length"):
+        with pytest.raises(ConfigurationError, match="importable"):
+            JsonlTask(capitals, scorer=spec)
+
+
+@pytest.mark.parametrize("scorer", ["regex:", "regex:(", "fuzzy", "a b:c"])
+def test_an_unknown_scorer_is_refused(capitals: Path, scorer: str) -> None:
+    with pytest.raises(ConfigurationError, match="scorer"):
+        JsonlTask(capitals, scorer=scorer)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"prompt": "a", "answer": "b"}\n{"prompt": ""}', "line 2: 'prompt' is missing"),
+        ('{"prompt": "a"}', "line 1: 'answer' is missing"),
+        ("\n[1]", "line 2: expected a JSON object"),
+        ("{", "line 1: no JSON"),
+        ("", "no rows"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(DatasetError, match=message):
+        JsonlTask(path)
+
+
+ROW = {"question": "How many?", "answer": "48/2 = 24, 48+24 = 72\n#### 1,072"}
+
+
+def test_gsm8k(tmp_path: Path) -> None:
+    lines = Gsm8kTask(written(tmp_path / "test.jsonl", ROW, ROW), n=1)
+    parquet = tmp_path / "test.parquet"
+    pq.write_table(pa.Table.from_pylist([ROW]), parquet)
+
+    for task in (lines, Gsm8kTask(parquet)):
+        (item,) = task.items
+        assert item.prompt.startswith("How many?\n")
+        assert item.prompt_id == "gsm8k-1"
+        assert item.reward("so\n#### 1072") == 1.0
+        assert item.reward("#### 72, no: #### $1,072.00") == 1.0
+        assert item.reward("1072 or 3") == 0.0
+
+
+def test_the_number_that_a_response_ends_on() -> None:
+    assert extract_number("5 and then \\boxed{7} or 8") == "7"
+    assert extract_number("5 apples and 1,234.50 pears") == "1234.5"
+    assert extract_number("-3 #### -4") == "-4"
+    assert extract_number("none") is None
+
+
+def test_a_bad_gsm8k_row_is_named(tmp_path: Path) -> None:
+    for row, message in (
+        ({"question": "a", "answer": "72"}, "row 1: the answer has no '#### '"),
+        ({"question": "a"}, "row 1: 'question' and 'answer' must be text"),
+    ):
+        with pytest.raises(DatasetError, match=message):
+            Gsm8kTask(written(tmp_path / "bad.jsonl", row))
+    (tmp_path / "bad.parquet").write_bytes(b"no")
+    with pytest.raises(DatasetError, match="cannot be read"):
+        Gsm8kTask(tmp_path / "bad.parquet")
+
+
+def test_shifted_problems_are_solvable_and_never_come_twice() -> None:
+    task = ShiftedTask(30, seed=1)
+
+    again = ShiftedTask(30, seed=1)
+    assert [i.prompt for i in task.items] == [i.prompt for i in again.items]
+    assert len({item.prompt for item in task.items}) == 30
+    for kind in SHIFTED_KINDS:
+        assert sum(item.prompt_id.startswith(kind) for item in task.items) == 10
+    longer = next(item for item in task.items if item.prompt_id.startswith("longer"))
+    assert longer.reward("#### 1") == 0.0
+    assert longer.prompt.count(", then ") == 2
+
+
+def test_tasks_by_name(capitals: Path, tmp_path: Path) -> None:
+    assert len(named_task("reference", n=3, seed=0).items) == 3
+    assert len(named_task("shifted", n=None, seed=0).items) == 200
+    assert named_task(str(capitals), n=None, seed=0).name == "capitals"
+    gsm8k = written(tmp_path / "test.jsonl", ROW)
+    assert named_task("gsm8k", n=None, seed=0, file=gsm8k).name == "gsm8k"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        ({"name": "no such file"}, "task"),
+        ({"name": "reference", "n": 0}, "n"),
+        ({"name": "reference", "scorer": "exact"}, "scorer"),
+        ({"name": "shifted", "file": Path("x")}, "file"),
+        ({"name": "gsm8k"}, "file"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(arguments: dict[str, object], field: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"^{field}:"):
+        named_task(**{"n": None, "seed": 0} | arguments)  # type: ignore[arg-type]  # on purpose

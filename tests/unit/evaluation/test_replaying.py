@@ -1,0 +1,209 @@
+"""A replay is what the controller would have done, and costs what it would have cost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from selfeval_backend.controller import run
+from selfeval_backend.engine.base import SamplingParams
+from selfeval_backend.engine.replay import RecordedSample, ReplayEngine
+from selfeval_backend.engine.scripted import ScriptedChat
+from selfeval_backend.errors import ConfigurationError, DatasetError
+from selfeval_backend.evaluation.methods import Method
+from selfeval_backend.evaluation.recordings import Recording, SampleRecord
+from selfeval_backend.evaluation.replaying import replay_methods, replay_prompt
+from selfeval_backend.evaluation.rivals import (
+    AdaptiveConsistency,
+    DeepConfidence,
+    EarlyStoppingConsistency,
+    MajorityVote,
+    RandomChoice,
+    Rival,
+)
+from selfeval_backend.evaluation.signals import RecordedSignals
+from selfeval_backend.policy import Policy
+from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
+from selfeval_backend.settings import Settings
+from selfeval_backend.types import Limits, Outcome
+from tests.unit.evaluation.recorded import (
+    ANNEALED,
+    CHECKPOINTS,
+    NUM_SAMPLES,
+    QUESTION,
+    drawn_samples,
+    info,
+    recording,
+    sample,
+)
+
+RIVALS: tuple[Rival, ...] = (
+    AdaptiveConsistency(),
+    DeepConfidence(warmup=2, window=2, stride=2, last_checkpoint=6),
+    EarlyStoppingConsistency(window=2),
+    MajorityVote(),
+    RandomChoice(),
+)
+
+
+class ShortQuestion(ScriptedChat):
+    """A question of as many tokens as the recordings say."""
+
+    def follow_up_ids(self, text: str) -> tuple[int, ...]:
+        return super().follow_up_ids(text)[:QUESTION]
+
+
+def live(
+    samples: Sequence[SampleRecord], policy: Policy, limits: Limits, *, annealed: bool
+) -> Outcome:
+    """Run the real loop over a replay engine."""
+    chosen = [
+        s for s in samples if s.temperature == (ANNEALED.temperature(s.index) if annealed else 1.0)
+    ][:NUM_SAMPLES]
+    prompt_ids = (1, 2, 3, 4)
+    engine = ReplayEngine(
+        {
+            prompt_ids: [
+                RecordedSample(
+                    token_ids=s.token_ids,
+                    finish_reason=s.finish_reason,
+                    num_generated_tokens=s.num_generated_tokens,
+                    label_logprobs=s.label_logprobs,
+                )
+                for s in chosen
+            ]
+        }
+    )
+    return asyncio.run(
+        run(
+            prompt_ids,
+            engine=engine,
+            evaluator=SelfEvaluator(SelfEvalConfig(), ShortQuestion()),
+            policy=policy,
+            limits=limits,
+            sampling=SamplingParams(
+                temperature=1.0, max_tokens=100, seed=0, stop_token_ids=frozenset()
+            ),
+        )
+    )
+
+
+@st.composite
+def settings(draw: st.DrawFn) -> Settings:
+    prune_at = tuple(draw(st.sets(st.sampled_from(CHECKPOINTS), max_size=3).map(sorted)))
+    return Settings(
+        max_samples=draw(st.integers(1, NUM_SAMPLES)),
+        adaptive=draw(st.booleans()),
+        threshold=draw(st.integers(0, 100)) / 100,
+        batches=draw(st.sampled_from((None, (1, 3), (2,)))),
+        annealing=draw(st.sampled_from(("annealed", "constant"))),
+        prune_at=prune_at,
+        keep_fraction=draw(st.sampled_from((0.25, 0.5, 1.0))),
+        prune_below=draw(st.sampled_from((0.0, 0.5))),
+    )
+
+
+def compare(samples: Sequence[SampleRecord], policy: Policy, limits: Limits, *, annealed: bool):
+    recorded = recording(samples)
+    replayed = replay_prompt(recorded.prompts[0], recorded, limits).run(policy)
+    outcome = live(samples, policy, limits, annealed=annealed)
+    assert replayed.state.samples == outcome.samples
+    assert replayed.state.usage == outcome.usage
+    assert replayed.best == outcome.best_sample
+    assert replayed.stop_reason == outcome.stop_reason
+
+
+@given(drawn_samples(), settings())
+def test_a_replay_is_what_the_controller_does(
+    samples: list[SampleRecord], chosen: Settings
+) -> None:
+    annealed = chosen.adaptive and chosen.annealing == "annealed"
+    compare(samples, chosen.policy(), chosen.limits(), annealed=annealed)
+
+
+@given(drawn_samples(), st.sampled_from(RIVALS), st.booleans())
+def test_a_rival_is_replayed_as_the_controller_runs_it(
+    samples: list[SampleRecord], rival: Rival, annealed: bool
+) -> None:
+    chosen = Settings(max_samples=NUM_SAMPLES, annealing="annealed" if annealed else "constant")
+    by_key = {(s.index, s.temperature): s for s in samples}
+    signals = RecordedSignals(lambda s: by_key[s.index, s.temperature])
+    policy = rival.policy(chosen.policy(), signals)
+    compare(samples, policy, chosen.limits(), annealed=annealed)
+
+
+@given(st.lists(drawn_samples(), min_size=1, max_size=2), st.lists(settings(), max_size=6))
+def test_policies_that_share_states_end_as_they_would_alone(
+    prompts: list[list[SampleRecord]], chosen: list[Settings]
+) -> None:
+    recorded = recording(*prompts)
+    methods = [Method(name=str(place), settings=s) for place, s in enumerate(chosen)]
+
+    together = list(replay_methods(recorded, methods))
+    alone = [[r for (r,) in replay_methods(recorded, [method])] for method in methods]
+
+    assert together == [[column[p] for column in alone] for p in range(len(prompts))]
+
+
+def three() -> Recording:
+    return recording(
+        [
+            sample(index, [0.5] * 4, reward=float(index == 1), token=100 * index)
+            for index in range(NUM_SAMPLES)
+        ]
+    )
+
+
+def constant(**fields: object) -> Settings:
+    return Settings(annealing="constant", **fields)  # type: ignore[arg-type]  # of one test
+
+
+def test_rotations_are_the_mean_over_first_samples() -> None:
+    one = Method(
+        name="one",
+        settings=constant(max_samples=1, adaptive=False),
+        evaluate=False,
+        rotations=NUM_SAMPLES,
+    )
+
+    ((result,),) = replay_methods(three(), [one])
+
+    assert result.reward == pytest.approx(1 / NUM_SAMPLES)
+    assert (result.num_samples, result.generated_tokens) == (1.0, 5.0)
+    assert result.self_evaluation_tokens == 0.0
+
+
+def test_what_was_not_recorded_is_named() -> None:
+    for settings_, message in (
+        (constant(temperature=0.7), "sample 0 was asked for at temperature 0.7; recorded at: 1"),
+        (constant(max_samples=9, threshold=1.0), "sample 6 was asked for, and 6 were recorded"),
+        (constant(prune_at=(3,)), r"no self-evaluation was recorded at 3 tokens; recorded: \[2, 4"),
+    ):
+        with pytest.raises(DatasetError, match=rf"prompt 'p0'.*{message}"):
+            list(replay_methods(three(), [Method(name="x", settings=settings_)]))
+
+
+@pytest.mark.parametrize("limit", ["max_total_tokens", "max_seconds"])
+def test_a_limit_that_a_replay_cannot_keep_is_refused(limit: str) -> None:
+    with pytest.raises(ConfigurationError, match=limit):
+        list(replay_methods(three(), [Method(name="x", settings=constant(**{limit: 5}))]))
+
+
+def test_what_the_recording_lacks_for_a_rival_is_named() -> None:
+    recorded = Recording(
+        info=info(),
+        prompts=recording([sample(i, [0.5]) for i in range(NUM_SAMPLES)]).prompts,
+    )
+    bare = recorded.prompts[0].samples[0]
+    signals = RecordedSignals(
+        lambda _: SampleRecord(
+            **{name: getattr(bare, name) for name in SampleRecord.__slots__}
+            | {"token_confidences": None, "self_certainty": None}
+        )
+    )
+    with pytest.raises(DatasetError, match="no self_certainty"):
+        signals.self_certainty(recorded)  # type: ignore[arg-type]  # any will do

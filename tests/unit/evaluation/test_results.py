@@ -1,0 +1,128 @@
+"""The page of results, rebuilt from recordings alone."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from selfeval_backend.engine.scripted import ScriptedChat, ScriptedResponse, StreamCall
+from selfeval_backend.errors import DatasetError
+from selfeval_backend.evaluation.experiments import (
+    BEAMS,
+    CHECKPOINTS,
+    Sizes,
+    load_beams,
+    make_missing,
+)
+from selfeval_backend.evaluation.recordings import load_recording, write_shard
+from selfeval_backend.evaluation.results import write_results
+from tests.conftest import ModelFactory
+from tests.unit.evaluation.puzzler import Puzzler
+from tests.unit.evaluation.test_choosing import knowing
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `make_missing` would have made."""
+    return made_runs(tmp_path_factory.mktemp("runs"))
+
+
+def made_runs(folder: Path) -> Path:
+    made = knowing(40, annealed=True, noise=0.1)
+    write_shard(folder / "reference" / "rollouts-0.parquet", made.info, made.prompts)
+    shifted = [
+        replace(prompt, prompt_id=f"{kind}-0-{place}")
+        for place, prompt in enumerate(made.prompts[:12])
+        for kind in [("wording", "numbers", "longer")[place % 3]]
+    ]
+    write_shard(folder / "shifted" / "rollouts-0.parquet", made.info, shifted)
+    result = {
+        "reward": 1.0,
+        "num_samples": 4,
+        "generated_tokens": 40,
+        "self_evaluation_tokens": 9,
+    }
+    beam = {
+        "settings": {"width": 2, "branch": 2, "step": 4, "max_rounds": 8, "temperature": 1.0},
+        "results": [result, {**result, "reward": 0.0}] * 5,
+    }
+    (folder / "beam.json").write_text(json.dumps([beam]))
+    return folder
+
+
+def test_every_table_and_plot(runs: Path, tmp_path: Path) -> None:
+    written = write_results(runs, tmp_path, seed=0)
+
+    text = (tmp_path / "results.md").read_text(encoding="utf-8")
+    for title in (
+        "All methods",
+        "At every token budget",
+        "Adaptive sampling",
+        "Pruning",
+        "When to evaluate",
+        "Another distribution",
+        "Search",
+        "Not measured",
+    ):
+        assert f"## {title}" in text
+    assert "beam of 2, 2 continuations of 4 tokens | 0.500" in text
+    assert "nan" not in text
+    for line in text.splitlines():
+        if "](results/" in line:
+            assert (tmp_path / line.partition("](")[2].rstrip(")")).is_file()
+    assert {path.suffix for path in written} == {".md", ".png", ".svg"}
+    assert all(path.stat().st_size < 200_000 for path in written)
+
+    again = tmp_path / "again"
+    again.mkdir()
+    write_results(runs, again, seed=0)
+    for path in written:
+        assert (again / path.relative_to(tmp_path)).read_bytes() == path.read_bytes()
+
+
+async def test_what_is_missing_is_made_once(
+    make_model: ModelFactory, chat: ScriptedChat, tmp_path: Path
+) -> None:
+    puzzler = Puzzler(unsure_at=CHECKPOINTS)
+
+    def script(call: StreamCall) -> ScriptedResponse:
+        try:
+            return puzzler(call)
+        except KeyError:  # a problem of the other distribution, or a prefix of a search
+            return chat.response("no idea", 0.2)
+
+    told: list[str] = []
+
+    async def make() -> None:
+        await make_missing(
+            make_model(script, name="reference"),
+            tmp_path,
+            Sizes(reference=2, shifted=3, beam=1),
+            seed=3,
+            signals=None,
+            progress=lambda name, *_: told.append(name),
+        )
+
+    await make()
+    assert len(load_recording(tmp_path / "reference").prompts) == 2
+    assert len(load_recording(tmp_path / "shifted").prompts) == 3
+    assert tuple(run.settings for run in load_beams(tmp_path / "beam.json")) == BEAMS
+    assert told[:2] == ["sampling reference", "sampling shifted"]
+
+    num_told = len(told)
+    await make()
+    assert len(told) == num_told
+
+
+def test_searches_that_cannot_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "beam.json"
+    for body in ("", "[1]", '[{"settings": {"width": 0}, "results": []}]'):
+        path.write_text(body)
+        with pytest.raises(DatasetError, match="no searches that can be read"):
+            load_beams(path)
+    assert len(set(BEAMS)) == len(BEAMS)
