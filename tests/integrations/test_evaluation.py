@@ -1,0 +1,60 @@
+"""A recording of the reference model: replays agree with real runs, signals with their source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from selfeval_backend.checkpoints import REFERENCE_FOLDER
+from selfeval_backend.engine.transformers.token_signals import TokenSignals
+from selfeval_backend.evaluation.catalogue import catalogue
+from selfeval_backend.evaluation.evaluating import run_live
+from selfeval_backend.evaluation.recorder import RecordingPlan, record
+from selfeval_backend.evaluation.recordings import load_recording
+from selfeval_backend.evaluation.replaying import replay_methods
+from selfeval_backend.evaluation.tasks import ReferenceTask
+from selfeval_backend.model import load_model
+
+pytestmark = pytest.mark.slow
+
+NAMES = {"greedy", "adaptive", "pruning", "adaptive+pruning", "majority vote"}
+
+
+async def test_a_replay_is_what_really_happens(tmp_path: Path) -> None:
+    model = load_model("reference", engine="transformers")
+    task, plan = ReferenceTask(6, seed=1), RecordingPlan(num_samples=4, checkpoints=(48,), seed=1)
+    signals = TokenSignals.load(str(REFERENCE_FOLDER))
+    try:
+        await record(model, task, plan, tmp_path, signals=signals)
+        recording = load_recording(tmp_path)
+        found = catalogue(recording)
+        methods = [method for method in found.methods if method.name in NAMES]
+        live = await run_live(model, task, methods, seed=1)
+    finally:
+        await model.aclose()
+
+    assert not found.left_out
+    assert {method.name for method in methods} == NAMES
+    replayed = zip(*replay_methods(recording, methods), strict=True)
+    for method, results in zip(methods, replayed, strict=True):
+        assert live[method.name].results == results, method.name
+
+
+def test_token_signals_are_of_the_next_token_distributions() -> None:
+    signals = TokenSignals.load(str(REFERENCE_FOLDER))
+    prompt, responses = (1, 4, 50, 60, 2, 5), [(70, 80, 90), (70,)]
+
+    longer, shorter = signals.measure([prompt, prompt], responses)
+
+    with torch.inference_mode():
+        logits = signals._model(torch.tensor([prompt + responses[0]])).logits[0]
+        logprobs = logits[len(prompt) - 1 :].log_softmax(-1)
+    expected = -logprobs.topk(20, dim=-1).values.mean(-1)
+    assert longer.token_confidences == pytest.approx(expected.tolist(), abs=1e-4)
+    assert len(shorter.token_confidences) == 2  # one for the token, one for what comes after it
+    assert shorter.token_confidences == pytest.approx(longer.token_confidences[:2], abs=1e-4)
+    uniform = torch.full_like(logprobs, 1 / logprobs.shape[-1])
+    divergence = torch.nn.functional.kl_div(logprobs, uniform, reduction="sum") / len(logprobs)
+    assert longer.self_certainty == pytest.approx(float(divergence), abs=1e-4)
