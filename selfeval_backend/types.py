@@ -141,6 +141,8 @@ class Usage:
             cached_prompt_tokens=self.cached_prompt_tokens + other.cached_prompt_tokens,
             generated_tokens=self.generated_tokens + other.generated_tokens,
             pruned_tokens=self.pruned_tokens + other.pruned_tokens,
+            resent_tokens=self.resent_tokens + other.resent_tokens,
+            cached_resent_tokens=self.cached_resent_tokens + other.cached_resent_tokens,
             self_evaluations=self.self_evaluations + other.self_evaluations,
             self_evaluation_tokens=self.self_evaluation_tokens + other.self_evaluation_tokens,
             cached_self_evaluation_tokens=(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import astuple, fields
 
 import pytest
 
@@ -47,6 +48,11 @@ def sample(status: SampleStatus, *evaluations: SelfEvaluation, index: int = 0) -
         finish_reason="stop" if status == "finished" else None,
         evaluations=evaluations,
     )
+
+
+def test_a_sum_of_usages_leaves_nothing_out() -> None:
+    ones = Usage(**{field.name: 1 for field in fields(Usage)})
+    assert set(astuple(ones + ones)) == {2}
 
 
 def test_an_evaluation_counts_only_for_the_sample_as_it_stands() -> None:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import ssl
 import threading
-import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -69,11 +68,7 @@ class Client:
         self._max_retries = max_retries
         self._verify = _tls(verify)  # one for all clients: reading certificates takes long
         self._lock = threading.Lock()
-        # One request at a time each: httpx looks through all of a client's connections for every
-        # request, which with 16 at once is half of what a request costs.
-        self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Clients] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._pools: dict[asyncio.AbstractEventLoop, _Pool] = {}
 
     def __repr__(self) -> str:
         return f"Client({self.base_url!r})"
@@ -184,19 +179,38 @@ class Client:
     @asynccontextmanager
     async def _client(self) -> AsyncIterator[httpx.AsyncClient]:
         """Lend a client for one request."""
-        loop = asyncio.get_running_loop()
-        with self._lock:
-            clients = self._clients.setdefault(loop, _Clients())
-            if clients.idle:
-                client = clients.idle.pop()
-            else:
-                client = self._new_client()
-                clients.all.append(client)
+        pool = await self._pool()
+        client = pool.idle.pop() if pool.idle else self._new_client()
+        pool.all.add(client)
         try:
             yield client
         finally:
+            pool.idle.append(client)
+
+    async def _pool(self) -> _Pool:
+        """Return the clients of this event loop, which are closed when it ends."""
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            pool = self._pools.get(loop)
+        if pool is None:
+            pool = _Pool()
+            pool.until_loop_ends = self._close_at_end_of(loop, pool)
+            await anext(pool.until_loop_ends)
             with self._lock:
-                clients.idle.append(client)
+                self._pools = {at: its for at, its in self._pools.items() if not at.is_closed()}
+                self._pools[loop] = pool
+        return pool
+
+    async def _close_at_end_of(
+        self, loop: asyncio.AbstractEventLoop, pool: _Pool
+    ) -> AsyncGenerator[None, None]:
+        """Wait to be closed, as a loop that ends does with every asynchronous generator."""
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._pools.pop(loop, None)
+            await asyncio.gather(*(client.aclose() for client in pool.all))
 
     def _new_client(self) -> httpx.AsyncClient:
         return httpx.AsyncClient(
@@ -226,23 +240,29 @@ class Client:
     async def aclose(self) -> None:
         """Drop all connections."""
         with self._lock:
-            by_loop = dict(self._clients)
-            self._clients.clear()
-        here = asyncio.get_running_loop()
-        for loop, clients in by_loop.items():
-            for client in clients.all:
-                if loop is here:
-                    await client.aclose()
-                elif loop.is_running():
-                    asyncio.run_coroutine_threadsafe(client.aclose(), loop)
+            pools = list(self._pools.items())
+        for loop, pool in pools:
+            if loop is asyncio.get_running_loop():
+                await _end(pool.until_loop_ends)
+            elif loop.is_running():
+                asyncio.run_coroutine_threadsafe(_end(pool.until_loop_ends), loop)
 
 
 @dataclass(slots=True)
-class _Clients:
-    """Clients of one event loop: a connection belongs to the loop that opened it."""
+class _Pool:
+    """Clients of one event loop: a connection belongs to the loop that opened it.
 
-    all: list[httpx.AsyncClient] = field(default_factory=list)
+    One request at a time each: httpx looks through all of a client's connections for every
+    request, which with 16 at once is half of what a request costs.
+    """
+
+    all: set[httpx.AsyncClient] = field(default_factory=set)
     idle: list[httpx.AsyncClient] = field(default_factory=list)
+    until_loop_ends: AsyncGenerator[None, None] = field(init=False)
+
+
+async def _end(generator: AsyncGenerator[None, None]) -> None:
+    await generator.aclose()
 
 
 def _tls(verify: bool | str) -> ssl.SSLContext:
