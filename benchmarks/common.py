@@ -155,7 +155,7 @@ def model_folder(*, large: bool) -> Iterator[Path]:
         yield REFERENCE_FOLDER
         return
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -169,6 +169,8 @@ def model_folder(*, large: bool) -> Iterator[Path]:
     )
     with TemporaryDirectory() as folder:
         LlamaForCausalLM(config).save_pretrained(folder)
+        # A server wants a tokenizer; what it has no text for is no text.
+        AutoTokenizer.from_pretrained(REFERENCE_FOLDER).save_pretrained(folder)
         yield Path(folder)
 
 

@@ -83,6 +83,14 @@ class Timing:
     reuse: float
     """Cached prefix tokens over those in full blocks."""
 
+    def __str__(self) -> str:
+        """Return one line: what each contender took."""
+        return (
+            f"plain {self.plain_s:.2f} s, nothing pruned {self.nothing_pruned_s:.2f}, "
+            f"pruned {self.pruned_s:.2f}; one request {self.one_request_s:.2f}, "
+            f"one sample {self.one_sample_s:.2f}"
+        )
+
     @property
     def floor(self) -> float:
         """What pruning would cost if evaluating were free, over no pruning."""
@@ -219,7 +227,10 @@ async def measure(arguments: argparse.Namespace) -> list[Figure]:
     setting = over_http if arguments.http else in_process
     async with setting(large=arguments.large) as bench:
         await bench.repetition(arguments.repetitions)
-        timings = [await bench.repetition(seed) for seed in range(arguments.repetitions)]
+        timings = []
+        for seed in range(arguments.repetitions):
+            timings.append(await bench.repetition(seed))
+            print(timings[-1], flush=True)
     return [
         median_figure(
             "overhead_nothing_pruned",
