@@ -1,0 +1,117 @@
+"""HTTP with one server: what becomes of its connections."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from selfeval_backend.engine.server.client import Client
+
+
+class CountingServer(ThreadingHTTPServer):
+    """Answers everything with an empty JSON object, and counts its open connections."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answer)
+        self.changed = threading.Condition()
+        self.num_open = 0
+
+    def count(self, change: int) -> None:
+        with self.changed:
+            self.num_open += change
+            self.changed.notify_all()
+
+    def comes_to(self, num_open: int) -> bool:
+        with self.changed:
+            return self.changed.wait_for(lambda: self.num_open == num_open, timeout=5)
+
+
+class _Answer(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"  # connections are kept
+    server: CountingServer
+
+    def setup(self) -> None:
+        super().setup()
+        self.server.count(+1)
+
+    def finish(self) -> None:
+        super().finish()
+        self.server.count(-1)
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def server() -> Iterator[CountingServer]:
+    with CountingServer() as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def client(server: CountingServer) -> Client:
+    return Client(
+        f"http://127.0.0.1:{server.server_port}/v1", api_key=None, timeout_s=5, max_retries=0
+    )
+
+
+async def ask(client: Client, times: int) -> None:
+    await asyncio.gather(*(client.get("/models") for _ in range(times)))
+
+
+def test_connections_are_kept_within_a_loop_and_closed_when_it_ends(
+    client: Client, server: CountingServer
+) -> None:
+    async def twice() -> None:
+        await ask(client, 3)
+        assert server.num_open == 3
+        await ask(client, 3)
+        assert server.num_open == 3
+
+    for _ in range(2):
+        asyncio.run(twice())
+        assert server.comes_to(0)
+
+
+async def test_closing_drops_the_connections_and_the_client_can_be_used_again(
+    client: Client, server: CountingServer
+) -> None:
+    for _ in range(2):
+        await ask(client, 2)
+        assert server.num_open == 2
+        await client.aclose()
+        assert await asyncio.to_thread(server.comes_to, 0)
+
+
+async def test_connections_of_another_loop_that_runs_are_closed_from_here(
+    client: Client, server: CountingServer
+) -> None:
+    other = asyncio.new_event_loop()
+    thread = threading.Thread(target=other.run_forever)
+    thread.start()
+    try:
+        asked = asyncio.run_coroutine_threadsafe(ask(client, 2), other)
+        await asyncio.wrap_future(asked)
+        assert server.num_open == 2
+        await client.aclose()
+        assert await asyncio.to_thread(server.comes_to, 0)
+    finally:
+        other.call_soon_threadsafe(other.stop)
+        thread.join()
+        other.close()
