@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import ssl
-import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from contextlib import aclosing, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+import weakref
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing, contextmanager
+from functools import partial
 from typing import Any
 
 import httpx
@@ -20,6 +19,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from selfeval_backend.engine.server.pools import ClientPools
 from selfeval_backend.errors import (
     ConfigurationError,
     EngineConnectionError,
@@ -63,12 +63,18 @@ class Client:
         verify: bool | str = True,
     ) -> None:
         self.base_url = base_url.rstrip("/")
-        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._timeout_s = timeout_s
         self._max_retries = max_retries
-        self._verify = _tls(verify)  # one for all clients: reading certificates takes long
-        self._lock = threading.Lock()
-        self._pools: dict[asyncio.AbstractEventLoop, _Pool] = {}
+        self._pools = ClientPools(
+            partial(
+                httpx.AsyncClient,
+                headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
+                timeout=timeout_s,
+                verify=_tls(verify),  # one for all clients: reading certificates takes long
+            )
+        )
+        # One that is forgotten, not closed, leaves no connection open.
+        weakref.finalize(self, self._pools.close_soon).atexit = False
 
     def __repr__(self) -> str:
         return f"Client({self.base_url!r})"
@@ -89,7 +95,7 @@ class Client:
         """
         async for attempt in self._attempts():
             with attempt, self._translated():
-                async with self._client() as client:
+                async with self._pools.lend() as client:
                     response = await client.get(self.base_url + path)
                 _raise_for_status(response, response.text)
         return response.text
@@ -102,7 +108,7 @@ class Client:
         """
         async for attempt in self._attempts():
             with attempt, self._translated():
-                async with self._client() as client:
+                async with self._pools.lend() as client:
                     response = await client.post(self.base_url + path, json=dict(body))
                 _raise_for_status(response, response.text)
                 answer = _json_object(response.text)
@@ -116,7 +122,7 @@ class Client:
         """
         url = self.base_url.rpartition("/")[0] + path
         with self._translated():
-            async with self._client() as client:
+            async with self._pools.lend() as client:
                 response = await client.post(url, json=dict(body))
             _raise_for_status(response, response.text)
 
@@ -147,7 +153,7 @@ class Client:
     ) -> AsyncGenerator[dict[str, Any], None]:
         with self._translated():
             async with (
-                self._client() as client,
+                self._pools.lend() as client,
                 client.stream("POST", self.base_url + path, json=dict(body)) as response,
             ):
                 if response.status_code != httpx.codes.OK:
@@ -176,47 +182,6 @@ class Client:
             reraise=True,
         )
 
-    @asynccontextmanager
-    async def _client(self) -> AsyncIterator[httpx.AsyncClient]:
-        """Lend a client for one request."""
-        pool = await self._pool()
-        client = pool.idle.pop() if pool.idle else self._new_client()
-        pool.all.add(client)
-        try:
-            yield client
-        finally:
-            pool.idle.append(client)
-
-    async def _pool(self) -> _Pool:
-        """Return the clients of this event loop, which are closed when it ends."""
-        loop = asyncio.get_running_loop()
-        with self._lock:
-            pool = self._pools.get(loop)
-        if pool is None:
-            pool = _Pool()
-            pool.until_loop_ends = self._close_at_end_of(loop, pool)
-            await anext(pool.until_loop_ends)
-            with self._lock:
-                self._pools = {at: its for at, its in self._pools.items() if not at.is_closed()}
-                self._pools[loop] = pool
-        return pool
-
-    async def _close_at_end_of(
-        self, loop: asyncio.AbstractEventLoop, pool: _Pool
-    ) -> AsyncGenerator[None, None]:
-        """Wait to be closed, as a loop that ends does with every asynchronous generator."""
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._pools.pop(loop, None)
-            await asyncio.gather(*(client.aclose() for client in pool.all))
-
-    def _new_client(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(
-            headers=self._headers, timeout=self._timeout_s, verify=self._verify
-        )
-
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
@@ -239,30 +204,7 @@ class Client:
 
     async def aclose(self) -> None:
         """Drop all connections."""
-        with self._lock:
-            pools = list(self._pools.items())
-        for loop, pool in pools:
-            if loop is asyncio.get_running_loop():
-                await _end(pool.until_loop_ends)
-            elif loop.is_running():
-                asyncio.run_coroutine_threadsafe(_end(pool.until_loop_ends), loop)
-
-
-@dataclass(slots=True)
-class _Pool:
-    """Clients of one event loop: a connection belongs to the loop that opened it.
-
-    One request at a time each: httpx looks through all of a client's connections for every
-    request, which with 16 at once is half of what a request costs.
-    """
-
-    all: set[httpx.AsyncClient] = field(default_factory=set)
-    idle: list[httpx.AsyncClient] = field(default_factory=list)
-    until_loop_ends: AsyncGenerator[None, None] = field(init=False)
-
-
-async def _end(generator: AsyncGenerator[None, None]) -> None:
-    await generator.aclose()
+        await self._pools.aclose()
 
 
 def _tls(verify: bool | str) -> ssl.SSLContext:

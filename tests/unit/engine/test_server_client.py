@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -66,9 +67,12 @@ def server() -> Iterator[CountingServer]:
 
 @pytest.fixture
 def client(server: CountingServer) -> Client:
-    return Client(
-        f"http://127.0.0.1:{server.server_port}/v1", api_key=None, timeout_s=5, max_retries=0
-    )
+    return new_client(server)
+
+
+def new_client(server: CountingServer) -> Client:
+    url = f"http://127.0.0.1:{server.server_port}/v1"
+    return Client(url, api_key=None, timeout_s=5, max_retries=0)
 
 
 async def ask(client: Client, times: int) -> None:
@@ -99,19 +103,34 @@ async def test_closing_drops_the_connections_and_the_client_can_be_used_again(
         assert await asyncio.to_thread(server.comes_to, 0)
 
 
-async def test_connections_of_another_loop_that_runs_are_closed_from_here(
-    client: Client, server: CountingServer
-) -> None:
-    other = asyncio.new_event_loop()
-    thread = threading.Thread(target=other.run_forever)
+@pytest.fixture
+def other_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """A loop that runs in a thread of its own."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    try:
-        asked = asyncio.run_coroutine_threadsafe(ask(client, 2), other)
-        await asyncio.wrap_future(asked)
-        assert server.num_open == 2
-        await client.aclose()
-        assert await asyncio.to_thread(server.comes_to, 0)
-    finally:
-        other.call_soon_threadsafe(other.stop)
-        thread.join()
-        other.close()
+    yield loop
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+async def test_connections_of_another_loop_are_closed_from_here(
+    client: Client, server: CountingServer, other_loop: asyncio.AbstractEventLoop
+) -> None:
+    await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(ask(client, 2), other_loop))
+    assert server.num_open == 2
+    await client.aclose()
+    assert await asyncio.to_thread(server.comes_to, 0)
+
+
+def test_a_client_that_is_forgotten_leaves_no_connection(
+    server: CountingServer, other_loop: asyncio.AbstractEventLoop
+) -> None:
+    client = new_client(server)
+    client.itself = client  # type: ignore[attr-defined]  # only the garbage collector gets it
+    asyncio.run_coroutine_threadsafe(ask(client, 2), other_loop).result()
+    assert server.num_open == 2
+    del client
+    gc.collect()
+    assert server.comes_to(0)

@@ -1,0 +1,93 @@
+"""httpx clients of each event loop: a connection belongs to the loop that opened it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+import httpx
+
+__all__ = ["ClientPools"]
+
+
+class ClientPools:
+    """Lends clients, one request at a time each, and closes them when their event loop ends.
+
+    httpx looks through all of a client's connections for every request, which with 16 at once is
+    half of what a request costs: hence one connection a client.
+
+    Args:
+        new_client: Makes one more.
+    """
+
+    def __init__(self, new_client: Callable[[], httpx.AsyncClient]) -> None:
+        self._new_client = new_client
+        self._lock = threading.Lock()
+        self._pools: dict[asyncio.AbstractEventLoop, _Pool] = {}
+
+    @asynccontextmanager
+    async def lend(self) -> AsyncIterator[httpx.AsyncClient]:
+        """Lend a client for one request."""
+        pool = await self._pool()
+        client = pool.idle.pop() if pool.idle else self._new_client()
+        pool.all.add(client)
+        try:
+            yield client
+        finally:
+            pool.idle.append(client)
+
+    async def _pool(self) -> _Pool:
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            pool = self._pools.get(loop)
+        if pool is None:
+            pool = _Pool()
+            pool.until_loop_ends = self._close_at_end_of(loop, pool)
+            await anext(pool.until_loop_ends)
+            with self._lock:
+                for ended in [other for other in self._pools if other.is_closed()]:
+                    del self._pools[ended]
+                self._pools[loop] = pool
+        return pool
+
+    async def _close_at_end_of(
+        self, loop: asyncio.AbstractEventLoop, pool: _Pool
+    ) -> AsyncGenerator[None, None]:
+        """Wait to be closed, as a loop that ends does with every asynchronous generator."""
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._pools.pop(loop, None)
+            await asyncio.gather(*(client.aclose() for client in pool.all))
+
+    async def aclose(self) -> None:
+        """Close all clients: those of this loop now, those of others soon."""
+        here = self._pools.get(asyncio.get_running_loop())
+        if here is not None:
+            await here.until_loop_ends.aclose()
+        self.close_soon()
+
+    def close_soon(self) -> None:
+        """Have every loop that runs close its clients, from any thread."""
+        for loop, pool in list(self._pools.items()):
+            with suppress(RuntimeError):  # it has ended meanwhile, and closed them
+                loop.call_soon_threadsafe(pool.start_closing)
+
+
+@dataclass(slots=True)
+class _Pool:
+    all: set[httpx.AsyncClient] = field(default_factory=set)
+    idle: list[httpx.AsyncClient] = field(default_factory=list)
+    until_loop_ends: AsyncGenerator[None, None] = field(init=False)
+    closing: asyncio.Task[None] | None = None
+
+    def start_closing(self) -> None:
+        """Close all of them in a task of the running loop."""
+        self.closing = asyncio.get_running_loop().create_task(self._close())
+
+    async def _close(self) -> None:
+        await self.until_loop_ends.aclose()
