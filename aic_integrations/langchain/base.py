@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast, get_args
@@ -12,6 +14,7 @@ from langchain_core.exceptions import ContextOverflowError
 from langchain_core.load.serializable import Serializable
 from pydantic import ConfigDict, Field, SecretStr
 
+from aic_integrations.langchain.progress import RunManager, progress_reported
 from selfeval_backend.chat import Message
 from selfeval_backend.errors import ConfigurationError, ContextLengthError
 from selfeval_backend.model import (
@@ -105,6 +108,9 @@ class AdaptiveModel(Serializable):
     """In (0, 1]: share of a batch that goes on past a checkpoint; one, or one for each."""
     prune_below: float | tuple[float, ...] | None = None
     """In [0, 1]: samples with a lower prob_win_or_tie stop there; one, or one for each."""
+    accept_above: float | tuple[float, ...] | None = None
+    """In [0, 1]: the best sample with at least this prob_win_or_tie at a checkpoint is the answer,
+    and a stream flows from there; one, or one for each."""
     max_total_tokens: int | None = None
     """Of one call: prompts, generated and self-evaluation tokens."""
     max_seconds: float | None = None
@@ -192,6 +198,39 @@ class AdaptiveModel(Serializable):
             server=self._server(),
             checkpoint=self.checkpoint,
         )
+
+    async def _aloaded_model(self) -> SelfEvaluatingModel:
+        # Reading weights takes seconds, and must not hold up the caller's loop.
+        return self.backend or await asyncio.to_thread(self._loaded_model)
+
+    async def _answered(
+        self, model: SelfEvaluatingModel, request: Request, run_manager: RunManager | None
+    ) -> Answer:
+        try:
+            async with progress_reported(run_manager, self.on_progress) as observer:
+                return await model.answer(
+                    request.conversation, model.settings(request.given), observer=observer
+                )
+        except ContextLengthError as error:
+            raise context_overflow(error) from error
+
+    async def _streamed(
+        self, model: SelfEvaluatingModel, request: Request, run_manager: RunManager | None
+    ) -> AsyncGenerator[str | Answer, None]:
+        """Yield the pieces of the text, then the answer."""
+        try:
+            async with (
+                progress_reported(run_manager, self.on_progress) as observer,
+                aclosing(
+                    model.stream(
+                        request.conversation, model.settings(request.given), observer=observer
+                    )
+                ) as items,
+            ):
+                async for item in items:
+                    yield item
+        except ContextLengthError as error:
+            raise context_overflow(error) from error
 
     def _server(self) -> Server | None:
         if self.base_url is None:

@@ -50,7 +50,3 @@ class TestChatAdaptive(ChatModelUnitTests):
     @pytest.mark.filterwarnings("ignore:.*`dict` .*was deprecated")
     def test_serdes(self, model: BaseChatModel, snapshot: SnapshotAssertion) -> None:
         super().test_serdes(model, snapshot)
-
-    @pytest.mark.xfail(strict=True, raises=NotImplementedError, reason="streaming comes later")
-    def test_init_streaming(self) -> None:
-        super().test_init_streaming()
