@@ -53,6 +53,9 @@ class AdaptiveModel(Serializable):
     A setting that is None is what the model was tuned for, else the default of
     `selfeval_backend.settings.Settings`. Each may also be given for one call.
 
+    What is not given is taken from the environment, where it is set: AIC_MODEL, AIC_API_KEY, and
+    AIC_BASE_URL (several with commas) unless an engine is named or a loaded model given.
+
     Raises:
         ConfigurationError: A value is out of its range, or a name is unknown.
     """
@@ -62,7 +65,7 @@ class AdaptiveModel(Serializable):
     call_keywords: ClassVar[tuple[str, ...]] = _CALL_FIELDS
     """What may be given for one call."""
 
-    model: str = "reference"
+    model: str = Field(default_factory=lambda: os.environ.get("AIC_MODEL") or "reference")
     """"reference", a checkpoint folder, or a model name that transformers can resolve."""
     engine: str | None = None
     """"vllm" or "transformers"; None: vLLM where it is installed and a GPU is there."""
@@ -129,7 +132,7 @@ class AdaptiveModel(Serializable):
 
         def __init__(self, **values: Any) -> None:
             # Here and not in a validator: pydantic would wrap our error into its own.
-            values = type(self)._spelled_out(values)
+            values = _with_server(type(self)._spelled_out(values))
             _check_names(values, allowed=type(self).model_fields)
             _check_construction(values)
             super().__init__(**values)
@@ -275,6 +278,14 @@ def context_overflow(error: ContextLengthError) -> AdaptiveContextOverflowError:
     )
 
 
+def _with_server(values: dict[str, Any]) -> dict[str, Any]:
+    """Add the servers of the environment, where nothing says where the model runs."""
+    urls = tuple(filter(None, os.environ.get("AIC_BASE_URL", "").split(",")))
+    if not urls or {"base_url", "engine", "engine_args", "backend"} & set(values):
+        return values
+    return {**values, "base_url": urls[0] if len(urls) == 1 else urls}
+
+
 def _settings_given(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings among `values` that are set, checked as far as no model is needed."""
     given = {name: values[name] for name in _SETTINGS if values.get(name) is not None}
@@ -298,7 +309,7 @@ def _check_construction(values: dict[str, Any]) -> None:
     """Check what pydantic would not, or would report as an error of its own."""
     if isinstance(values.get("model"), Path):
         values["model"] = str(values["model"])
-    model = values.get("model", "reference")
+    model = values.get("model", "unset")
     if not isinstance(model, str) or not model.strip():
         raise ConfigurationError("model", model, '"reference", a folder or a model name')
     engine = values.get("engine")
