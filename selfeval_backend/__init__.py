@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         MissingDependencyError,
         NoFinishedSampleError,
         SelfEvaluationError,
+        StreamBrokenError,
         UncalibratedConfidenceError,
     )
     from selfeval_backend.gate import GatePolicy, GateRecord
@@ -81,6 +82,7 @@ __all__ = [
     "SelfEvaluation",
     "SelfEvaluationError",
     "Settings",
+    "StreamBrokenError",
     "UncalibratedConfidenceError",
     "UncalibratedWarning",
     "Usage",

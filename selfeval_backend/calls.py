@@ -29,6 +29,7 @@ __all__ = [
     "check_fields",
     "check_names",
     "spell_out",
+    "with_server",
 ]
 
 SETTING_NAMES = tuple(field.name for field in fields(Settings))
@@ -55,12 +56,13 @@ class AdaptiveFields(BaseModel):
     """The fields that a user sets on an adapter, whatever its framework.
 
     A setting that is None is what the model was tuned for, else the default of
-    `selfeval_backend.settings.Settings`.
+    `selfeval_backend.settings.Settings`. What is not given is taken from the environment, where it
+    is set: AIC_MODEL, AIC_API_KEY, and AIC_BASE_URL (see `with_server`).
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
-    model: str = "reference"
+    model: str = Field(default_factory=lambda: os.environ.get("AIC_MODEL") or "reference")
     """"reference", a checkpoint folder, or a model name that transformers can resolve."""
     engine: str | None = None
     """"vllm" or "transformers"; None: vLLM where it is installed and a GPU is there."""
@@ -106,6 +108,9 @@ class AdaptiveFields(BaseModel):
     """In (0, 1]: share of a batch that goes on past a checkpoint; one, or one for each."""
     prune_below: float | tuple[float, ...] | None = None
     """In [0, 1]: samples with a lower prob_win_or_tie stop there; one, or one for each."""
+    accept_above: float | tuple[float, ...] | None = None
+    """In [0, 1]: the best sample with at least this prob_win_or_tie at a checkpoint is the answer,
+    and a stream flows from there; one, or one for each."""
     max_total_tokens: int | None = None
     """Of one call: prompts, generated and self-evaluation tokens."""
     max_seconds: float | None = None
@@ -190,6 +195,14 @@ def spell_out(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def with_server(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the servers of AIC_BASE_URL to fields, where nothing says where the model runs."""
+    urls = tuple(filter(None, os.environ.get("AIC_BASE_URL", "").split(",")))
+    if not urls or {"base_url", "engine", "engine_args", "backend"} & set(values):
+        return dict(values)
+    return {**values, "base_url": urls[0] if len(urls) == 1 else urls}
+
+
 def check_names(values: Mapping[str, Any], *, allowed: Collection[str]) -> None:
     """Refuse names that are not allowed.
 
@@ -214,7 +227,7 @@ def check_fields(values: dict[str, Any]) -> None:
     """
     if isinstance(values.get("model"), Path):
         values["model"] = str(values["model"])
-    model = values.get("model", "reference")
+    model = values.get("model", "unset")
     if not isinstance(model, str) or not model.strip():
         raise ConfigurationError("model", model, '"reference", a folder or a model name')
     engine = values.get("engine")

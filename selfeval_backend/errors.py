@@ -16,6 +16,7 @@
       NoFinishedSampleError                 carries the trace of what was paid for
       GateError                             carries the records: every attempt, every token
         LowConfidenceError  MissingConfidenceError  UncalibratedConfidenceError
+      StreamBrokenError                     the sample whose text was streamed is not the answer
 
 "You used it wrong" is a ConfigurationError, raised before any token; "the run failed" is everything
 else. Foreign exceptions are translated once, at an engine's edge, with ``raise ... from``.
@@ -47,6 +48,7 @@ __all__ = [
     "MissingDependencyError",
     "NoFinishedSampleError",
     "SelfEvaluationError",
+    "StreamBrokenError",
     "UncalibratedConfidenceError",
 ]
 
@@ -257,3 +259,22 @@ class UncalibratedConfidenceError(GateError):
         "Calibrate the model's self-evaluation (`aic train`), or say in on_uncalibrated what to "
         'do; "compare" holds it against the threshold as it is.'
     )
+
+
+class StreamBrokenError(AICError):
+    """The sample whose text was being streamed did not finish, and another one is the answer.
+
+    Args:
+        reason: Why the run ended.
+        answer: The text that was chosen instead.
+        trace: Every decision and observation: what was paid for.
+    """
+
+    def __init__(self, reason: str, *, answer: str, trace: RunTrace) -> None:
+        self.reason = reason
+        self.answer = answer
+        self.trace = trace
+        super().__init__(
+            f"The sample whose text was streamed did not finish ({reason}), and text cannot be "
+            "taken back. What was chosen instead is in `.answer`, what was paid for in `.trace`."
+        )

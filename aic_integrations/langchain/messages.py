@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any, cast, get_args
 
 from langchain_core.messages import (
     AIMessage,
+    AIMessageChunk,
     BaseMessage,
     ChatMessage,
     FunctionMessage,
@@ -15,6 +17,7 @@ from langchain_core.messages import (
     ToolMessage,
 )
 from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, UsageMetadata
+from langchain_core.messages.tool import tool_call_chunk
 
 from selfeval_backend.answers import PROVIDER, best_of_n, spent
 from selfeval_backend.chat import Message, Role, check_messages
@@ -22,7 +25,7 @@ from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.model import Answer
 from selfeval_backend.types import Outcome
 
-__all__ = ["PROVIDER", "to_ai_message", "to_conversation", "usage_metadata"]
+__all__ = ["PROVIDER", "last_chunk", "to_ai_message", "to_conversation", "usage_metadata"]
 
 
 def to_conversation(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
@@ -119,6 +122,29 @@ def to_ai_message(answer: Answer, *, texts: Sequence[str] | None) -> AIMessage:
             "best_of_n": best_of_n(answer, texts=texts),
         },
         usage_metadata=usage_metadata(answer.outcome),
+    )
+
+
+def last_chunk(message: AIMessage, *, shown: str) -> AIMessageChunk:
+    """Return the chunk that makes those before it into this message, but for its id.
+
+    Metadata and usage stand on this one alone: merging chunks adds numbers and joins texts.
+
+    Args:
+        message: The whole.
+        shown: The content of the chunks before; the message's begins with it.
+    """
+    assert isinstance(message.content, str) and message.content.startswith(shown)
+    return AIMessageChunk(
+        content=message.content[len(shown) :],
+        additional_kwargs=message.additional_kwargs,
+        response_metadata=message.response_metadata,
+        usage_metadata=message.usage_metadata,
+        tool_call_chunks=[
+            tool_call_chunk(name=c["name"], args=json.dumps(c["args"]), id=c["id"], index=place)
+            for place, c in enumerate(message.tool_calls)
+        ],
+        chunk_position="last",
     )
 
 
