@@ -7,14 +7,19 @@ Importing it loads no weights and no torch; the model is loaded at the first cal
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
     ChatResponse,
+    ChatResponseAsyncGen,
+    ChatResponseGen,
     CompletionResponse,
+    CompletionResponseAsyncGen,
+    CompletionResponseGen,
     LLMMetadata,
 )
 from llama_index.core.constants import DEFAULT_NUM_OUTPUTS
@@ -23,8 +28,11 @@ from llama_index.core.llms.function_calling import FunctionCallingLLM
 from pydantic import ConfigDict, Field, SecretStr
 
 from aic_integrations.llama_index.messages import (
+    Piece,
     to_chat_response,
+    to_chat_step,
     to_completion_response,
+    to_completion_step,
     to_conversation,
 )
 from aic_integrations.llama_index.scopes import (
@@ -33,7 +41,7 @@ from aic_integrations.llama_index.scopes import (
     collections_in_force,
     settings_in_force,
 )
-from selfeval_backend.answers import best_of_n
+from selfeval_backend.answers import best_of_n, sample_texts
 from selfeval_backend.calls import (
     CALL_NAMES,
     AdaptiveFields,
@@ -41,11 +49,12 @@ from selfeval_backend.calls import (
     check_fields,
     check_names,
     spell_out,
+    with_server,
 )
 from selfeval_backend.chat import Message
-from selfeval_backend.errors import NoFinishedSampleError
+from selfeval_backend.errors import NoFinishedSampleError, StreamBrokenError
 from selfeval_backend.model import Answer, SelfEvaluatingModel
-from selfeval_backend.sync import run_sync
+from selfeval_backend.sync import iterate_sync, run_sync
 
 if TYPE_CHECKING:
     pass
@@ -112,7 +121,7 @@ class AdaptiveLLM(AdaptiveFields, FunctionCallingLLM):
 
         def __init__(self, **values: Any) -> None:
             # Here and not in a validator: pydantic would wrap our error into its own.
-            values = spell_out(values)
+            values = with_server(spell_out(values))
             check_names(values, allowed=type(self).model_fields)
             check_fields(values)
             super().__init__(**values)
@@ -207,6 +216,67 @@ class AdaptiveLLM(AdaptiveFields, FunctionCallingLLM):
         answered = await self._aanswered(self._request(self._turn(prompt, formatted), kwargs))
         return to_completion_response(answered.answer, best_of_n=answered.best_of_n)
 
+    # Streaming.
+
+    @llm_chat_callback()
+    def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponseGen:
+        """Answer a conversation, and give the text as soon as it is certain which sample it is.
+
+        Usage, `raw` and ``best_of_n`` stand on the last response alone.
+
+        Args:
+            messages: Its turns; the last one is answered.
+            kwargs: Settings of this call.
+        """
+        request = self._request(messages, kwargs)
+        return iterate_sync(self._chat_steps(self._loaded_model(), request))
+
+    @llm_chat_callback()
+    async def astream_chat(
+        self, messages: Sequence[ChatMessage], **kwargs: Any
+    ) -> ChatResponseAsyncGen:
+        """Answer a conversation on the caller's event loop; as `stream_chat`."""
+        request = self._request(messages, kwargs)
+        return self._chat_steps(await self._aloaded_model(), request)
+
+    @llm_completion_callback()
+    def stream_complete(
+        self, prompt: str, formatted: bool = False, **kwargs: Any
+    ) -> CompletionResponseGen:
+        """Answer a prompt; as `stream_chat`.
+
+        Args:
+            prompt: The user's turn.
+            formatted: Whether it has been through `completion_to_prompt`.
+            kwargs: Settings of this call.
+        """
+        request = self._request(self._turn(prompt, formatted), kwargs)
+        return iterate_sync(self._completion_steps(self._loaded_model(), request))
+
+    @llm_completion_callback()
+    async def astream_complete(
+        self, prompt: str, formatted: bool = False, **kwargs: Any
+    ) -> CompletionResponseAsyncGen:
+        """Answer a prompt on the caller's event loop; as `stream_complete`."""
+        request = self._request(self._turn(prompt, formatted), kwargs)
+        return self._completion_steps(await self._aloaded_model(), request)
+
+    # Tools come in a later release.
+
+    def _prepare_chat_with_tools(
+        self,
+        tools: Sequence[BaseTool],
+        user_msg: str | ChatMessage | None = None,
+        chat_history: list[ChatMessage] | None = None,
+        verbose: bool = False,
+        allow_parallel_tool_calls: bool = False,
+        tool_required: bool = False,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        _refuse_tools()
+
+    # What all of them do.
+
     def _turn(self, prompt: str, formatted: bool) -> list[ChatMessage]:
         return [ChatMessage(prompt if formatted else self.completion_to_prompt(prompt))]
 
@@ -237,25 +307,64 @@ class AdaptiveLLM(AdaptiveFields, FunctionCallingLLM):
         except NoFinishedSampleError as error:
             _collect_failure(request, model, error)
             raise
-        facts = best_of_n(answer, model, include_samples=request.call.include_samples)
-        _collect(request, answer, facts)
-        return _Answered(answer=answer, best_of_n=facts)
+        return _answered(answer, model, request)
+
+    async def _pieces(
+        self, model: SelfEvaluatingModel, request: _Request
+    ) -> AsyncGenerator[Piece, None]:
+        settings = model.settings(request.call.given)
+        text = ""
+        try:
+            async with aclosing(
+                model.stream(request.conversation, settings, observer=self.on_progress)
+            ) as items:
+                async for item in items:
+                    if isinstance(item, Answer):
+                        done = _answered(item, model, request)
+                        yield Piece(
+                            delta="", text=text, answer=done.answer, best_of_n=done.best_of_n
+                        )
+                    else:
+                        text += item
+                        yield Piece(delta=item, text=text)
+        except (NoFinishedSampleError, StreamBrokenError) as error:
+            _collect_failure(request, model, error)
+            raise
+
+    async def _chat_steps(
+        self, model: SelfEvaluatingModel, request: _Request
+    ) -> AsyncGenerator[ChatResponse, None]:
+        async with aclosing(self._pieces(model, request)) as pieces:
+            async for piece in pieces:
+                yield to_chat_step(piece)
+
+    async def _completion_steps(
+        self, model: SelfEvaluatingModel, request: _Request
+    ) -> AsyncGenerator[CompletionResponse, None]:
+        async with aclosing(self._pieces(model, request)) as pieces:
+            async for piece in pieces:
+                yield to_completion_step(piece)
 
 
 def _refuse_tools() -> NoReturn:
     raise NotImplementedError(_NO_TOOLS)
 
 
-def _collect(request: _Request, answer: Answer, facts: dict[str, Any]) -> None:
+def _answered(answer: Answer, model: SelfEvaluatingModel, request: _Request) -> _Answered:
+    texts = sample_texts(answer, model) if request.call.include_samples else None
+    facts = best_of_n(answer, texts=texts)
     call = CollectedCall(
         model=answer.model, text=answer.text, best_of_n=facts, usage=answer.outcome.usage
     )
     for collection in request.collections:
         collection.add(call)
+    return _Answered(answer=answer, best_of_n=facts)
 
 
 def _collect_failure(
-    request: _Request, model: SelfEvaluatingModel, error: NoFinishedSampleError
+    request: _Request,
+    model: SelfEvaluatingModel,
+    error: NoFinishedSampleError | StreamBrokenError,
 ) -> None:
     call = CollectedCall(
         model=model.name, text=None, best_of_n=None, usage=error.trace.usage, error=error

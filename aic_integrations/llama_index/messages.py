@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from llama_index.core.base.llms.types import (
@@ -21,7 +22,15 @@ from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.model import Answer
 from selfeval_backend.types import Outcome
 
-__all__ = ["to_chat_response", "to_completion_response", "to_conversation", "usage"]
+__all__ = [
+    "Piece",
+    "to_chat_response",
+    "to_chat_step",
+    "to_completion_response",
+    "to_completion_step",
+    "to_conversation",
+    "usage",
+]
 
 _ROLES: dict[MessageRole, Role] = {
     MessageRole.SYSTEM: "system",
@@ -97,6 +106,42 @@ def _refuse_tool_call(field: str, value: object) -> None:
         "a message without tool calls",
         remedy="Tools are not supported in this release: keep the message's text only.",
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Piece:
+    """One step of a stream."""
+
+    delta: str
+    """What is new; empty at the last step."""
+    text: str
+    """All of it so far."""
+    answer: Answer | None = None
+    """At the last step."""
+    best_of_n: dict[str, Any] = field(default_factory=dict)
+    """At the last step: see `selfeval_backend.answers.best_of_n`."""
+
+
+def to_chat_step(piece: Piece) -> ChatResponse:
+    """Return a step of a streamed chat; usage and facts stand on the last one alone."""
+    response = (
+        ChatResponse(message=ChatMessage(role=MessageRole.ASSISTANT, content=piece.text))
+        if piece.answer is None
+        else to_chat_response(piece.answer, best_of_n=piece.best_of_n)
+    )
+    response.delta = piece.delta
+    return response
+
+
+def to_completion_step(piece: Piece) -> CompletionResponse:
+    """Return a step of a streamed completion; as `to_chat_step`."""
+    response = (
+        CompletionResponse(text=piece.text)
+        if piece.answer is None
+        else to_completion_response(piece.answer, best_of_n=piece.best_of_n)
+    )
+    response.delta = piece.delta
+    return response
 
 
 def to_chat_response(answer: Answer, *, best_of_n: dict[str, Any]) -> ChatResponse:

@@ -22,6 +22,14 @@ from llama_index.core.callbacks.base import CallbackManager
 from llama_index.core.prompts.mixin import PromptMixinType
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.schema import QueryBundle
+
+from aic_integrations.llama_index.scopes import (
+    Collection,
+    best_of_n_settings,
+    collect_best_of_n,
+)
+from selfeval_backend.answers import spent_of
+from selfeval_backend.errors import ConfigurationError, NoFinishedSampleError, StreamBrokenError
 from selfeval_backend.gate import (
     AttemptUsage,
     ConfidenceReading,
@@ -35,14 +43,6 @@ from selfeval_backend.gate import (
     retry_settings,
     total_usage,
 )
-
-from aic_integrations.llama_index.scopes import (
-    Collection,
-    best_of_n_settings,
-    collect_best_of_n,
-)
-from selfeval_backend.answers import spent_of
-from selfeval_backend.errors import ConfigurationError, NoFinishedSampleError
 
 __all__ = ["BestOfNQueryEngine", "ConfidenceGateQueryEngine"]
 
@@ -98,9 +98,9 @@ class _Tried:
 
     attempt: _Attempt
     response: _Whole | None
-    """None: no sample of the LLM had finished."""
+    """None: an LLM call failed."""
     collected: Collection
-    error: NoFinishedSampleError | None
+    error: NoFinishedSampleError | StreamBrokenError | None
 
 
 class ConfidenceGateQueryEngine(BaseQueryEngine):
@@ -266,8 +266,8 @@ class _Run:
         with best_of_n_settings(**attempt.settings), collect_best_of_n() as collected:
             try:
                 yield
-            except NoFinishedSampleError as no_sample:
-                error = no_sample
+            except (NoFinishedSampleError, StreamBrokenError) as no_answer:
+                error = no_answer
         tried = _Tried(attempt=attempt, response=self._heard, collected=collected, error=error)
         self._tried.append(tried)
         self._judge(tried)
@@ -293,7 +293,8 @@ class _Run:
 
         Raises:
             GateError: It is to raise.
-            NoFinishedSampleError: An answer is to be given out and there is none.
+            NoFinishedSampleError: An answer is to be given out and there is none; or a
+                StreamBrokenError.
         """
         last = self._records[-1]
         if last.action == "raise":
