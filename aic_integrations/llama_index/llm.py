@@ -25,6 +25,7 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.constants import DEFAULT_NUM_OUTPUTS
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.function_calling import FunctionCallingLLM
+from llama_index.core.tools.types import BaseTool
 from pydantic import ConfigDict, Field, SecretStr
 
 from aic_integrations.llama_index.messages import (
