@@ -49,6 +49,7 @@ class TestScripted(LLMConformance):
         return LLMCase(
             llm=AdaptiveLLM.from_model(model, seed=0),
             make=partial(AdaptiveLLM.from_model, model, seed=0),
+            flowing=AdaptiveLLM.from_model(model, seed=0, max_samples=1),
             question=QUESTION,
             context_window=engine.capabilities.context_length,
             num_running=lambda: engine.num_open,
@@ -75,6 +76,7 @@ class TestTransformers(LLMConformance):
         return LLMCase(
             llm=AdaptiveLLM.from_model(loaded, **fields),
             make=partial(AdaptiveLLM.from_model, loaded, **fields),
+            flowing=AdaptiveLLM.from_model(loaded, **{**fields, "max_samples": 1}),
             question=QUESTION,
             context_window=512,
             num_running=lambda: loaded.engine.num_open,
@@ -96,6 +98,7 @@ class TestVllm(LLMConformance):
         return LLMCase(
             llm=AdaptiveLLM(**fields),
             make=partial(AdaptiveLLM, **fields),
+            flowing=AdaptiveLLM(**{**fields, "max_samples": 1}),
             question=QUESTION,
             context_window=256,
             num_running=partial(running_on, vllm_server),
@@ -121,6 +124,7 @@ class TestOpenAILike(LLMConformance):
         return LLMCase(
             llm=openai_like.OpenAILike(**fields),
             make=lambda **more: openai_like.OpenAILike(**{**fields, **more}),
+            flowing=openai_like.OpenAILike(**fields),
             question=QUESTION,
             context_window=256,
             num_running=partial(running_on, vllm_server),
