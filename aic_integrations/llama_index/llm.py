@@ -147,6 +147,11 @@ class AdaptiveLLM(AdaptiveFields, FunctionCallingLLM):
         """Return the name under which it is serialized."""
         return "AdaptiveLLM"
 
+    def __getstate__(self) -> dict[str, Any]:
+        # LlamaIndex's own deletes what cannot be pickled, and from the living object.
+        travels = self.model_copy(update={"backend": None, "on_progress": None})
+        return FunctionCallingLLM.__getstate__(travels)
+
     @property
     def metadata(self) -> LLMMetadata:
         """What prompts are fitted to; the model is loaded for it.

@@ -471,7 +471,7 @@ class LLMConformance:
         Settings.llm = case.llm
         index = SummaryIndex.from_documents([Document(text="41 is 19 and 25 less 3.")])
         plain = PromptTemplate("{query_str}")
-        engine = index.as_query_engine(text_qa_template=plain)
+        engine = index.as_query_engine(text_qa_template=plain, response_mode="simple_summarize")
         assert str(await engine.aquery(case.question)) == case.llm.complete(case.question).text
         assert str(await asyncio.to_thread(engine.query, case.question))
 
