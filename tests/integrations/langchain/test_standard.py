@@ -73,10 +73,9 @@ class TestChatAdaptiveOnAServer(ChatModelIntegrationTests):
 
     base_url: str
 
-    @pytest.fixture(autouse=True, scope="class")
-    @classmethod
-    def _on_the_server(cls, vllm_server: VllmServer) -> None:
-        cls.base_url = vllm_server.base_url
+    @pytest.fixture(autouse=True)
+    def _on_the_server(self, vllm_server: VllmServer) -> None:
+        self.base_url = vllm_server.base_url
 
     @property
     def chat_model_class(self) -> type[BaseChatModel]:
