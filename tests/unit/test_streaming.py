@@ -150,7 +150,7 @@ async def test_text_that_cannot_be_taken_back_is_an_error(make_model: ModelFacto
     items = stream(model, max_samples=2, prune_at=(4,), accept_above=0.8)
     with pytest.raises(StreamBrokenError, match="engine_error: dropped") as caught:
         await read(items, pieces)
-    assert pieces == ["bbbb", "bbbb"]
+    assert pieces == ["bbbb", "bbbb", "bb"]
     assert caught.value.answer == "aa"
     assert caught.value.trace.usage.generated_tokens == 3 + 10
 
