@@ -204,7 +204,7 @@ class AdaptiveModel(Serializable):
 
     async def _aloaded_model(self) -> SelfEvaluatingModel:
         # Reading weights takes seconds, and must not hold up the caller's loop.
-        return self.backend or await asyncio.to_thread(self._loaded_model)
+        return await asyncio.to_thread(self._loaded_model) if self.backend is None else self.backend
 
     async def _answered(
         self, model: SelfEvaluatingModel, request: Request, run_manager: RunManager | None

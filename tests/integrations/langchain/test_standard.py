@@ -68,6 +68,7 @@ class TestChatAdaptive(ChatModelUnitTests):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*is in beta")
 class TestChatAdaptiveOnAServer(ChatModelIntegrationTests):
     """The reference model on a real vLLM server."""
 

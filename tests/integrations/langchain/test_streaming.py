@@ -159,6 +159,7 @@ async def test_events_of_a_stream_carry_text_and_metadata(llm: ChatAdaptive) -> 
     assert whole.response_metadata["best_of_n"]["confidence"] == pytest.approx(0.8)
 
 
+@pytest.mark.filterwarnings("ignore:.*is in beta")
 async def test_the_newest_kind_of_events_carries_all_too(llm: ChatAdaptive) -> None:
     plain = llm.invoke("Make 41.")
     stream = await llm.astream_events("Make 41.", version="v3")
