@@ -17,24 +17,27 @@ from langchain.agents.middleware.types import (
     PrivateStateAttr,
 )
 from langchain_core.language_models import BaseChatModel
-from langchain_core.messages import AIMessage, AnyMessage
+from langchain_core.messages import AIMessage
 from langgraph.constants import TAG_NOSTREAM
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
-from aic_integrations.langchain.confidence_gate_graph import ask_person
+from aic_integrations.langchain.confidence_gate_graph import carry_out, wait_for_reply
 from aic_integrations.langchain.confidence_gate_run import (
     HELD_KEY,
     RECORDS_KEY,
     REFUSAL,
     GateRun,
     GateSettings,
+    first_answer,
+    hold,
     wait_for_person,
 )
-from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.gate import GatePolicy
 
 __all__ = ["ConfidenceGate", "ConfidenceGateState"]
+
+_STRUCTURED_KEY = "confidence_gate_structured"
 
 
 class ConfidenceGateState(AgentState[Any]):
@@ -42,8 +45,10 @@ class ConfidenceGateState(AgentState[Any]):
 
     confidence_gate: NotRequired[Annotated[list[dict[str, Any]], operator.add, OmitFromInput]]
     """Every decision of every call, oldest first; `gate_records` gives them their types."""
-    confidence_gate_held: NotRequired[Annotated[list[AnyMessage] | None, PrivateStateAttr]]
-    """The answer that a person is asked about."""
+    confidence_gate_held: NotRequired[Annotated[list[dict[str, Any]], PrivateStateAttr]]
+    """The answer that a person is asked about: no message yet."""
+    confidence_gate_structured: NotRequired[Annotated[Any, PrivateStateAttr]]
+    """What was parsed from that answer."""
 
 
 class ConfidenceGate(AgentMiddleware[ConfidenceGateState, Any]):
@@ -101,7 +106,7 @@ class ConfidenceGate(AgentMiddleware[ConfidenceGateState, Any]):
         responses = []
         while not run.over:
             responses.append(handler(self._next_request(request, run)))
-            run.add(_answer(responses[-1]))
+            run.add(first_answer(responses[-1].result))
         return _given_out(run, responses[run.best])
 
     async def awrap_model_call(
@@ -114,7 +119,7 @@ class ConfidenceGate(AgentMiddleware[ConfidenceGateState, Any]):
         responses = []
         while not run.over:
             responses.append(await handler(self._next_request(request, run)))
-            run.add(_answer(responses[-1]))
+            run.add(first_answer(responses[-1].result))
         return _given_out(run, responses[run.best])
 
     def after_model(
@@ -123,11 +128,11 @@ class ConfidenceGate(AgentMiddleware[ConfidenceGateState, Any]):
         """Ask a person, where the policy says so."""
         if not state.get(HELD_KEY):
             return None
-        update = ask_person(state, self._refusal)
-        changed = update["messages"][-1].content != state["confidence_gate_held"][-1].content
-        if changed and state.get("structured_response") is not None:
-            update["structured_response"] = None
-        return update
+        reply = wait_for_reply(state)
+        update = carry_out(reply, state, self._refusal)
+        if reply.type == "approve" and state.get(_STRUCTURED_KEY) is not None:
+            update["structured_response"] = state[_STRUCTURED_KEY]
+        return {**update, _STRUCTURED_KEY: None}
 
     async def aafter_model(
         self, state: ConfidenceGateState, runtime: Runtime[Any]
@@ -144,26 +149,18 @@ class ConfidenceGate(AgentMiddleware[ConfidenceGateState, Any]):
         )
 
 
-def _answer(response: ModelResponse[Any]) -> AIMessage:
-    for message in response.result:
-        if isinstance(message, AIMessage):
-            return message
-    raise ConfigurationError(
-        "middleware", type(response).__name__, "a model response with an AIMessage in it"
-    )
-
-
 def _given_out(run: GateRun, response: ModelResponse[Any]) -> ExtendedModelResponse[Any]:
+    """Return the response of the best attempt, or what stands in its place."""
     message = run.message()
     update: dict[str, Any] = {RECORDS_KEY: [record.to_json() for record in run.records]}
-    action = run.records[-1].action
-    if action == "accept":
-        answer = _answer(response)
+    if run.records[-1].action == "refuse":
+        given = ModelResponse(result=[message])
+    else:
+        answer = first_answer(response.result)
         result = [message if each is answer else each for each in response.result]
         given = replace(response, result=result)
-    elif action == "interrupt":
-        update[HELD_KEY] = [message]
-        given = replace(response, result=[wait_for_person(message)], structured_response=None)
-    else:
-        given = replace(response, result=[message], structured_response=None)
+    if run.records[-1].action == "interrupt":
+        update[HELD_KEY] = hold(given.result)
+        update[_STRUCTURED_KEY] = given.structured_response
+        given = ModelResponse(result=[wait_for_person(message)])
     return ExtendedModelResponse(model_response=given, command=Command(update=update))

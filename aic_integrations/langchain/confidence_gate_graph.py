@@ -6,7 +6,7 @@ import operator
 from collections.abc import Mapping
 from typing import Annotated, Any, TypedDict, Unpack
 
-from langchain_core.messages import AnyMessage, RemoveMessage
+from langchain_core.messages import AIMessage, AnyMessage, RemoveMessage
 from langgraph.graph.message import add_messages
 from langgraph.types import interrupt
 
@@ -17,10 +17,14 @@ from aic_integrations.langchain.confidence_gate_run import (
     GateRun,
     GateSettings,
     apply_reply,
+    first_answer,
     gate_records,
+    held,
+    hold,
     last_ai_message,
     question_to_person,
     wait_for_person,
+    waiting_id,
 )
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.gate import (
@@ -32,7 +36,7 @@ from selfeval_backend.gate import (
     read_reply,
 )
 
-__all__ = ["ConfidenceGateNode", "GateState", "ask_person"]
+__all__ = ["ConfidenceGateNode", "GateState", "ask_person", "carry_out", "wait_for_reply"]
 
 
 class GateState(TypedDict, total=False):
@@ -41,8 +45,8 @@ class GateState(TypedDict, total=False):
     messages: Annotated[list[AnyMessage], add_messages]
     confidence_gate: Annotated[list[dict[str, Any]], operator.add]
     """Every decision, oldest first; `gate_records` gives them their types."""
-    confidence_gate_held: list[AnyMessage]
-    """Attempts of the run that has not ended."""
+    confidence_gate_held: list[dict[str, Any]]
+    """Attempts of the run that has not ended: no messages yet."""
 
 
 class ConfidenceGateNode:
@@ -62,8 +66,8 @@ class ConfidenceGateNode:
         )
 
     An answer that does not pass is taken out of the messages before the model is asked again, and
-    held back while a person is asked. In a "messages" stream the model's tokens are shown as they
-    come: where people read along, tag its calls ``nostream``.
+    held back while a person is asked. But a "messages" stream shows it: the model's node has put
+    it into the state by then. Where people read along, ask a `ConfidenceGateRunnable` in one node.
 
     Args:
         num_stronger: Models that "escalate" leads to; `level` says which one is next.
@@ -90,17 +94,15 @@ class ConfidenceGateNode:
         run = self._run(state)
         answer = last_ai_message(state.get("messages") or ())
         update: dict[str, Any] = {RECORDS_KEY: [run.add(answer).to_json()]}
+        gone = RemoveMessage(id=str(answer.id))
         if not run.over:
-            return {
-                **update,
-                "messages": [RemoveMessage(id=str(answer.id))],
-                HELD_KEY: list(run.messages),
-            }
-        # Whichever attempt it was, it takes the place of the one that is there.
-        message = run.message().model_copy(update={"id": answer.id})
+            return {**update, "messages": [gone], HELD_KEY: hold(run.messages)}
+        message = run.message()
         if run.records[-1].action == "interrupt":
-            return {**update, "messages": [wait_for_person(message)], HELD_KEY: [message]}
-        return {**update, "messages": [message], HELD_KEY: []}
+            waiting = wait_for_person(message)
+            return {**update, "messages": [gone, waiting], HELD_KEY: hold([message])}
+        given = [message] if message.id == answer.id else [gone, message]
+        return {**update, "messages": given, HELD_KEY: []}
 
     def route(self, state: Mapping[str, Any]) -> GateAction:
         """Return the last decision, for `add_conditional_edges`.
@@ -127,14 +129,12 @@ class ConfidenceGateNode:
 
     def _run(self, state: Mapping[str, Any]) -> GateRun:
         records = current_run(gate_records(state))
-        held = (state.get(HELD_KEY) or ()) if records else ()
-        return GateRun(self.policy, self._refusal, records, held)
+        answers = [m for m in held(state) if isinstance(m, AIMessage)] if records else []
+        return GateRun(self.policy, self._refusal, records, answers)
 
 
 def ask_person(state: Mapping[str, Any], refusal: str = REFUSAL) -> dict[str, Any]:
     """Interrupt a graph with the answer that is held, and return the update that a reply makes.
-
-    A reply that cannot be read is asked for again, with the problem under ``problem``.
 
     Args:
         state: Its last run of the gate ended with "interrupt".
@@ -143,13 +143,46 @@ def ask_person(state: Mapping[str, Any], refusal: str = REFUSAL) -> dict[str, An
     Raises:
         ConfigurationError: No answer is held.
     """
+    return carry_out(wait_for_reply(state), state, refusal)
+
+
+def wait_for_reply(state: Mapping[str, Any]) -> PersonReply:
+    """Interrupt a graph with the answer that is held, until a person replies.
+
+    A reply that cannot be read is asked for again, with the problem under ``problem``.
+
+    Raises:
+        ConfigurationError: No answer is held.
+    """
     records = last_run(gate_records(state))
-    held = state.get(HELD_KEY)
-    if not records or records[-1].action != "interrupt" or not held:
-        raise ConfigurationError(HELD_KEY, held, "an answer that a gate held back for a person")
-    question = question_to_person(held[-1], records)
+    if not records or records[-1].action != "interrupt" or not held(state):
+        raise ConfigurationError(
+            HELD_KEY, state.get(HELD_KEY), "an answer that a gate held back for a person"
+        )
+    question = question_to_person(first_answer(held(state)), records)
     reply = read_reply(interrupt(question))
     while not isinstance(reply, PersonReply):
         reply = read_reply(interrupt({**question, "problem": reply}))
-    message, record = apply_reply(held[-1], records, reply, refusal)
-    return {"messages": [message], RECORDS_KEY: [record.to_json()], HELD_KEY: []}
+    return reply
+
+
+def carry_out(reply: PersonReply, state: Mapping[str, Any], refusal: str) -> dict[str, Any]:
+    """Return the update of the state that a person's reply makes.
+
+    Args:
+        reply: To the answer that is held.
+        state: As it was when the person was asked.
+        refusal: The text of a refusal, where the reply rejects with no content.
+    """
+    answer = first_answer(held(state))
+    message, record = apply_reply(answer, last_run(gate_records(state)), reply, refusal)
+    beside = [each for each in held(state) if each is not answer and each.id != answer.id]
+    return {
+        "messages": [
+            RemoveMessage(id=waiting_id(answer)),
+            message,
+            *(beside if reply.type == "approve" else ()),
+        ],
+        RECORDS_KEY: [record.to_json()],
+        HELD_KEY: [],
+    }

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Required, TypedDict
 
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    message_to_dict,
+    messages_from_dict,
+)
 from langchain_core.messages.ai import UsageMetadata, add_usage
 
 from selfeval_backend.errors import ConfigurationError
@@ -32,11 +37,15 @@ __all__ = [
     "GateRun",
     "GateSettings",
     "apply_reply",
+    "first_answer",
     "gate_records",
+    "held",
+    "hold",
     "last_ai_message",
     "question_to_person",
     "refuse",
     "wait_for_person",
+    "waiting_id",
     "with_report",
 ]
 
@@ -44,7 +53,8 @@ RECORDS_KEY = "confidence_gate"
 """Where a gate's records stand: in a graph's state, and in a message's response_metadata."""
 
 HELD_KEY = "confidence_gate_held"
-"""Where a graph's state holds back answers that nobody has let through."""
+"""Where a graph's state holds back answers that nobody has let through: as JSON, because LangGraph
+streams whatever is a message."""
 
 REFUSAL = "I am not confident enough in my answer to give it."
 """The text of a refusal, where no other is given."""
@@ -199,8 +209,40 @@ def _sum_usage(messages: Sequence[AIMessage]) -> UsageMetadata | None:
 
 
 def wait_for_person(message: AIMessage) -> AIMessage:
-    """Return what stands in for an answer that a person is asked about, under its id."""
-    return AIMessage(content=WAITING, id=message.id)
+    """Return what stands in for an answer that a person is asked about."""
+    return AIMessage(content=WAITING, id=waiting_id(message))
+
+
+def waiting_id(message: AIMessage) -> str:
+    """Return the id of what stands in for an answer.
+
+    One of its own: LangGraph streams no second message of one id.
+    """
+    return f"{message.id}-waiting"
+
+
+def hold(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
+    """Return messages as they are held back in a graph's state."""
+    return [message_to_dict(message) for message in messages]
+
+
+def held(state: Mapping[str, Any]) -> list[BaseMessage]:
+    """Return the messages that a graph's state holds back."""
+    return messages_from_dict(list(state.get(HELD_KEY) or ()))
+
+
+def first_answer(messages: Sequence[BaseMessage]) -> AIMessage:
+    """Return the first AIMessage, which a model's messages begin with.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    for message in messages:
+        if isinstance(message, AIMessage):
+            return message
+    raise ConfigurationError(
+        "messages", [type(m).__name__ for m in messages], "an AIMessage, as a model answers"
+    )
 
 
 def question_to_person(message: AIMessage, records: Sequence[GateRecord]) -> dict[str, Any]:
@@ -222,17 +264,17 @@ def question_to_person(message: AIMessage, records: Sequence[GateRecord]) -> dic
 
 
 def apply_reply(
-    held: AIMessage, records: Sequence[GateRecord], reply: PersonReply, refusal: str
+    answer: AIMessage, records: Sequence[GateRecord], reply: PersonReply, refusal: str
 ) -> tuple[AIMessage, GateRecord]:
     """Return the message that a person's reply leads to, and the record of the reply."""
     record = record_reply(records, reply)
-    message = held
+    message = answer
     if reply.type == "edit":
         message = AIMessage(
-            content=reply.content or "", id=held.id, usage_metadata=held.usage_metadata
+            content=reply.content or "", id=answer.id, usage_metadata=answer.usage_metadata
         )
     elif reply.type == "reject":
-        message = refuse(held, reply.content or refusal)
+        message = refuse(answer, reply.content or refusal)
     return with_report(message, (*records, record)), record
 
 

@@ -18,6 +18,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
 from aic_integrations.langchain import ConfidenceGate, gate_records
+from aic_integrations.langchain.confidence_gate_run import WAITING
 from selfeval_backend.errors import (
     ConfigurationError,
     LowConfidenceError,
@@ -175,6 +176,15 @@ async def test_nor_are_they_asynchronously() -> None:
         chunk.content async for chunk, _ in made.astream(QUESTION, THREAD, stream_mode="messages")
     ]
     assert "".join(parts).split() == ["c", "d"]
+
+
+def test_a_person_is_asked_before_anything_is_streamed() -> None:
+    made = agent(StreamingModel(Scripted(0.1, "a b")), on_low="interrupt")
+    parts = [chunk.content for chunk, _ in made.stream(QUESTION, THREAD, stream_mode="messages")]
+    assert "".join(parts) == WAITING
+    reply = Command(resume="approve")
+    parts = [chunk.content for chunk, _ in made.stream(reply, THREAD, stream_mode="messages")]
+    assert "".join(parts).split() == ["a", "b"]
 
 
 def test_a_stream_of_updates_has_the_records() -> None:
