@@ -16,6 +16,7 @@ from selfeval_backend.errors import MissingDependencyError
 if TYPE_CHECKING:
     from aic_integrations.langchain.confidence_gate import ConfidenceGate
     from aic_integrations.langchain.confidence_gate_graph import ConfidenceGateNode, GateState
+    from aic_integrations.langchain.decision_model import SelfEvaluationDecisionModel
 
 __all__ = [
     "ChatAdaptive",
@@ -23,6 +24,7 @@ __all__ = [
     "ConfidenceGateNode",
     "ConfidenceGateRunnable",
     "GateState",
+    "SelfEvaluationDecisionModel",
     "gate_records",
 ]
 
@@ -30,8 +32,9 @@ _LATE = {
     "ConfidenceGate": "confidence_gate",
     "ConfidenceGateNode": "confidence_gate_graph",
     "GateState": "confidence_gate_graph",
+    "SelfEvaluationDecisionModel": "decision_model",
 }
-"""Modules of the names that need LangChain's agents or LangGraph."""
+"""Modules of the names that need LangChain's agents, LangGraph or langchain-core 1.8."""
 
 if not TYPE_CHECKING:  # a checker takes the imports above, and finds misspelt names
 
