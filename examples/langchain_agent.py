@@ -1,10 +1,10 @@
-"""An agent behind a gate: more samples, then a stronger model, and a refusal rather than a guess."""
+"""An agent behind a gate: more samples, then a stronger model, and no guesses."""
 
 from langchain.agents import create_agent
 
 from aic_integrations.langchain import ChatAdaptive, ConfidenceGate, gate_records
 
-# The reference model is the only one that is shipped, so more samples have to do for a stronger one.
+# Only the reference model is shipped, so more samples have to do for a stronger model.
 quick = ChatAdaptive(model="reference", max_samples=2, seed=0)
 strong = ChatAdaptive(model="reference", max_samples=64, threshold=0.95, seed=1)
 
