@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from aic_integrations.langchain.confidence_gate import ConfidenceGate
     from aic_integrations.langchain.confidence_gate_graph import ConfidenceGateNode, GateState
     from aic_integrations.langchain.decision_model import SelfEvaluationDecisionModel
+    from aic_integrations.langchain.spans import GenAISpans
 
 __all__ = [
     "ChatAdaptive",
@@ -24,6 +25,7 @@ __all__ = [
     "ConfidenceGateNode",
     "ConfidenceGateRunnable",
     "GateState",
+    "GenAISpans",
     "SelfEvaluationDecisionModel",
     "gate_records",
 ]
@@ -32,9 +34,13 @@ _LATE = {
     "ConfidenceGate": "confidence_gate",
     "ConfidenceGateNode": "confidence_gate_graph",
     "GateState": "confidence_gate_graph",
+    "GenAISpans": "spans",
     "SelfEvaluationDecisionModel": "decision_model",
 }
-"""Modules of the names that need LangChain's agents, LangGraph or langchain-core 1.8."""
+"""Modules of the names that need more than langchain-core 1.7."""
+
+_EXTRAS = {"opentelemetry": "telemetry"}
+"""Extras that install what is missing, where it is not `agents`."""
 
 if not TYPE_CHECKING:  # a checker takes the imports above, and finds misspelt names
 
@@ -45,7 +51,8 @@ if not TYPE_CHECKING:  # a checker takes the imports above, and finds misspelt n
             value = getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
         except ModuleNotFoundError as error:
             package = (error.name or "langchain").partition(".")[0]
-            raise MissingDependencyError(package, extra="agents") from error
+            extra = _EXTRAS.get(package, "agents")
+            raise MissingDependencyError(package, extra=extra) from error
         globals()[name] = value
         return value
 
