@@ -42,7 +42,7 @@ _STRUCTURED_KEY = "confidence_gate_structured"
 class ConfidenceGateState(AgentState[Any]):
     """What the gate adds to an agent's state."""
 
-    confidence_gate: NotRequired[Annotated[list[dict[str, Any]], operator.add, OmitFromInput]]
+    confidence_gate: NotRequired[Annotated[list[dict[str, Any]], OmitFromInput, operator.add]]
     """Every decision of every call, oldest first; `gate_records` gives them their types."""
     confidence_gate_held: NotRequired[Annotated[list[dict[str, Any]], PrivateStateAttr]]
     """The answer that a person is asked about: no message yet."""
