@@ -50,6 +50,10 @@ class Chat(Protocol):
         """
         ...
 
+    def response_ids(self, text: str) -> tuple[int, ...]:
+        """Return the tokens of a response's text, without an end token."""
+        ...
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of a whole response; special tokens are left out."""
         ...
@@ -161,7 +165,7 @@ class ChatTemplate:
         return self._encode(text)
 
     def response_ids(self, text: str) -> tuple[int, ...]:
-        """Return the tokens of a response's text, without an end token: training data."""
+        """Return the tokens of a response's text, without an end token."""
         return self._encode(text)
 
     def decode(self, token_ids: Sequence[int]) -> str:

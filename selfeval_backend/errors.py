@@ -14,6 +14,9 @@
         EngineClosedError                   used after it was closed
         ContextLengthError                  prompt and question do not fit
       NoFinishedSampleError                 carries the trace of what was paid for
+      GateError                             carries the records: every attempt, every token
+        LowConfidenceError  MissingConfidenceError  UncalibratedConfidenceError
+      StreamBrokenError                     the sample whose text was streamed is not the answer
 
 "You used it wrong" is a ConfigurationError, raised before any token; "the run failed" is everything
 else. Foreign exceptions are translated once, at an engine's edge, with ``raise ... from``.
@@ -24,6 +27,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from selfeval_backend.gate import GateRecord
     from selfeval_backend.types import RunTrace
 
 __all__ = [
@@ -38,9 +42,14 @@ __all__ = [
     "EngineRequestError",
     "EngineResponseError",
     "EngineTimeoutError",
+    "GateError",
+    "LowConfidenceError",
+    "MissingConfidenceError",
     "MissingDependencyError",
     "NoFinishedSampleError",
     "SelfEvaluationError",
+    "StreamBrokenError",
+    "UncalibratedConfidenceError",
 ]
 
 
@@ -204,4 +213,68 @@ class NoFinishedSampleError(AICError):
         super().__init__(
             f"No sample had finished when the run ended ({reason}). "
             f"{trace.usage.generated_tokens} generated tokens are accounted for in `.trace`."
+        )
+
+
+class GateError(AICError):
+    """A confidence gate let no answer pass.
+
+    Args:
+        reason: Why the last one did not.
+        records: Every attempt: what the gate decided about it, and what was paid for.
+    """
+
+    hint = ""
+    """What to do about it."""
+
+    def __init__(self, reason: str, *, records: tuple[GateRecord, ...]) -> None:
+        self.reason = reason
+        self.records = records
+        super().__init__(
+            f"No answer passed the gate in {len(records)} attempts: {reason}. {self.hint}"
+            if len(records) > 1
+            else f"The answer did not pass the gate: {reason}. {self.hint}"
+        )
+
+
+class LowConfidenceError(GateError):
+    """The confidence stayed below the gate's threshold."""
+
+    hint = "Lower the threshold, or add a step to on_low: escalate, interrupt, refuse or accept."
+
+
+class MissingConfidenceError(GateError):
+    """An answer carries no confidence, and the gate was not told what to do then."""
+
+    hint = (
+        "Put an adaptive model behind the gate, or say in on_missing what to do; answers of "
+        "stronger models of another kind pass with trust_stronger=True."
+    )
+
+
+class UncalibratedConfidenceError(GateError):
+    """A confidence is not calibrated, and the gate was not told what to do then."""
+
+    hint = (
+        "Calibrate the model's self-evaluation (`aic train`), or say in on_uncalibrated what to "
+        'do; "compare" holds it against the threshold as it is.'
+    )
+
+
+class StreamBrokenError(AICError):
+    """The sample whose text was being streamed did not finish, and another one is the answer.
+
+    Args:
+        reason: Why the run ended.
+        answer: The text that was chosen instead.
+        trace: Every decision and observation: what was paid for.
+    """
+
+    def __init__(self, reason: str, *, answer: str, trace: RunTrace) -> None:
+        self.reason = reason
+        self.answer = answer
+        self.trace = trace
+        super().__init__(
+            f"The sample whose text was streamed did not finish ({reason}), and text cannot be "
+            "taken back. What was chosen instead is in `.answer`, what was paid for in `.trace`."
         )

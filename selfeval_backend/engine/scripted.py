@@ -485,6 +485,10 @@ class ScriptedChat:
     def _turn(self, role: str, content: str) -> tuple[int, ...]:
         return (_TURN_TOKENS.get(role, _ASSISTANT), *map(ord, content), _END)
 
+    def response_ids(self, text: str) -> tuple[int, ...]:
+        """Return the tokens of a response's text, without an end token."""
+        return tuple(map(ord, text))
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text; the tokens of turns are left out."""
         return "".join(chr(token) for token in token_ids if token < _NUM_CODEPOINTS)

@@ -1,0 +1,162 @@
+"""What the chat model and the completion model share: fields, settings of a call, the model."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from langchain_core.exceptions import ContextOverflowError
+from langchain_core.load.serializable import Serializable
+
+from aic_integrations.langchain.progress import RunManager, progress_reported
+from selfeval_backend.answers import sample_texts
+from selfeval_backend.calls import (
+    CALL_NAMES,
+    IDENTITY_NAMES,
+    AdaptiveFields,
+    check_fields,
+    check_names,
+    spell_out,
+    with_server,
+)
+from selfeval_backend.chat import Message
+from selfeval_backend.errors import ContextLengthError
+from selfeval_backend.model import Answer, SelfEvaluatingModel
+
+__all__ = ["AdaptiveContextOverflowError", "AdaptiveModel", "Request", "context_overflow", "texts"]
+
+
+texts = sample_texts
+
+
+class AdaptiveContextOverflowError(ContextLengthError, ContextOverflowError):
+    """A prompt that does not fit, as this project's error and as LangChain's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A call, checked as far as it can be without the model."""
+
+    conversation: tuple[Message, ...]
+    given: Mapping[str, Any]
+    include_samples: bool
+
+
+class AdaptiveModel(AdaptiveFields, Serializable):
+    """The fields of a model that answers with adaptive Best-of-N, whatever LangChain calls it.
+
+    A setting that is None is what the model was tuned for, else the default of
+    `selfeval_backend.settings.Settings`. Each may also be given for one call.
+
+    What is not given is taken from the environment, where it is set: AIC_MODEL, AIC_API_KEY, and
+    AIC_BASE_URL (several with commas) unless an engine is named or a loaded model given.
+
+    Raises:
+        ConfigurationError: A value is out of its range, or a name is unknown.
+    """
+
+    call_keywords: ClassVar[tuple[str, ...]] = CALL_NAMES
+    """What may be given for one call."""
+
+    if not TYPE_CHECKING:  # checkers take the signature from the fields
+
+        def __init__(self, **values: Any) -> None:
+            # Here and not in a validator: pydantic would wrap our error into its own.
+            values = with_server(type(self)._spelled_out(values))
+            check_names(values, allowed=type(self).model_fields)
+            check_fields(values)
+            super().__init__(**values)
+
+    @classmethod
+    def from_model(cls, model: SelfEvaluatingModel, **settings: Any) -> Self:
+        """Return one on a loaded model, for example one with a scripted engine.
+
+        It is not serialized with it: what is loaded again from JSON looks `model.name` up.
+
+        Args:
+            model: Shared, not copied; whoever made it closes it.
+            settings: Fields.
+
+        Raises:
+            ConfigurationError: A value is out of its range, or a name is unknown.
+        """
+        return cls(model=model.name, backend=model, **settings)
+
+    @classmethod
+    def _spelled_out(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return keyword arguments under the names of fields."""
+        return spell_out(values)
+
+    def _request(
+        self,
+        conversation: Callable[[], tuple[Message, ...]],
+        stop: list[str] | None,
+        kwargs: Mapping[str, Any],
+    ) -> Request:
+        """Check a call: first its keywords, then what it asks."""
+        overrides = self._spelled_out({**kwargs, "stop": stop or kwargs.get("stop")})
+        call = self._checked_call(overrides, allowed=self.call_keywords)
+        return Request(
+            conversation=conversation(), given=call.given, include_samples=call.include_samples
+        )
+
+    async def _answered(
+        self, model: SelfEvaluatingModel, request: Request, run_manager: RunManager | None
+    ) -> Answer:
+        try:
+            async with progress_reported(run_manager, self.on_progress) as observer:
+                return await model.answer(
+                    request.conversation, model.settings(request.given), observer=observer
+                )
+        except ContextLengthError as error:
+            raise context_overflow(error) from error
+
+    async def _streamed(
+        self, model: SelfEvaluatingModel, request: Request, run_manager: RunManager | None
+    ) -> AsyncGenerator[str | Answer, None]:
+        """Yield the pieces of the text, then the answer."""
+        try:
+            async with (
+                progress_reported(run_manager, self.on_progress) as observer,
+                aclosing(
+                    model.stream(
+                        request.conversation, model.settings(request.given), observer=observer
+                    )
+                ) as items,
+            ):
+                async for item in items:
+                    yield item
+        except ContextLengthError as error:
+            raise context_overflow(error) from error
+
+    # What LangChain asks for tracing, caching and serialization.
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in IDENTITY_NAMES}
+
+    @property
+    def lc_secrets(self) -> dict[str, str]:
+        """The variable that stands in for the key where a model is serialized."""
+        return {"api_key": "AIC_API_KEY"}
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """Return True: every setting is in its JSON, `on_progress` and `backend` are not."""
+        return True
+
+    @classmethod
+    def get_lc_namespace(cls) -> list[str]:
+        """Return the public import path, which stays when files move."""
+        return ["aic_integrations", "langchain"]
+
+
+def context_overflow(error: ContextLengthError) -> AdaptiveContextOverflowError:
+    """Return the same error as one that LangChain knows too."""
+    return AdaptiveContextOverflowError(
+        num_prompt_tokens=error.num_prompt_tokens,
+        num_reserved_tokens=error.num_reserved_tokens,
+        context_length=error.context_length,
+    )
