@@ -106,9 +106,11 @@ class AdaptiveModel(AdaptiveFields, Serializable):
         self, model: SelfEvaluatingModel, request: Request, run_manager: RunManager | None
     ) -> Answer:
         try:
-            async with progress_reported(run_manager, self.on_progress) as observer:
+            async with progress_reported(run_manager, self.on_progress) as progress:
                 return await model.answer(
-                    request.conversation, model.settings(request.given), observer=observer
+                    request.conversation,
+                    model.settings(request.given),
+                    observer=progress.observer,
                 )
         except ContextLengthError as error:
             raise context_overflow(error) from error
@@ -119,14 +121,17 @@ class AdaptiveModel(AdaptiveFields, Serializable):
         """Yield the pieces of the text, then the answer."""
         try:
             async with (
-                progress_reported(run_manager, self.on_progress) as observer,
+                progress_reported(run_manager, self.on_progress) as progress,
                 aclosing(
                     model.stream(
-                        request.conversation, model.settings(request.given), observer=observer
+                        request.conversation,
+                        model.settings(request.given),
+                        observer=progress.observer,
                     )
                 ) as items,
             ):
                 async for item in items:
+                    await progress.tell()
                     yield item
         except ContextLengthError as error:
             raise context_overflow(error) from error
