@@ -129,8 +129,9 @@ class ConfidenceGate(AgentMiddleware[ConfidenceGateState, Any]):
             return None
         reply = wait_for_reply(state)
         update = carry_out(reply, state, self._refusal)
-        if reply.type == "approve" and state.get(_STRUCTURED_KEY) is not None:
-            update["structured_response"] = state[_STRUCTURED_KEY]
+        structured = state.get(_STRUCTURED_KEY)
+        if reply.type == "approve" and structured is not None:
+            update["structured_response"] = structured
         return {**update, _STRUCTURED_KEY: None}
 
     async def aafter_model(

@@ -12,7 +12,7 @@ pytest.importorskip("langchain.agents", reason="the extra with LangChain's agent
 from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware, AgentState
 from langchain_core.callbacks.usage import UsageMetadataCallbackHandler
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import AIMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
@@ -32,7 +32,7 @@ from tests.integrations.langchain.confident_model import (
     StreamingModel,
 )
 
-QUESTION: Any = {"messages": [HumanMessage("Make 41.")]}
+QUESTION: Any = {"messages": [("human", "Make 41.")]}
 THREAD: Any = {"configurable": {"thread_id": "1"}}
 CALL = {"name": "double", "args": {"number": 4}, "id": "1", "type": "tool_call"}
 

@@ -17,7 +17,7 @@ from aic_integrations.langchain import ConfidenceGateNode, GateState, gate_recor
 from selfeval_backend.errors import ConfigurationError, LowConfidenceError, MissingConfidenceError
 from tests.integrations.langchain.confident_model import ConfidentModel
 
-QUESTION: Any = {"messages": [HumanMessage("Make 41.")]}
+QUESTION: Any = {"messages": [("human", "Make 41.")]}
 THREAD: Any = {"configurable": {"thread_id": "1"}}
 
 
