@@ -95,7 +95,7 @@ class BestOfN:
         return checkpoint.to_prune(
             state.running,
             num_evaluated=num_evaluated,
-            must_keep_one=not state.finished and len(state.samples) >= max_samples,
+            must_keep_one=not state.usable and len(state.samples) >= max_samples,
         )
 
 
