@@ -16,14 +16,13 @@ from langchain_core.messages import (
 )
 from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, UsageMetadata
 
+from selfeval_backend.answers import PROVIDER, best_of_n, spent
 from selfeval_backend.chat import Message, Role, check_messages
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.model import Answer
 from selfeval_backend.types import Outcome
 
 __all__ = ["PROVIDER", "to_ai_message", "to_conversation", "usage_metadata"]
-
-PROVIDER = "adaptive-inference-compute"
 
 
 def to_conversation(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
@@ -111,48 +110,26 @@ def to_ai_message(answer: Answer, *, texts: Sequence[str] | None) -> AIMessage:
         answer: The chosen response becomes the content.
         texts: Of all samples, in order of drawing, to stand in ``best_of_n``; None: left out.
     """
-    best_of_n = answer.summary()
-    if texts is not None:
-        best_of_n["texts"] = list(texts)
     return AIMessage(
         content=answer.text,
         response_metadata={
             "model_name": answer.model,
             "model_provider": PROVIDER,
             "finish_reason": answer.outcome.best_sample.finish_reason,
-            "best_of_n": best_of_n,
+            "best_of_n": best_of_n(answer, texts=texts),
         },
         usage_metadata=usage_metadata(answer.outcome),
     )
 
 
 def usage_metadata(outcome: Outcome) -> UsageMetadata:
-    """Return everything that a run paid for, each token once.
-
-    Input is what went into the model: the prompt once for each sample, what was sent again to go
-    on with one, and for each self-evaluation the sequence that it was asked of; most of it was
-    read from the KV cache, and that part is ``cache_read`` as other providers count it. Output is
-    what all samples generated, and its details say what became of it.
-    """
-    usage = outcome.usage
-    self_evaluation = usage.self_evaluation_tokens + usage.cached_self_evaluation_tokens
-    input_tokens = usage.prompt_tokens + usage.resent_tokens + self_evaluation
-    input_details = {
-        "cache_read": usage.cached_prompt_tokens
-        + usage.cached_resent_tokens
-        + usage.cached_self_evaluation_tokens,
-        "self_evaluation": self_evaluation,
-    }
-    output_details = {"chosen": 0, "discarded": 0, "pruned": 0, "aborted": 0}
-    for sample in outcome.samples:
-        fate = outcome.fate(sample.index)
-        key = "discarded" if fate == "finished" else fate
-        output_details[key] += sample.num_generated_tokens
+    """Return everything that a run paid for, each token once: `selfeval_backend.answers.Spent`."""
+    counts = spent(outcome)
     return UsageMetadata(
-        input_tokens=input_tokens,
-        output_tokens=usage.generated_tokens,
-        total_tokens=input_tokens + usage.generated_tokens,
+        input_tokens=counts["input_tokens"],
+        output_tokens=counts["output_tokens"],
+        total_tokens=counts["total_tokens"],
         # Both take keys of a provider's own, which their types cannot say.
-        input_token_details=cast(InputTokenDetails, input_details),
-        output_token_details=cast(OutputTokenDetails, output_details),
+        input_token_details=cast(InputTokenDetails, counts["input_details"]),
+        output_token_details=cast(OutputTokenDetails, counts["output_details"]),
     )

@@ -20,7 +20,7 @@ DOORS = {
     "peft": ("training",),
     "prometheus_client": ("diagnosis",),
     "pyarrow": ("evaluation", "training"),
-    "pydantic": ("evaluation", "selfeval", "training.recipe"),
+    "pydantic": ("calls", "evaluation", "selfeval", "training.recipe"),
     "ray": ("training",),
     "rich": ("cli",),
     "safetensors": ("engine.transformers", "reference", "training"),
