@@ -37,7 +37,10 @@ SETTING_NAMES = tuple(field.name for field in fields(Settings))
 CALL_NAMES = (*SETTING_NAMES, "include_samples")
 """Fields that may be given for one call too."""
 
-IDENTITY_NAMES = ("model", "engine", "engine_args", "base_url", "checkpoint", *CALL_NAMES)
+IDENTITY_NAMES = (
+    *("model", "engine", "engine_args", "base_url", "checkpoint", "tool_parser"),
+    *CALL_NAMES,
+)
 """Fields that say what an answer may be: the same values, the same answers."""
 
 
@@ -82,6 +85,9 @@ class AdaptiveFields(BaseModel):
     twice."""
     verify: bool | str = True
     """Of a server: False: certificates are not checked; a path: a bundle of authorities."""
+    tool_parser: str | None = None
+    """One of vLLM's, as in its ``--tool-call-parser`` ("hermes", "llama3_json", ...), for a model
+    that calls tools in its own words; None: calls are plain JSON."""
     max_samples: int | None = None
     """At least 1."""
     adaptive: bool | None = None

@@ -21,6 +21,7 @@ from selfeval_backend.calls import (
 from selfeval_backend.chat import Message
 from selfeval_backend.errors import ContextLengthError
 from selfeval_backend.model import SelfEvaluatingModel
+from selfeval_backend.structured import AnswerForm
 
 __all__ = ["AdaptiveContextOverflowError", "AdaptiveModel", "Request", "context_overflow", "texts"]
 
@@ -39,6 +40,8 @@ class Request:
     conversation: tuple[Message, ...]
     given: Mapping[str, Any]
     include_samples: bool
+    form: AnswerForm | None = None
+    """What the answer must be; None: text."""
 
 
 class AdaptiveModel(AdaptiveFields, Serializable):
