@@ -9,7 +9,6 @@ import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -19,10 +18,8 @@ from selfeval_backend.engine.replicas import connect_replicas
 from selfeval_backend.engine.scripted import ScriptedEngine, ScriptedResponse, StreamCall
 from selfeval_backend.errors import EngineClosedError
 from selfeval_backend.sync import run_sync
+from tests.byte_tokenizer import byte_tokenizer
 from tests.vllm_server import VllmServer
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,21 +38,6 @@ class EngineCase:
     """Tokens to text."""
     compiles_grammars: bool = True
     """Whether it knows of a grammar that it cannot follow it."""
-
-
-def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """Return a tokenizer with a token for each byte, from id 10 on."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
-
-    names = ["<pad>", "<begin>", "<end>", *(f"<{i}>" for i in range(3, 10))]
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {name: i for i, name in enumerate([*names, *letters])}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(names)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>")
 
 
 def transformers_case() -> EngineCase:
