@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any, TypedDict
 
 from selfeval_backend.model import Answer, SelfEvaluatingModel
-from selfeval_backend.types import Outcome
+from selfeval_backend.types import Outcome, Usage
 
-__all__ = ["PROVIDER", "Spent", "best_of_n", "sample_texts", "spent"]
+__all__ = ["PROVIDER", "Spent", "best_of_n", "sample_texts", "spent", "spent_of"]
 
 PROVIDER = "adaptive-inference-compute"
 """How this project is called among providers of models."""
@@ -33,14 +33,17 @@ class Spent(TypedDict):
 
 def spent(outcome: Outcome) -> Spent:
     """Return everything that a run paid for, in the terms of the frameworks."""
-    usage = outcome.usage
-    self_evaluation = usage.self_evaluation_tokens + usage.cached_self_evaluation_tokens
-    input_tokens = usage.prompt_tokens + usage.resent_tokens + self_evaluation
-    output_details = {"chosen": 0, "discarded": 0, "pruned": 0, "aborted": 0}
+    fates = {"chosen": 0, "discarded": 0, "pruned": 0, "aborted": 0}
     for sample in outcome.samples:
         fate = outcome.fate(sample.index)
-        key = "discarded" if fate == "finished" else fate
-        output_details[key] += sample.num_generated_tokens
+        fates["discarded" if fate == "finished" else fate] += sample.num_generated_tokens
+    return {**spent_of(outcome.usage), "output_details": fates}
+
+
+def spent_of(usage: Usage) -> Spent:
+    """Return what was paid for, of one run or a sum of several; without `output_details`."""
+    self_evaluation = usage.self_evaluation_tokens + usage.cached_self_evaluation_tokens
+    input_tokens = usage.prompt_tokens + usage.resent_tokens + self_evaluation
     return Spent(
         input_tokens=input_tokens,
         output_tokens=usage.generated_tokens,
@@ -51,7 +54,7 @@ def spent(outcome: Outcome) -> Spent:
             + usage.cached_self_evaluation_tokens,
             "self_evaluation": self_evaluation,
         },
-        output_details=output_details,
+        output_details={},
     )
 
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.model import EngineName, SelfEvaluatingModel, Server, shared_model
 from selfeval_backend.settings import Settings, resolve_settings
+from selfeval_backend.structured import AnswerForm, ToolForm
 from selfeval_backend.types import TraceEvent
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "check_fields",
     "check_names",
     "spell_out",
+    "with_server",
 ]
 
 SETTING_NAMES = tuple(field.name for field in fields(Settings))
@@ -58,12 +60,13 @@ class AdaptiveFields(BaseModel):
     """The fields that a user sets on an adapter, whatever its framework.
 
     A setting that is None is what the model was tuned for, else the default of
-    `selfeval_backend.settings.Settings`.
+    `selfeval_backend.settings.Settings`. What is not given is taken from the environment, where it
+    is set: AIC_MODEL, AIC_API_KEY, and AIC_BASE_URL (see `with_server`).
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
-    model: str = "reference"
+    model: str = Field(default_factory=lambda: os.environ.get("AIC_MODEL") or "reference")
     """"reference", a checkpoint folder, or a model name that transformers can resolve."""
     engine: str | None = None
     """"vllm" or "transformers"; None: vLLM where it is installed and a GPU is there."""
@@ -112,6 +115,9 @@ class AdaptiveFields(BaseModel):
     """In (0, 1]: share of a batch that goes on past a checkpoint; one, or one for each."""
     prune_below: float | tuple[float, ...] | None = None
     """In [0, 1]: samples with a lower prob_win_or_tie stop there; one, or one for each."""
+    accept_above: float | tuple[float, ...] | None = None
+    """In [0, 1]: the best sample with at least this prob_win_or_tie at a checkpoint is the answer,
+    and a stream flows from there; one, or one for each."""
     max_total_tokens: int | None = None
     """Of one call: prompts, generated and self-evaluation tokens."""
     max_seconds: float | None = None
@@ -165,6 +171,15 @@ class AdaptiveFields(BaseModel):
         # Reading weights takes seconds.
         return self.backend or await asyncio.to_thread(self._loaded_model)
 
+    async def _read_by_parser(
+        self, model: SelfEvaluatingModel, form: AnswerForm | None
+    ) -> AnswerForm | None:
+        """Return a form whose calls are read by `tool_parser`, if that is set."""
+        if not isinstance(form, ToolForm) or self.tool_parser is None:
+            return form
+        # The first time vLLM is imported, which takes seconds.
+        return replace(form, parser=await asyncio.to_thread(model.tool_parser, self.tool_parser))
+
     def _server(self) -> Server | None:
         if self.base_url is None:
             return None
@@ -196,6 +211,14 @@ def spell_out(values: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def with_server(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the servers of AIC_BASE_URL to fields, where nothing says where the model runs."""
+    urls = tuple(filter(None, os.environ.get("AIC_BASE_URL", "").split(",")))
+    if not urls or {"base_url", "engine", "engine_args", "backend"} & set(values):
+        return dict(values)
+    return {**values, "base_url": urls[0] if len(urls) == 1 else urls}
+
+
 def check_names(values: Mapping[str, Any], *, allowed: Collection[str]) -> None:
     """Refuse names that are not allowed.
 
@@ -220,7 +243,7 @@ def check_fields(values: dict[str, Any]) -> None:
     """
     if isinstance(values.get("model"), Path):
         values["model"] = str(values["model"])
-    model = values.get("model", "reference")
+    model = values.get("model", "unset")
     if not isinstance(model, str) or not model.strip():
         raise ConfigurationError("model", model, '"reference", a folder or a model name')
     engine = values.get("engine")

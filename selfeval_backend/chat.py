@@ -91,6 +91,10 @@ class Chat(Protocol):
         """
         ...
 
+    def response_ids(self, text: str) -> tuple[int, ...]:
+        """Return the tokens of a response's text, without an end token."""
+        ...
+
     def decode(self, token_ids: Sequence[int], *, keep_special_tokens: bool = False) -> str:
         """Return the text of a whole response; special tokens are left out if not asked for."""
         ...
@@ -233,7 +237,7 @@ class ChatTemplate:
         )
 
     def response_ids(self, text: str) -> tuple[int, ...]:
-        """Return the tokens of a response's text, without an end token: training data."""
+        """Return the tokens of a response's text, without an end token."""
         return self._encode(text)
 
     def decode(self, token_ids: Sequence[int], *, keep_special_tokens: bool = False) -> str:

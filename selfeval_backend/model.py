@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from selfeval_backend.chat import Chat, ChatTemplate, Message, ToolSpec
+from selfeval_backend.chat import Chat, ChatTemplate, Message
 from selfeval_backend.controller import Follower, Observer, run
 from selfeval_backend.engine.base import Engine, SamplingParams
 from selfeval_backend.errors import (
@@ -212,7 +212,6 @@ class SelfEvaluatingModel:
         messages: Sequence[Message],
         settings: Settings | None = None,
         *,
-        tools: Sequence[ToolSpec] = (),
         form: AnswerForm | None = None,
         policy: Policy | None = None,
         observer: Observer | None = None,
@@ -223,9 +222,9 @@ class SelfEvaluatingModel:
         Args:
             messages: Its turns; the last one is answered.
             settings: None: the model's own.
-            tools: Shown to the model.
-            form: What the answer must be: samples are drawn under its grammar, and one that it
-                cannot read is chosen only where it can read none. None: text.
+            form: What the answer must be: the prompt shows its tools, samples are drawn under its
+                grammar, and one that it cannot read is chosen only where it can read none. None:
+                text.
             policy: None: the one that the settings describe.
             observer: Told of every decision once it has been carried out.
             follower: Told of the chosen sample as it grows, from when it is certain which it is.
@@ -236,7 +235,7 @@ class SelfEvaluatingModel:
             NoFinishedSampleError: The run ended before any sample had; carries the trace.
         """
         settings = settings or self.settings()
-        prompt_ids = self.chat.prompt_ids(messages, tools)
+        prompt_ids = self.chat.prompt_ids(messages, () if form is None else form.shown)
         seed = secrets.randbits(32) if settings.seed is None else settings.seed
         outcome = await run(
             prompt_ids,
@@ -281,6 +280,7 @@ class SelfEvaluatingModel:
         messages: Sequence[Message],
         settings: Settings | None = None,
         *,
+        form: AnswerForm | None = None,
         policy: Policy | None = None,
         observer: Observer | None = None,
     ) -> AsyncGenerator[str | Answer, None]:
@@ -296,12 +296,13 @@ class SelfEvaluatingModel:
         Args:
             messages: Its turns; the last one is answered.
             settings: None: the model's own.
+            form: As for `answer`. What has to be read as a whole is given as a whole.
             policy: None: the one that the settings describe.
             observer: Told of every decision once it has been carried out.
 
         Yields:
             Pieces of the text, none of them empty, which together are the answer's; then the
-            Answer.
+            Answer. With a form, the Answer alone.
 
         Raises:
             StreamBrokenError: The sample whose text was given did not finish (a limit, a fault),
@@ -309,6 +310,9 @@ class SelfEvaluatingModel:
             What `answer` raises.
         """
         settings = settings or self.settings()
+        if form is not None:
+            yield await self.answer(messages, settings, form=form, policy=policy, observer=observer)
+            return
         flow = TextFlow(self.chat.decode, self._stop_strings(settings))
         pieces: asyncio.Queue[str | None] = asyncio.Queue()
         followed: list[int] = []

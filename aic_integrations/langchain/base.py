@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from langchain_core.exceptions import ContextOverflowError
 from langchain_core.load.serializable import Serializable
 
+from aic_integrations.langchain.progress import RunManager, progress_reported
 from selfeval_backend.answers import sample_texts
 from selfeval_backend.calls import (
     CALL_NAMES,
@@ -17,10 +19,11 @@ from selfeval_backend.calls import (
     check_fields,
     check_names,
     spell_out,
+    with_server,
 )
 from selfeval_backend.chat import Message
 from selfeval_backend.errors import ContextLengthError
-from selfeval_backend.model import SelfEvaluatingModel
+from selfeval_backend.model import Answer, SelfEvaluatingModel
 from selfeval_backend.structured import AnswerForm
 
 __all__ = ["AdaptiveContextOverflowError", "AdaptiveModel", "Request", "context_overflow", "texts"]
@@ -50,6 +53,9 @@ class AdaptiveModel(AdaptiveFields, Serializable):
     A setting that is None is what the model was tuned for, else the default of
     `selfeval_backend.settings.Settings`. Each may also be given for one call.
 
+    What is not given is taken from the environment, where it is set: AIC_MODEL, AIC_API_KEY, and
+    AIC_BASE_URL (several with commas) unless an engine is named or a loaded model given.
+
     Raises:
         ConfigurationError: A value is out of its range, or a name is unknown.
     """
@@ -61,7 +67,7 @@ class AdaptiveModel(AdaptiveFields, Serializable):
 
         def __init__(self, **values: Any) -> None:
             # Here and not in a validator: pydantic would wrap our error into its own.
-            values = type(self)._spelled_out(values)
+            values = with_server(type(self)._spelled_out(values))
             check_names(values, allowed=type(self).model_fields)
             check_fields(values)
             super().__init__(**values)
@@ -98,6 +104,42 @@ class AdaptiveModel(AdaptiveFields, Serializable):
         return Request(
             conversation=conversation(), given=call.given, include_samples=call.include_samples
         )
+
+    async def _answered(
+        self, model: SelfEvaluatingModel, request: Request, run_manager: RunManager | None
+    ) -> Answer:
+        try:
+            async with progress_reported(run_manager, self.on_progress) as observer:
+                return await model.answer(
+                    request.conversation,
+                    model.settings(request.given),
+                    form=await self._read_by_parser(model, request.form),
+                    observer=observer,
+                )
+        except ContextLengthError as error:
+            raise context_overflow(error) from error
+
+    async def _streamed(
+        self, model: SelfEvaluatingModel, request: Request, run_manager: RunManager | None
+    ) -> AsyncGenerator[str | Answer, None]:
+        """Yield the pieces of the text, then the answer."""
+        try:
+            form = await self._read_by_parser(model, request.form)
+            async with (
+                progress_reported(run_manager, self.on_progress) as observer,
+                aclosing(
+                    model.stream(
+                        request.conversation,
+                        model.settings(request.given),
+                        form=form,
+                        observer=observer,
+                    )
+                ) as items,
+            ):
+                async for item in items:
+                    yield item
+        except ContextLengthError as error:
+            raise context_overflow(error) from error
 
     # What LangChain asks for tracing, caching and serialization.
 

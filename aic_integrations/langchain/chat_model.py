@@ -5,12 +5,12 @@ Importing it loads no weights and no torch; the model is loaded at the first cal
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing, closing
 from dataclasses import replace
 from functools import partial
 from operator import itemgetter
-from typing import Any, Literal, NoReturn, get_args
+from typing import Any, Literal, get_args
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForLLMRun,
@@ -19,7 +19,7 @@ from langchain_core.callbacks import (
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.language_models.chat_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
 from pydantic import BaseModel
@@ -28,10 +28,15 @@ from aic_integrations.langchain.base import (
     AdaptiveContextOverflowError,
     AdaptiveModel,
     Request,
-    context_overflow,
     texts,
 )
-from aic_integrations.langchain.messages import PROVIDER, to_ai_message, to_conversation
+from aic_integrations.langchain.messages import (
+    PROVIDER,
+    last_chunk,
+    to_ai_message,
+    to_conversation,
+)
+from aic_integrations.langchain.progress import RunManager
 from aic_integrations.langchain.structured import (
     FORM_KEYWORDS,
     Tool,
@@ -41,22 +46,11 @@ from aic_integrations.langchain.structured import (
     openai_tools,
     tool_call_parser,
 )
-from selfeval_backend.errors import ConfigurationError, ContextLengthError
-from selfeval_backend.model import SelfEvaluatingModel
-from selfeval_backend.structured import ToolForm
-from selfeval_backend.sync import run_sync
+from selfeval_backend.errors import ConfigurationError
+from selfeval_backend.model import Answer, SelfEvaluatingModel
+from selfeval_backend.sync import iterate_sync, run_sync
 
 __all__ = ["AdaptiveContextOverflowError", "ChatAdaptive"]
-
-_NOT_YET = {
-    "streaming": "Streaming is not supported in this release: an answer is chosen only once its "
-    "samples have finished. Use invoke, ainvoke, batch or abatch; on_progress reports every "
-    "decision on the way. With disable_streaming=True, stream() gives the answer as one chunk.",
-}
-_NOT_YET_KEYWORDS = {
-    "stream": "streaming",
-    "streaming": "streaming",
-}
 
 _Method = Literal["json_schema", "function_calling", "json_mode"]
 
@@ -78,10 +72,16 @@ class ChatAdaptive(AdaptiveModel, BaseChatModel):
     `aic_integrations.langchain.messages.usage_metadata`), and its
     ``response_metadata["best_of_n"]`` says how the answer was come by, in JSON types.
 
+    A stream gives the text as soon as it is certain which sample it is: from the checkpoint where
+    one is accepted (`accept_above`), or where only one is left; metadata and usage come with the
+    last chunk. What happens before, LangChain's handlers get as custom events "best_of_n".
+
     Raises:
         ConfigurationError: A value is out of its range, or a name is unknown.
-        NotImplementedError: Something is asked for that comes in a later release.
     """
+
+    streaming: bool = False
+    """Whether `invoke` streams too, for handlers that listen to new tokens."""
 
     # Answering.
 
@@ -93,7 +93,7 @@ class ChatAdaptive(AdaptiveModel, BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         request = self._chat_request(messages, stop, kwargs)
-        return run_sync(self._answer(self._loaded_model(), request))
+        return run_sync(self._result(self._loaded_model(), request, run_manager))
 
     async def _agenerate(
         self,
@@ -103,52 +103,7 @@ class ChatAdaptive(AdaptiveModel, BaseChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         request = self._chat_request(messages, stop, kwargs)
-        # Reading weights takes seconds, and must not hold up the caller's loop.
-        model = self.backend
-        if model is None:
-            model = await asyncio.to_thread(self._loaded_model)
-        return await self._answer(model, request)
-
-    def _chat_request(
-        self, messages: Sequence[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]
-    ) -> Request:
-        asked = {name: kwargs[name] for name in FORM_KEYWORDS if name in kwargs}
-        settings = {name: value for name, value in kwargs.items() if name not in asked}
-        request = self._request(partial(to_conversation, messages), stop, settings)
-        return replace(request, form=form_of(asked))
-
-    @classmethod
-    def _spelled_out(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        given = dict(values)
-        for keyword, feature in _NOT_YET_KEYWORDS.items():
-            if given.pop(keyword, None):
-                _refuse(feature)
-        return super()._spelled_out(given)
-
-    async def _answer(self, model: SelfEvaluatingModel, request: Request) -> ChatResult:
-        form = request.form
-        if isinstance(form, ToolForm) and self.tool_parser is not None:
-            # The first time vLLM is imported, which takes seconds.
-            parser = await asyncio.to_thread(model.tool_parser, self.tool_parser)
-            form = replace(form, parser=parser)
-        try:
-            answer = await model.answer(
-                request.conversation,
-                model.settings(request.given),
-                tools=form.shown if isinstance(form, ToolForm) else (),
-                form=form,
-                observer=self.on_progress,
-            )
-        except ContextLengthError as error:
-            raise context_overflow(error) from error
-        message = to_ai_message(
-            answer, texts=texts(answer, model) if request.include_samples else None
-        )
-        return ChatResult(
-            generations=[ChatGeneration(message=message)], llm_output={"model_name": answer.model}
-        )
-
-    # What comes in a later release.
+        return await self._result(await self._aloaded_model(), request, run_manager)
 
     def _stream(
         self,
@@ -157,29 +112,61 @@ class ChatAdaptive(AdaptiveModel, BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        _refuse("streaming")
+        request = self._chat_request(messages, stop, kwargs)
+        chunks = iterate_sync(self._chunks(self._loaded_model(), request, run_manager))
+        with closing(chunks):
+            for chunk in chunks:
+                if run_manager is not None:
+                    run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                yield chunk
 
-    def _should_stream(
+    async def _astream(
         self,
-        *,
-        async_api: bool,
-        run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None = None,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
-    ) -> bool:
-        if form_of({name: kwargs.get(name) for name in FORM_KEYWORDS}) is not None:
-            # What has to be read as a whole is given as a whole: one chunk.
-            return False
-        # A streaming handler that is attached to a plain invoke must not turn it into a stream.
-        return super()._should_stream(async_api=async_api, run_manager=None, **kwargs)
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        request = self._chat_request(messages, stop, kwargs)
+        model = await self._aloaded_model()
+        async with aclosing(self._chunks(model, request, run_manager)) as chunks:
+            async for chunk in chunks:
+                if run_manager is not None:
+                    await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                yield chunk
 
-    def _should_use_protocol_streaming(
-        self,
-        *,
-        async_api: bool,
-        run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> bool:
-        return False
+    def _chat_request(
+        self, messages: Sequence[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]
+    ) -> Request:
+        asked = {name: kwargs[name] for name in FORM_KEYWORDS if name in kwargs}
+        # LangChain passes on what it has decided by: "stream".
+        settings = {n: value for n, value in kwargs.items() if n not in asked and n != "stream"}
+        request = self._request(partial(to_conversation, messages), stop, settings)
+        return replace(request, form=form_of(asked))
+
+    async def _result(
+        self, model: SelfEvaluatingModel, request: Request, run_manager: RunManager | None
+    ) -> ChatResult:
+        answer = await self._answered(model, request, run_manager)
+        message = _message(answer, model, request)
+        return ChatResult(
+            generations=[ChatGeneration(message=message)], llm_output={"model_name": answer.model}
+        )
+
+    async def _chunks(
+        self, model: SelfEvaluatingModel, request: Request, run_manager: RunManager | None
+    ) -> AsyncGenerator[ChatGenerationChunk, None]:
+        shown = ""
+        async with aclosing(self._streamed(model, request, run_manager)) as items:
+            async for item in items:
+                if isinstance(item, Answer):
+                    chunk = last_chunk(_message(item, model, request), shown=shown)
+                else:
+                    shown += item
+                    chunk = AIMessageChunk(content=item)
+                yield ChatGenerationChunk(message=chunk)
+
+    # What an answer must be.
 
     def bind_tools(
         self,
@@ -277,6 +264,10 @@ class ChatAdaptive(AdaptiveModel, BaseChatModel):
         return params
 
 
+def _message(answer: Answer, model: SelfEvaluatingModel, request: Request) -> AIMessage:
+    return to_ai_message(answer, texts=texts(answer, model) if request.include_samples else None)
+
+
 def _with_raw(
     llm: Runnable[LanguageModelInput, AIMessage], parser: Runnable[AIMessage, Any]
 ) -> Runnable[LanguageModelInput, Any]:
@@ -286,7 +277,3 @@ def _with_raw(
     )
     failed = RunnablePassthrough.assign(parsed=lambda _: None)
     return RunnableMap(raw=llm) | parsed.with_fallbacks([failed], exception_key="parsing_error")
-
-
-def _refuse(feature: str) -> NoReturn:
-    raise NotImplementedError(_NOT_YET[feature])

@@ -7,6 +7,7 @@ from typing import Any, cast, get_args
 
 from langchain_core.messages import (
     AIMessage,
+    AIMessageChunk,
     BaseMessage,
     ChatMessage,
     FunctionMessage,
@@ -25,7 +26,7 @@ from selfeval_backend.model import Answer
 from selfeval_backend.structured import Parsed
 from selfeval_backend.types import Outcome
 
-__all__ = ["PROVIDER", "to_ai_message", "to_conversation", "usage_metadata"]
+__all__ = ["PROVIDER", "last_chunk", "to_ai_message", "to_conversation", "usage_metadata"]
 
 
 _CALL_BLOCKS = ("tool_use", "tool_call", "function_call", "invalid_tool_call")
@@ -144,6 +145,28 @@ def to_ai_message(answer: Answer, *, texts: Sequence[str] | None) -> AIMessage:
             "best_of_n": best_of_n(answer, texts=texts),
         },
         usage_metadata=usage_metadata(answer.outcome),
+    )
+
+
+def last_chunk(message: AIMessage, *, shown: str) -> AIMessageChunk:
+    """Return the chunk that makes those before it into this message, but for its id.
+
+    Metadata and usage stand on this one alone: merging chunks adds numbers and joins texts.
+
+    Args:
+        message: The whole.
+        shown: The content of the chunks before; the message's begins with it.
+    """
+    assert isinstance(message.content, str) and message.content.startswith(shown)
+    return AIMessageChunk(
+        content=message.content[len(shown) :],
+        additional_kwargs=message.additional_kwargs,
+        response_metadata=message.response_metadata,
+        usage_metadata=message.usage_metadata,
+        # Whole ones: of their chunks LangChain would make calls even where they are broken off.
+        tool_calls=message.tool_calls,
+        invalid_tool_calls=message.invalid_tool_calls,
+        chunk_position="last",
     )
 
 

@@ -499,6 +499,10 @@ class ScriptedChat:
     def _turn(self, role: str, content: str) -> tuple[int, ...]:
         return (_TURN_TOKENS.get(role, _ASSISTANT), *map(ord, content), _END)
 
+    def response_ids(self, text: str) -> tuple[int, ...]:
+        """Return one token a character."""
+        return tuple(map(ord, text))
+
     def decode(self, token_ids: Sequence[int], *, keep_special_tokens: bool = False) -> str:
         """Return the text; the tokens of turns are no text, and left out in any case."""
         return "".join(chr(token) for token in token_ids if token < _NUM_CODEPOINTS)

@@ -64,6 +64,11 @@ class AnswerForm(Protocol):
         ...
 
     @property
+    def shown(self) -> tuple[ToolSpec, ...]:
+        """Tools that the prompt shows."""
+        ...
+
+    @property
     def keeps_special_tokens(self) -> bool:
         """Whether `parse` takes a text with special tokens."""
         ...
@@ -83,6 +88,7 @@ class JsonForm:
 
     schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "object"})
     """The default is any object."""
+    shown: tuple[ToolSpec, ...] = field(default=(), init=False)
     keeps_special_tokens: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
@@ -142,7 +148,7 @@ class ToolForm:
 
     @property
     def shown(self) -> tuple[ToolSpec, ...]:
-        """Tools that the prompt should show."""
+        """Tools that the prompt shows."""
         return () if self.choice == "none" else self.tools
 
     @property

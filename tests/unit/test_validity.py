@@ -106,7 +106,7 @@ async def test_samples_are_drawn_under_the_grammar_of_the_form(make_model: Model
 async def test_tools_are_shown_and_their_calls_read(make_model: ModelFactory) -> None:
     model = make_model([CHAT.response('{"name": "add", "arguments": {"a": 1}}', 0.99)])
     form = ToolForm(tools=(ADD,))
-    answer = await model.answer(QUESTION, tools=form.shown, form=form)
+    answer = await model.answer(QUESTION, form=form)
     assert isinstance(model.engine, ScriptedEngine)
     assert '"name": "add"' in CHAT.decode(model.engine.stream_calls[0].prompt_ids)
     assert answer.parsed is not None

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import add
 from typing import Any
 
 import pytest
 from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage
+from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
 from syrupy.assertion import SnapshotAssertion
 
 from aic_integrations.langchain import ChatAdaptive
+from tests.vllm_server import VllmServer
 
 
 class TestChatAdaptive(ChatModelUnitTests):
-    """Text in, text out: no tools, no structured output, no images in this release."""
+    """Everything but images, audio and files."""
 
     @property
     def chat_model_class(self) -> type[BaseChatModel]:
@@ -29,16 +34,14 @@ class TestChatAdaptive(ChatModelUnitTests):
         return {"temperature": 0, "max_tokens": 100, "timeout": 60, "stop": []}
 
     @property
-    def has_tool_calling(self) -> bool:
-        return False
-
-    @property
-    def has_tool_choice(self) -> bool:
-        return False
-
-    @property
-    def has_structured_output(self) -> bool:
-        return False
+    def init_from_env_params(self) -> tuple[dict[str, str], dict[str, Any], dict[str, Any]]:
+        env = {
+            "AIC_API_KEY": "key",
+            "AIC_MODEL": "served",
+            "AIC_BASE_URL": "http://127.0.0.1:8000/v1",
+        }
+        expected = {"api_key": "key", "model": "served", "base_url": "http://127.0.0.1:8000/v1"}
+        return env, {}, expected
 
     @pytest.mark.xfail(
         strict=True,
@@ -51,6 +54,66 @@ class TestChatAdaptive(ChatModelUnitTests):
     def test_serdes(self, model: BaseChatModel, snapshot: SnapshotAssertion) -> None:
         super().test_serdes(model, snapshot)
 
-    @pytest.mark.xfail(strict=True, raises=NotImplementedError, reason="streaming comes later")
-    def test_init_streaming(self) -> None:
-        super().test_init_streaming()
+
+@pytest.mark.slow
+class TestChatAdaptiveOnAServer(ChatModelIntegrationTests):
+    """The reference model on a real vLLM server, whose context is too short for tools."""
+
+    base_url: str
+
+    @pytest.fixture(autouse=True, scope="class")
+    @classmethod
+    def _on_the_server(cls, vllm_server: VllmServer) -> None:
+        cls.base_url = vllm_server.base_url
+
+    @property
+    def chat_model_class(self) -> type[BaseChatModel]:
+        return ChatAdaptive
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        return {"model": "reference", "base_url": self.base_url, "max_samples": 4}
+
+    @property
+    def has_tool_calling(self) -> bool:
+        return False
+
+    @property
+    def has_tool_choice(self) -> bool:
+        return False
+
+    @property
+    def has_structured_output(self) -> bool:
+        return False
+
+    @property
+    def supported_usage_metadata_details(self) -> Any:
+        return {"invoke": ["cache_read_input"], "stream": ["cache_read_input"]}
+
+    def invoke_with_cache_read_input(self, *, stream: bool = False) -> AIMessage:
+        llm = ChatAdaptive(**self.chat_model_params, adaptive=False)
+        if not stream:
+            return llm.invoke("Use 3, 19 and 25 to make 41.")
+        whole = reduce(add, llm.stream("Use 3, 19 and 25 to make 41."))
+        assert isinstance(whole, AIMessage)
+        return whole
+
+
+@pytest.mark.slow
+class TestChatAdaptiveInProcess(ChatModelIntegrationTests):
+    """The reference model in this process, with tools and structured output.
+
+    It knows nothing of either: what is forced is right by the grammar, and nothing else is.
+    """
+
+    @property
+    def chat_model_class(self) -> type[BaseChatModel]:
+        return ChatAdaptive
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        return {"model": "reference", "engine": "transformers", "max_samples": 4, "seed": 0}
+
+    @property
+    def supports_json_mode(self) -> bool:
+        return True
