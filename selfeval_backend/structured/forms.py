@@ -93,7 +93,7 @@ class JsonForm:
 
     def __post_init__(self) -> None:
         """Write the schema as a grammar, or refuse it."""
-        assert self.grammar
+        _ = self.grammar
 
     @cached_property
     def grammar(self) -> Grammar:
@@ -144,7 +144,7 @@ class ToolForm:
                 raise ConfigurationError(
                     f"tools.{tool.name}.parameters", tool.parameters, "a JSON schema of an object"
                 )
-        assert self.grammar or not self._is_forced
+        _ = self.grammar  # refused now if it cannot be written
 
     @property
     def shown(self) -> tuple[ToolSpec, ...]:

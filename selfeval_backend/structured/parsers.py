@@ -73,12 +73,13 @@ class PlainToolParser:
 
 def read_calls(value: object) -> tuple[RawCall, ...]:
     """Return the calls that a JSON value holds; none if anything else is in it."""
-    items = value if isinstance(value, list) else [value]
-    if not items or not all(
-        isinstance(i, dict) and i.keys() == {"name", "arguments"} for i in items
-    ):
-        return ()
-    return tuple(RawCall(name=item["name"], arguments=item["arguments"]) for item in items)
+    items: list[object] = value if isinstance(value, list) else [value]
+    calls = [
+        RawCall(name=item["name"], arguments=item["arguments"])
+        for item in items
+        if isinstance(item, dict) and item.keys() == {"name", "arguments"}
+    ]
+    return tuple(calls) if len(calls) == len(items) else ()
 
 
 def _unfenced(text: str) -> tuple[str, str]:

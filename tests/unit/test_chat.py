@@ -15,11 +15,11 @@ CONVERSATION = [
     Message(role="tool", content="3", tool_call_id="c1", name="add"),
 ]
 TEMPLATE = (
-    "{% if tools %}TOOLS {{ tools | tojson }}\n{% endif %}"
+    "{% if tools %}TOOLS {{ tools | tojson }}{{ '\\n' }}{% endif %}"
     "{% for m in messages %}{{ m.role }}: {{ m.content }}"
     "{% for call in m.tool_calls or [] %} CALL {{ call.function.name }} "
     "{{ call.function.arguments.a }}{% endfor %}"
-    "{% if m.tool_call_id %} FOR {{ m.tool_call_id }}{% endif %}\n{% endfor %}"
+    "{% if m.tool_call_id %} FOR {{ m.tool_call_id }}{% endif %}{{ '\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}assistant: {% endif %}"
 )
 

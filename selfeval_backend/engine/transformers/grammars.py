@@ -9,13 +9,13 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedTokenizerBase
 
 from selfeval_backend.engine.base import Grammar
 from selfeval_backend.engine.checks import refused_grammar
-from selfeval_backend.engine.grammars import LAYOUT
+from selfeval_backend.engine.grammars import structured_outputs
 from selfeval_backend.errors import CheckpointError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class GrammarCompiler:
             raise MissingDependencyError("llguidance", extra="transformers") from error
         tokenizer = self._tokenizer(stop_token_ids)
         try:
-            text = LLMatcher.grammar_from_json_schema(grammar.json_schema, overrides=LAYOUT)
+            text = LLMatcher.grammar_from_json_schema(structured_outputs(grammar)["json"])
         except ValueError as error:
             raise refused_grammar(grammar, str(error)) from error
         matcher = LLMatcher(tokenizer, text, log_level=0)
@@ -116,8 +116,9 @@ class GrammarCompiler:
             if self._loaded is None:
                 self._loaded = self._load()
             width = max(self._num_logits, len(self._loaded))
+            tokenizer: Any = self._loaded  # one of the slow kind is refused there
             try:
-                made = from_tokenizer(self._loaded, width, sorted(stop_token_ids))
+                made = from_tokenizer(tokenizer, width, sorted(stop_token_ids))
             except ValueError as error:
                 raise CheckpointError(
                     f"the model's tokenizer cannot be used with a grammar: {error}"
