@@ -24,6 +24,7 @@ from selfeval_backend.calls import (
 from selfeval_backend.chat import Message
 from selfeval_backend.errors import ContextLengthError
 from selfeval_backend.model import Answer, SelfEvaluatingModel
+from selfeval_backend.structured import AnswerForm
 
 __all__ = ["AdaptiveContextOverflowError", "AdaptiveModel", "Request", "context_overflow", "texts"]
 
@@ -42,6 +43,8 @@ class Request:
     conversation: tuple[Message, ...]
     given: Mapping[str, Any]
     include_samples: bool
+    form: AnswerForm | None = None
+    """What the answer must be; None: text."""
 
 
 class AdaptiveModel(AdaptiveFields, Serializable):
@@ -110,6 +113,7 @@ class AdaptiveModel(AdaptiveFields, Serializable):
                 return await model.answer(
                     request.conversation,
                     model.settings(request.given),
+                    form=await self._read_by_parser(model, request.form),
                     observer=progress.observer,
                 )
         except ContextLengthError as error:
@@ -120,12 +124,14 @@ class AdaptiveModel(AdaptiveFields, Serializable):
     ) -> AsyncGenerator[str | Answer, None]:
         """Yield the pieces of the text, then the answer."""
         try:
+            form = await self._read_by_parser(model, request.form)
             async with (
                 progress_reported(run_manager, self.on_progress) as progress,
                 aclosing(
                     model.stream(
                         request.conversation,
                         model.settings(request.given),
+                        form=form,
                         observer=progress.observer,
                     )
                 ) as items,
