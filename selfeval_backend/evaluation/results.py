@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from selfeval_backend.evaluation.catalogue import THRESHOLDS, best_of_n_name, catalogue, sweep
+from selfeval_backend.evaluation.converting import rollouts_of
 from selfeval_backend.evaluation.experiments import load_beams
 from selfeval_backend.evaluation.methods import ONE_SAMPLE, Method
 from selfeval_backend.evaluation.plots import Curve, draw_curves, draw_reliability
@@ -25,7 +26,6 @@ from selfeval_backend.evaluation.quality import (
 from selfeval_backend.evaluation.recordings import Recording, load_recording
 from selfeval_backend.evaluation.table import MethodSummary, ResultTable, replay_table
 from selfeval_backend.evaluation.tasks.shifted import SHIFTED_KINDS
-from selfeval_backend.rollouts import Rollout, RolloutSample
 
 __all__ = ["write_results"]
 
@@ -95,30 +95,6 @@ _NOT_MEASURED = """\
 - GSM8K and AlpacaEval on the paper's model need its weights and a GPU:
   `aic eval --task gsm8k --file test.jsonl --model meta-llama/Llama-3.1-8B-Instruct --engine vllm`.
 """
-
-
-def _rollouts(recording: Recording) -> list[Rollout]:
-    """Return the constant samples as `quality` takes them."""
-    temperature = recording.info.temperature
-    return [
-        Rollout(
-            prompt=prompt.prompt,
-            prompt_ids=prompt.prompt_ids,
-            samples=tuple(
-                RolloutSample(
-                    token_ids=s.token_ids,
-                    finish_reason=s.finish_reason,
-                    temperature=1.0,
-                    reward=s.reward,
-                    sum_logprob=s.sum_logprob or 0.0,
-                    label_logprobs=tuple((n, *said) for n, said in s.label_logprobs.items()),
-                )
-                for s in prompt.samples
-                if s.temperature == temperature
-            ),
-        )
-        for prompt in recording.prompts
-    ]
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -459,7 +435,7 @@ class _Page:
 
     def positions(self) -> str:
         """What the self-evaluation is worth at each number of tokens."""
-        rollouts, reader = _rollouts(self.recording), self.recording.reader
+        rollouts, reader = rollouts_of(self.recording), self.recording.reader
         cuts: dict[str, Cut] = {
             **{str(at): running_at(at) for at in self.recording.info.checkpoints},
             "the end": whole,
@@ -530,7 +506,7 @@ class _Page:
             part = recording.part(places)
             methods = [m for m in catalogue(part).methods if m.name in names]
             _, summaries = self._replayed(methods, part)
-            items = predictions(_rollouts(part), part.reader, whole)
+            items = predictions(rollouts_of(part), part.reader, whole)
             quality = (
                 _plain(pair_accuracy_estimate(items, seed=self.seed)),
                 f"{expected_calibration_error(items):.3f}",
