@@ -29,7 +29,9 @@ __all__ = [
     "GoalKind",
     "choose_policy",
     "find_policy",
+    "half_places",
     "policy_of",
+    "pruning_candidates",
     "split_halves",
 ]
 
@@ -102,6 +104,13 @@ class Choice:
     """About how many recorded prompts would show it; None: shown, or no number would."""
 
 
+def half_places(num_prompts: int, *, seed: int) -> tuple[list[int], list[int]]:
+    """Return the places of two halves, drawn by lot; each in ascending order."""
+    places = list(range(num_prompts))
+    random.Random(f"halves/{seed}").shuffle(places)
+    return sorted(places[: num_prompts // 2]), sorted(places[num_prompts // 2 :])
+
+
 def split_halves(recording: Recording, *, seed: int) -> tuple[Recording, Recording]:
     """Return two halves of the prompts, drawn by lot.
 
@@ -114,12 +123,8 @@ def split_halves(recording: Recording, *, seed: int) -> tuple[Recording, Recordi
             f"the recording has {num_prompts} prompts, tuning needs at least {2 * MIN_PROMPTS}: "
             "one half to choose on, the other to report on. Record more with aic eval --n."
         )
-    places = list(range(num_prompts))
-    random.Random(f"halves/{seed}").shuffle(places)
-    return (
-        recording.part(sorted(places[: num_prompts // 2])),
-        recording.part(sorted(places[num_prompts // 2 :])),
-    )
+    first, second = half_places(num_prompts, seed=seed)
+    return recording.part(first), recording.part(second)
 
 
 def choose_policy(
@@ -165,7 +170,7 @@ def find_policy(
         DatasetError: No improvement to keep, or no policy meets the goal.
     """
     info = recording.info
-    adaptive, prunings = _adaptive(info), _prunings(info, prune_at)
+    adaptive, prunings = _adaptive(info), pruning_candidates(info, prune_at)
     capped = [] if goal.kind == "keep_quality" else _capped(info, adaptive)
     alone = [*adaptive, *capped, *prunings]
     first = replay_table(recording, [*_bounds(info), *_named(alone)], progress=progress)
@@ -266,8 +271,15 @@ def _capped(info: RecordingInfo, adaptive: Sequence[Settings]) -> list[Settings]
     return [replace(settings, max_samples=cap) for cap in caps for settings in adaptive]
 
 
-def _prunings(info: RecordingInfo, prune_at: Sequence[tuple[int, ...]] | None) -> list[Settings]:
-    """All samples at once, pruned at one checkpoint or more, relatively or absolutely."""
+def pruning_candidates(
+    info: RecordingInfo, prune_at: Sequence[tuple[int, ...]] | None = None
+) -> list[Settings]:
+    """Return all samples at once, pruned at one checkpoint or more, relatively or absolutely.
+
+    Args:
+        info: Of the recording.
+        prune_at: Lists of checkpoints; None: each that was recorded, and pairs of them.
+    """
     plain = _bounds(info)[1].settings
     if prune_at is None:
         prune_at = _checkpoint_lists(info.checkpoints)

@@ -389,7 +389,7 @@ class _Group:
         for replayed in prompt.run_together(self._policies):
             key = id(replayed)
             if key not in results:
-                results[key] = _result(replayed, prompt.record_of(replayed.best).reward)
+                results[key] = _result(replayed, [prompt.record_of(replayed.best)])
             found.append(results[key])
         return found
 
@@ -397,7 +397,7 @@ class _Group:
         signals = RecordedSignals(prompt.record_of)
         replayed = prompt.run(self._method.policy(signals))
         chosen = rival.select(replayed.state.finished, signals)
-        return _result(replayed, sum(prompt.record_of(s).reward for s in chosen) / len(chosen))
+        return _result(replayed, [prompt.record_of(sample) for sample in chosen])
 
 
 def _groups(methods: Sequence[Method]) -> list[_Group]:
@@ -413,13 +413,14 @@ def _groups(methods: Sequence[Method]) -> list[_Group]:
     return [_Group([methods[place] for place in places], places) for places in ordered]
 
 
-def _result(replayed: Replayed, reward: float) -> PromptResult:
+def _result(replayed: Replayed, chosen: Sequence[SampleRecord]) -> PromptResult:
     usage = replayed.state.usage
     return PromptResult(
-        reward=reward,
+        reward=sum(record.reward for record in chosen) / len(chosen),
         num_samples=len(replayed.state.samples),
         generated_tokens=usage.generated_tokens,
         self_evaluation_tokens=usage.self_evaluation_tokens,
+        response_characters=_mean_known([record.response_characters for record in chosen]),
     )
 
 
@@ -430,4 +431,10 @@ def _mean(parts: Sequence[PromptResult]) -> PromptResult:
         num_samples=sum(p.num_samples for p in parts) / n,
         generated_tokens=sum(p.generated_tokens for p in parts) / n,
         self_evaluation_tokens=sum(p.self_evaluation_tokens for p in parts) / n,
+        response_characters=_mean_known([p.response_characters for p in parts]),
     )
+
+
+def _mean_known(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
