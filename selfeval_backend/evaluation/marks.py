@@ -56,30 +56,27 @@ def retry_bounds(rewards: Array, *, mean_samples: float) -> RetryBounds:
         mean_samples: A prompt, the first one included; at least 1.
     """
     num_prompts, num_samples = rewards.shape
-    wrong = rewards[rewards[:, 0] == 0.0, 1:]  # [W, N - 1]
-    budget = (mean_samples - 1.0) * num_prompts
-    # A judge retries until it is right; a retry of some prompt is right as often as its others.
-    rate = wrong.mean(1)
+    retries = rewards[rewards[:, 0] == 0.0, 1:]
+    retries = retries[retries.any(1)]  # [W, N - 1]: of what a retry can mend
+    # A judge retries until it is right; a retry of a prompt is right as often as its others.
+    rate = retries.mean(1)
     success = 1.0 - (1.0 - rate) ** (num_samples - 1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        cost = np.where(rate > 0.0, success / rate, np.inf)
-    # A seer retries only what will be right, the quickest first.
-    solvable = wrong[wrong.any(1)]
-    until_right = solvable.argmax(1) + 1.0
+    budget = (mean_samples - 1.0) * num_prompts
     first = float(rewards[:, 0].mean())
     return RetryBounds(
         first=first,
-        judge=first + _filled(success, cost, budget) / num_prompts,
-        seer=first + _filled(np.ones(len(solvable)), until_right, budget) / num_prompts,
+        judge=first + _gained(success, success / rate, budget) / num_prompts,
+        # A seer retries only what will be right, the quickest first.
+        seer=first + _gained(np.ones(len(rate)), retries.argmax(1) + 1.0, budget) / num_prompts,
     )
 
 
-def _filled(gains: Array, costs: Array, budget: float) -> float:
-    """Return what is gained if the budget goes to what gains most for its cost; parts count."""
+def _gained(gains: Array, costs: Array, budget: float) -> float:
+    """Return what a budget gains where it gains most for its cost; a part costs its part."""
     order = np.argsort(-gains / costs, kind="stable")
     before = np.cumsum(costs[order]) - costs[order]
     paid = np.clip((budget - before) / costs[order], 0.0, 1.0)
-    return float((gains[order] * np.nan_to_num(paid)).sum())
+    return float((gains[order] * paid).sum())
 
 
 def marks_section(recording: Recording, *, seed: int) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from selfeval_backend.evaluation.catalogue import THRESHOLDS, best_of_n_name, catalogue, sweep
 from selfeval_backend.evaluation.converting import rollouts_of
 from selfeval_backend.evaluation.experiments import load_beams
-from selfeval_backend.evaluation.markdown import percent, plain, signed
+from selfeval_backend.evaluation.markdown import markdown_table, percent, plain, share, signed
 from selfeval_backend.evaluation.marks import marks_section
 from selfeval_backend.evaluation.methods import ONE_SAMPLE, Method
 from selfeval_backend.evaluation.plots import Curve, draw_curves, draw_reliability
