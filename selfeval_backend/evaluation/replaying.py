@@ -31,10 +31,13 @@ from selfeval_backend.types import (
     Decision,
     Draw,
     Evaluate,
+    FinishReason,
     Limits,
     Prune,
     RunState,
     Sample,
+    SampleStatus,
+    SelfEvaluation,
     Stop,
     StopReason,
     Usage,
@@ -121,9 +124,9 @@ class PromptReplay:
     def run_together(self, policies: Sequence[Policy]) -> list[Replayed]:
         """Follow policies that differ in their threshold alone to their ends.
 
-        A decision asks of a threshold only which self-evaluations pass it. So the policies that
-        decide one thing lie side by side, and where the first and the last of some decide alike,
-        those between them do, and are not asked.
+        A threshold has a say in one thing: whether the run stops, by whether a self-evaluation
+        passes it. So elsewhere one is asked for all; and there the policies that decide one thing
+        lie side by side, and where the first and the last decide alike, those between them do.
 
         Args:
             policies: In ascending order of their thresholds.
@@ -244,8 +247,8 @@ class PromptReplay:
     def _advanced(self, sample: Sample, until: int | None) -> Sample:
         record = self._find(sample.index, sample.temperature)
         if until is not None and len(record.token_ids) >= until:
-            return replace(sample, token_ids=record.token_ids[:until], num_generated_tokens=until)
-        return replace(
+            return _changed(sample, token_ids=record.token_ids[:until], num_generated_tokens=until)
+        return _changed(
             sample,
             token_ids=record.token_ids,
             num_generated_tokens=record.num_generated_tokens,
@@ -265,7 +268,32 @@ class PromptReplay:
         evaluation = self._reader.read(
             said[num_tokens], num_tokens=num_tokens, final=sample.finished
         )
-        return replace(sample, evaluations=(*sample.evaluations, evaluation))
+        return _changed(sample, evaluations=(*sample.evaluations, evaluation))
+
+
+def _changed(
+    sample: Sample,
+    *,
+    token_ids: tuple[int, ...] | None = None,
+    num_generated_tokens: int | None = None,
+    status: SampleStatus | None = None,
+    finish_reason: FinishReason | None = None,
+    evaluations: tuple[SelfEvaluation, ...] | None = None,
+) -> Sample:
+    """Return a sample with some fields changed; `replace` would take twice as long."""
+    return Sample(
+        index=sample.index,
+        temperature=sample.temperature,
+        seed=sample.seed,
+        token_ids=sample.token_ids if token_ids is None else token_ids,
+        num_generated_tokens=(
+            sample.num_generated_tokens if num_generated_tokens is None else num_generated_tokens
+        ),
+        status=status or sample.status,
+        finish_reason=finish_reason or sample.finish_reason,
+        evaluations=sample.evaluations if evaluations is None else evaluations,
+        sum_logprob=sample.sum_logprob,
+    )
 
 
 def _decisions(
@@ -275,7 +303,9 @@ def _decisions(
     while places:
         decision = policies[places[0]].decide(state)
         alike = places
-        if len(places) > 1 and policies[places[-1]].decide(state) != decision:
+        # A threshold has a say in whether the run stops, or else draws on, and in nothing else.
+        may_differ = len(places) > 1 and isinstance(decision, Stop | Draw)
+        if may_differ and policies[places[-1]].decide(state) != decision:
             num_alike = bisect_left(
                 places, True, lo=1, key=lambda place: policies[place].decide(state) != decision
             )
@@ -285,7 +315,7 @@ def _decisions(
 
 
 def _pruned(sample: Sample, _: str) -> Sample:
-    return replace(sample, status="pruned")
+    return _changed(sample, status="pruned")
 
 
 def _holds_prompt(sample: Sample) -> bool:

