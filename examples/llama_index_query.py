@@ -40,14 +40,11 @@ for document in documents:
     document.excluded_embed_metadata_keys = []  # a puzzle is found by the name of its file,
     document.excluded_llm_metadata_keys = list(document.metadata)  # which the model is not shown
 index = VectorStoreIndex.from_documents(documents)
+found = PromptTemplate("{context_str}")
 engine = index.as_query_engine(
-    similarity_top_k=1,
-    response_mode="simple_summarize",
-    text_qa_template=PromptTemplate("{context_str}"),
+    similarity_top_k=1, response_mode="refine", text_qa_template=found, refine_template=found
 )
-gated = ConfidenceGateQueryEngine(
-    engine, threshold=0.8, on_low=("retry", "refuse"), retrieve_more=1
-)
+gated = ConfidenceGateQueryEngine(engine, threshold=0.8, retrieve_more=1)
 
 for question in ("The puzzle for a birthday?", "The puzzle for a rainy day?"):
     response = gated.query(question)
