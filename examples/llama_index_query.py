@@ -10,6 +10,7 @@ from pathlib import Path
 from llama_index.core import Settings, SimpleDirectoryReader, VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.prompts import PromptTemplate
+from llama_index.core.response_synthesizers import Refine
 
 from aic_integrations.llama_index import AdaptiveLLM, ConfidenceGateQueryEngine
 
@@ -41,9 +42,8 @@ for document in documents:
     document.excluded_llm_metadata_keys = list(document.metadata)  # which the model is not shown
 index = VectorStoreIndex.from_documents(documents)
 found = PromptTemplate("{context_str}")
-engine = index.as_query_engine(
-    similarity_top_k=1, response_mode="refine", text_qa_template=found, refine_template=found
-)
+synthesizer = Refine(text_qa_template=found, refine_template=found, response_padding_size=0)
+engine = index.as_query_engine(similarity_top_k=1, response_synthesizer=synthesizer)
 gated = ConfidenceGateQueryEngine(engine, threshold=0.8, retrieve_more=1)
 
 for question in ("The puzzle for a birthday?", "The puzzle for a rainy day?"):
