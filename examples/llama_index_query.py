@@ -10,6 +10,7 @@ from pathlib import Path
 from llama_index.core import Settings, SimpleDirectoryReader, VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.prompts import PromptTemplate
+from llama_index.core.response_synthesizers import Refine
 
 from aic_integrations.llama_index import AdaptiveLLM, ConfidenceGateQueryEngine
 
@@ -37,16 +38,13 @@ Settings.tokenizer = llm.tokenize
 
 documents = SimpleDirectoryReader(Path(__file__).parent / "puzzles").load_data()
 for document in documents:
-    document.excluded_embed_metadata_keys = []  # a puzzle is found by the name of its file
+    document.excluded_embed_metadata_keys = []  # a puzzle is found by the name of its file,
+    document.excluded_llm_metadata_keys = list(document.metadata)  # which the model is not shown
 index = VectorStoreIndex.from_documents(documents)
-engine = index.as_query_engine(
-    similarity_top_k=1,
-    response_mode="simple_summarize",
-    text_qa_template=PromptTemplate("{context_str}"),
-)
-gated = ConfidenceGateQueryEngine(
-    engine, threshold=0.8, on_low=("retry", "refuse"), retrieve_more=1
-)
+found = PromptTemplate("{context_str}")
+synthesizer = Refine(text_qa_template=found, refine_template=found, response_padding_size=0)
+engine = index.as_query_engine(similarity_top_k=1, response_synthesizer=synthesizer)
+gated = ConfidenceGateQueryEngine(engine, threshold=0.8, retrieve_more=1)
 
 for question in ("The puzzle for a birthday?", "The puzzle for a rainy day?"):
     response = gated.query(question)

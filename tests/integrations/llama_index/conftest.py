@@ -57,6 +57,15 @@ def engine_of(llm: AdaptiveLLM) -> ScriptedEngine:
     return llm.backend.engine
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Expect the failures that a class of the conformance suite is known to have."""
+    for item in items:
+        known = getattr(getattr(item, "cls", None), "known_failures", {})
+        reason = known.get(getattr(item, "originalname", item.name)) or known.get(item.name)
+        if reason is not None:
+            item.add_marker(pytest.mark.xfail(strict=True, reason=reason))
+
+
 @pytest.fixture(autouse=True)
 def event_loop_of_sync_code(request: pytest.FixtureRequest) -> Iterator[None]:
     """Give synchronous tests the event loop that LlamaIndex would make, and leave open."""

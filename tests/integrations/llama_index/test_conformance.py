@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -103,14 +103,31 @@ class TestVllm(LLMConformance):
             make=partial(AdaptiveLLM, **fields),
             flowing=AdaptiveLLM(**{**fields, "max_samples": 1}),
             question=QUESTION,
-            context_window=256,
+            context_window=255,  # of 256: vLLM wants room for a token after every prompt
             num_running=partial(running_on, vllm_server),
         )
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # open connections
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
 class TestOpenAILike(LLMConformance):
     """LlamaIndex's own LLM for OpenAI-compatible servers, over the same server."""
+
+    known_failures: ClassVar[dict[str, str]] = {
+        "test_metadata_says_that_it_chats_and_what_fits": "context window 3900 if not told; "
+        "num_output -1",
+        "test_no_secret_in_its_dictionary_or_repr": "the key is in to_dict and repr",
+        "test_the_last_of_a_stream_has_the_usage": "no usage in streams unless asked for",
+        "test_raw_is_json": "raw is an object of the openai package",
+        "test_token_counting[stream_complete]": "no usage in streams unless asked for",
+        "test_token_counting[stream_chat]": "no usage in streams unless asked for",
+        "test_an_image_is_refused_by_name": "the server's error, which does not name the block",
+        "test_no_message_is_refused_before_it_is_sent": "the server's error, no ValueError",
+        "test_a_prompt_that_does_not_fit_is_refused_with_its_size": "the server's error, no "
+        "ValueError",
+    }
+    """What is expected to fail, and why; `docs/llama_index.md` has the table."""
 
     @pytest.fixture
     def case(self, vllm_server: VllmServer) -> LLMCase:
