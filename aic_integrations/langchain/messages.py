@@ -157,8 +157,9 @@ def usage_metadata(outcome: Outcome) -> UsageMetadata:
 
     Input is what went into the model: the prompt once for each sample, what was sent again to go
     on with one, and for each self-evaluation the sequence that it was asked of; most of it was
-    read from the KV cache, and that part is ``cache_read`` as other providers count it. Output is
-    what all samples generated, and its details say what became of it.
+    read from the KV cache, and that part is ``cache_read`` as other providers count it;
+    ``self_evaluation`` is what was computed for self-evaluations, so that no token stands in two
+    details. Output is what all samples generated, and its details say what became of it.
     """
     usage = outcome.usage
     self_evaluation = usage.self_evaluation_tokens + usage.cached_self_evaluation_tokens
@@ -167,7 +168,7 @@ def usage_metadata(outcome: Outcome) -> UsageMetadata:
         "cache_read": usage.cached_prompt_tokens
         + usage.cached_resent_tokens
         + usage.cached_self_evaluation_tokens,
-        "self_evaluation": self_evaluation,
+        "self_evaluation": usage.self_evaluation_tokens,
     }
     output_details = {"chosen": 0, "discarded": 0, "pruned": 0, "aborted": 0}
     for sample in outcome.samples:
