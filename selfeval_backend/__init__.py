@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from selfeval_backend.chat import Message
+    from selfeval_backend.chat import Message, ToolCall, ToolSpec
     from selfeval_backend.errors import (
         AICError,
         CheckpointError,
@@ -31,11 +31,16 @@ if TYPE_CHECKING:
         EngineRequestError,
         EngineResponseError,
         EngineTimeoutError,
+        GateError,
+        LowConfidenceError,
+        MissingConfidenceError,
         MissingDependencyError,
         NoFinishedSampleError,
         SelfEvaluationError,
         StreamBrokenError,
+        UncalibratedConfidenceError,
     )
+    from selfeval_backend.gate import GatePolicy, GateRecord
     from selfeval_backend.model import (
         Answer,
         SelfEvaluatingModel,
@@ -44,6 +49,7 @@ if TYPE_CHECKING:
     )
     from selfeval_backend.policy import BestOfN
     from selfeval_backend.settings import Settings
+    from selfeval_backend.structured import JsonForm, ToolForm
     from selfeval_backend.types import Limits, Outcome, Sample, SelfEvaluation, Usage
 
     __version__: str
@@ -62,8 +68,14 @@ __all__ = [
     "EngineRequestError",
     "EngineResponseError",
     "EngineTimeoutError",
+    "GateError",
+    "GatePolicy",
+    "GateRecord",
+    "JsonForm",
     "Limits",
+    "LowConfidenceError",
     "Message",
+    "MissingConfidenceError",
     "MissingDependencyError",
     "NoFinishedSampleError",
     "Outcome",
@@ -73,6 +85,10 @@ __all__ = [
     "SelfEvaluationError",
     "Settings",
     "StreamBrokenError",
+    "ToolCall",
+    "ToolForm",
+    "ToolSpec",
+    "UncalibratedConfidenceError",
     "UncalibratedWarning",
     "Usage",
     "__version__",
@@ -82,6 +98,9 @@ __all__ = [
 _HOMES = {
     "Answer": "model",
     "BestOfN": "policy",
+    "GatePolicy": "gate",
+    "GateRecord": "gate",
+    "JsonForm": "structured",
     "Limits": "types",
     "Message": "chat",
     "Outcome": "types",
@@ -89,6 +108,9 @@ _HOMES = {
     "SelfEvaluatingModel": "model",
     "SelfEvaluation": "types",
     "Settings": "settings",
+    "ToolCall": "chat",
+    "ToolForm": "structured",
+    "ToolSpec": "chat",
     "UncalibratedWarning": "model",
     "Usage": "types",
     "load_model": "model",

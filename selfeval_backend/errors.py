@@ -14,6 +14,8 @@
         EngineClosedError                   used after it was closed
         ContextLengthError                  prompt and question do not fit
       NoFinishedSampleError                 carries the trace of what was paid for
+      GateError                             carries the records: every attempt, every token
+        LowConfidenceError  MissingConfidenceError  UncalibratedConfidenceError
       StreamBrokenError                     the sample whose text was streamed is not the answer
 
 "You used it wrong" is a ConfigurationError, raised before any token; "the run failed" is everything
@@ -25,6 +27,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from selfeval_backend.gate import GateRecord
     from selfeval_backend.types import RunTrace
 
 __all__ = [
@@ -39,10 +42,14 @@ __all__ = [
     "EngineRequestError",
     "EngineResponseError",
     "EngineTimeoutError",
+    "GateError",
+    "LowConfidenceError",
+    "MissingConfidenceError",
     "MissingDependencyError",
     "NoFinishedSampleError",
     "SelfEvaluationError",
     "StreamBrokenError",
+    "UncalibratedConfidenceError",
 ]
 
 
@@ -207,6 +214,51 @@ class NoFinishedSampleError(AICError):
             f"No sample had finished when the run ended ({reason}). "
             f"{trace.usage.generated_tokens} generated tokens are accounted for in `.trace`."
         )
+
+
+class GateError(AICError):
+    """A confidence gate let no answer pass.
+
+    Args:
+        reason: Why the last one did not.
+        records: Every attempt: what the gate decided about it, and what was paid for.
+    """
+
+    hint = ""
+    """What to do about it."""
+
+    def __init__(self, reason: str, *, records: tuple[GateRecord, ...]) -> None:
+        self.reason = reason
+        self.records = records
+        super().__init__(
+            f"No answer passed the gate in {len(records)} attempts: {reason}. {self.hint}"
+            if len(records) > 1
+            else f"The answer did not pass the gate: {reason}. {self.hint}"
+        )
+
+
+class LowConfidenceError(GateError):
+    """The confidence stayed below the gate's threshold."""
+
+    hint = "Lower the threshold, or add a step to on_low: escalate, interrupt, refuse or accept."
+
+
+class MissingConfidenceError(GateError):
+    """An answer carries no confidence, and the gate was not told what to do then."""
+
+    hint = (
+        "Put an adaptive model behind the gate, or say in on_missing what to do; answers of "
+        "stronger models of another kind pass with trust_stronger=True."
+    )
+
+
+class UncalibratedConfidenceError(GateError):
+    """A confidence is not calibrated, and the gate was not told what to do then."""
+
+    hint = (
+        "Calibrate the model's self-evaluation (`aic train`), or say in on_uncalibrated what to "
+        'do; "compare" holds it against the threshold as it is.'
+    )
 
 
 class StreamBrokenError(AICError):

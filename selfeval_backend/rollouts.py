@@ -6,8 +6,8 @@ What training, calibration and evaluation share; standard library only.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,8 @@ __all__ = [
     "RolloutSample",
     "compare",
     "load_rollouts",
+    "only_annealed",
+    "only_on_policy",
     "save_rollouts",
     "win_or_tie_targets",
 ]
@@ -79,6 +81,21 @@ def win_or_tie_targets(rewards: Sequence[float], *, tie_threshold: float = 0.0) 
         / others
         for mine in rewards
     ]
+
+
+def only_on_policy(rollouts: Iterable[Rollout]) -> list[Rollout]:
+    """Return the rollouts with their temperature-1 samples alone: what Best-of-N draws."""
+    return [_filtered(r, annealed=False) for r in rollouts]
+
+
+def only_annealed(rollouts: Iterable[Rollout]) -> list[Rollout]:
+    """Return the rollouts with their annealed samples alone: what adaptive sampling draws."""
+    return [_filtered(r, annealed=True) for r in rollouts]
+
+
+def _filtered(rollout: Rollout, *, annealed: bool) -> Rollout:
+    samples = tuple(s for s in rollout.samples if (s.temperature < 1.0) == annealed)
+    return replace(rollout, samples=samples)
 
 
 def save_rollouts(path: Path, rollouts: Sequence[Rollout]) -> None:

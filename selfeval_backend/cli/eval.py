@@ -33,7 +33,10 @@ def evaluate(
     ] = "reference",
     file: Annotated[
         Path | None,
-        typer.Option(help="The problems of gsm8k or alpaca_eval.", show_default="none"),
+        typer.Option(
+            help="The problems of gsm8k (a file, or a folder that datasets reads) or alpaca_eval.",
+            show_default="gsm8k is downloaded",
+        ),
     ] = None,
     judge_url: Annotated[
         str | None,
@@ -105,11 +108,6 @@ def evaluate(
 ) -> None:
     """Sample once, replay every method on the samples, and compare quality and cost."""
     with one_line_errors():
-        from selfeval_backend.cli.eval_view import print_json, print_table
-        from selfeval_backend.cli.progress import live_progress
-        from selfeval_backend.evaluation.evaluating import evaluate_recording
-        from selfeval_backend.evaluation.recordings import load_recording
-
         if rollouts is not None and (live or out is not None):
             raise ConfigurationError("rollouts", str(rollouts), "none with --live or --out")
         folder = rollouts or out or Path("runs/eval") / f"{Path(task).stem}-{Path(model).name}"
@@ -119,15 +117,9 @@ def evaluate(
             from selfeval_backend.evaluation.tasks import named_task
 
             check_names(methods, num_samples=samples)
+            judge = _judge(judge_url, judge_model)
             job = _Sampling(
-                task=named_task(
-                    task,
-                    n=n,
-                    seed=seed,
-                    file=file,
-                    scorer=scorer,
-                    judge=_judge(judge_url, judge_model),
-                ),
+                task=named_task(task, n=n, seed=seed, file=file, scorer=scorer, judge=judge),
                 folder=folder,
                 checkpoints=whole_numbers("checkpoints", checkpoints),
                 plan={
@@ -140,13 +132,33 @@ def evaluate(
                 live=methods if live else None,
             )
             runs = with_model(model, engine, job.run, base_url=base_url)
-        recording = load_recording(folder)
-        with live_progress() as progress:
-            result = evaluate_recording(recording, methods=methods, seed=seed, progress=progress)
-        if as_json:
-            print_json(result, runs)
-        else:
-            print_table(result, runs, folder=folder)
+        show_comparison(folder, runs, methods=methods, seed=seed, as_json=as_json)
+
+
+def show_comparison(
+    folder: Path, runs: Mapping[str, MethodRun], *, methods: str, seed: int, as_json: bool
+) -> None:
+    """Replay methods on what a folder keeps, and print what they come to.
+
+    Args:
+        folder: Of the recording.
+        runs: The methods that were run for real.
+        methods: "all", or names with commas between them.
+        seed: Of the intervals.
+        as_json: Whether the table is JSON.
+    """
+    from selfeval_backend.cli.eval_view import print_json, print_table
+    from selfeval_backend.cli.progress import live_progress
+    from selfeval_backend.evaluation.evaluating import evaluate_recording
+    from selfeval_backend.evaluation.recordings import load_recording
+
+    recording = load_recording(folder)
+    with live_progress() as progress:
+        result = evaluate_recording(recording, methods=methods, seed=seed, progress=progress)
+    if as_json:
+        print_json(result, runs)
+    else:
+        print_table(result, runs, folder=folder)
 
 
 def _judge(url: str | None, model: str | None) -> Judge | None:

@@ -56,6 +56,7 @@ def print_json(result: Comparison, runs: Mapping[str, MethodRun]) -> None:
         "methods": [asdict(summary) for summary in result.summaries],
         "differences": [asdict(difference) for difference in result.differences],
         "left_out": dict(result.left_out),
+        "length_controlled": {k: asdict(rate) for k, rate in result.length_controlled.items()},
         "live": {
             name: {"quality": run.accuracy, "tokens": run.tokens / len(run.results)}
             for name, run in runs.items()
@@ -91,6 +92,12 @@ def print_table(result: Comparison, runs: Mapping[str, MethodRun], *, folder: Pa
         for difference in result.differences:
             behind.add_row(difference.worse, ranged(difference.quality, percent=False))
         console().print(behind)
+    if result.length_controlled:
+        typer.echo("\nWin rate that responses as long as the references would have:\n")
+        rates = _table("method", ("length-controlled win rate",))
+        for name, rate in result.length_controlled.items():
+            rates.add_row(name, ranged(rate, percent=True))
+        console().print(rates)
     for name, what in result.left_out.items():
         typer.echo(f"Left out: {name}; the recording has no {what}.")
     if runs:

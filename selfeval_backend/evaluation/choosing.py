@@ -22,17 +22,33 @@ from selfeval_backend.evaluation.recordings import Recording, RecordingInfo
 from selfeval_backend.evaluation.table import MethodSummary, ResultTable, replay_table
 from selfeval_backend.settings import Settings
 
-__all__ = ["Choice", "Goal", "GoalKind", "choose_policy", "policy_of", "split_halves"]
+__all__ = [
+    "Choice",
+    "Found",
+    "Goal",
+    "GoalKind",
+    "choose_policy",
+    "find_policy",
+    "half_places",
+    "policy_of",
+    "pruning_candidates",
+    "split_halves",
+]
 
 GoalKind = Literal["keep_quality", "max_tokens_per_prompt", "max_samples_mean"]
 
 MIN_PROMPTS = 20
 """Of each half: below, an interval says next to nothing."""
 
-_THRESHOLDS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
+_THRESHOLDS = (
+    *(0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9),
+    *(0.93, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99),
+)
 _BATCHES: tuple[tuple[int, ...] | None, ...] = (None, (1, 4), (2,), (4,))
 """Cumulative counts; past the last one they double. None: from 1."""
-_KEEP = (0.75, 0.5, 0.375, 0.25, 0.125)
+_KEEP = (0.75, 0.5, 0.375, 0.25, 0.1875, 0.125)
+_KEEP_OF_SEVERAL = (0.75, 0.5, 0.25, 0.125)
+"""Where there are several checkpoints, ever fewer go on past each."""
 _PRUNE_BELOW = (0.1, 0.3, 0.5)
 _NUM_PRUNINGS = 8
 """Prunings that are tried together with adaptive sampling: the best ones alone."""
@@ -62,6 +78,14 @@ class Goal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """The policy that meets a goal on the prompts that it was looked for on."""
+
+    settings: Settings
+    num_candidates: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
     """A policy, and what it is worth on prompts that had no say in it."""
 
@@ -80,6 +104,13 @@ class Choice:
     """About how many recorded prompts would show it; None: shown, or no number would."""
 
 
+def half_places(num_prompts: int, *, seed: int) -> tuple[list[int], list[int]]:
+    """Return the places of two halves, drawn by lot; each in ascending order."""
+    places = list(range(num_prompts))
+    random.Random(f"halves/{seed}").shuffle(places)
+    return sorted(places[: num_prompts // 2]), sorted(places[num_prompts // 2 :])
+
+
 def split_halves(recording: Recording, *, seed: int) -> tuple[Recording, Recording]:
     """Return two halves of the prompts, drawn by lot.
 
@@ -92,20 +123,14 @@ def split_halves(recording: Recording, *, seed: int) -> tuple[Recording, Recordi
             f"the recording has {num_prompts} prompts, tuning needs at least {2 * MIN_PROMPTS}: "
             "one half to choose on, the other to report on. Record more with aic eval --n."
         )
-    places = list(range(num_prompts))
-    random.Random(f"halves/{seed}").shuffle(places)
-    return (
-        recording.part(sorted(places[: num_prompts // 2])),
-        recording.part(sorted(places[num_prompts // 2 :])),
-    )
+    first, second = half_places(num_prompts, seed=seed)
+    return recording.part(first), recording.part(second)
 
 
 def choose_policy(
     recording: Recording, goal: Goal, *, seed: int, progress: Progress | None = None
 ) -> Choice:
-    """Choose the policy that meets a goal.
-
-    A policy counts as meeting `keep_quality` if it does so by one standard error on the first half.
+    """Choose the policy that meets a goal on one half of the prompts, and report on the other.
 
     Args:
         recording: With checkpoints, if pruning is to be thought of.
@@ -117,30 +142,60 @@ def choose_policy(
         DatasetError: Too few prompts, no improvement to keep, or no policy meets the goal.
     """
     chosen_on, reported_on = split_halves(recording, seed=seed)
+    found = find_policy(chosen_on, goal, seed=seed, progress=progress)
+    return _report(reported_on, found, goal, len(chosen_on.prompts), seed)
+
+
+def find_policy(
+    recording: Recording,
+    goal: Goal,
+    *,
+    seed: int,
+    prune_at: Sequence[tuple[int, ...]] | None = None,
+    progress: Progress | None = None,
+) -> Found:
+    """Find the policy that meets a goal on these prompts: on others it is worth less.
+
+    Adaptive sampling and pruning are each tried alone, then together, with the best prunings. A
+    policy counts as meeting `keep_quality` if it does so by one standard error.
+
+    Args:
+        recording: Prompts that are not reported on.
+        goal: What it must do.
+        seed: Of the resamples.
+        prune_at: Lists of checkpoints; None: each that was recorded, and pairs of them.
+        progress: Told of replayed prompts of each stage.
+
+    Raises:
+        DatasetError: No improvement to keep, or no policy meets the goal.
+    """
     info = recording.info
-    one, full = _bounds(info)
-    adaptive, prunings = _adaptive(info), _prunings(info)
+    adaptive, prunings = _adaptive(info), pruning_candidates(info, prune_at)
     capped = [] if goal.kind == "keep_quality" else _capped(info, adaptive)
-    first = replay_table(
-        chosen_on, [one, full, *_named([*adaptive, *capped, *prunings])], progress=progress
-    )
+    alone = [*adaptive, *capped, *prunings]
+    first = replay_table(recording, [*_bounds(info), *_named(alone)], progress=progress)
     if first.reward[:, 1].mean() <= first.reward[:, 0].mean():
         raise DatasetError(
-            f"{full.name} is no better than one sample on these prompts: nothing to tune. "
-            "Is the model trained to evaluate itself?"
+            f"{best_of_n_name(info.num_samples)} is no better than one sample on these prompts: "
+            "nothing to tune. Is the model trained to evaluate itself?"
         )
     together = [
-        replace(
-            settings, prune_at=p.prune_at, keep_fraction=p.keep_fraction, prune_below=p.prune_below
-        )
-        for p in _best_alone(first, prunings, goal)
+        _pruned_as(pruning, settings)
+        for pruning in _best_alone(first, prunings, goal)
         for settings in adaptive
     ]
-    second = replay_table(chosen_on, [one, full, *_named(together)], progress=progress)
-    tables = [(first, [*adaptive, *capped, *prunings]), (second, together)]
-    candidates = [c for table, tried in tables for c in _candidates(table, tried, seed)]
-    settings = _pick(candidates, goal)
-    return _report(reported_on, settings, goal, len(candidates), len(chosen_on.prompts), seed)
+    second = replay_table(recording, [*_bounds(info), *_named(together)], progress=progress)
+    candidates = [*_candidates(first, alone, seed), *_candidates(second, together, seed)]
+    return Found(settings=_pick(candidates, goal), num_candidates=len(candidates))
+
+
+def _pruned_as(pruning: Settings, settings: Settings) -> Settings:
+    return replace(
+        settings,
+        prune_at=pruning.prune_at,
+        keep_fraction=pruning.keep_fraction,
+        prune_below=pruning.prune_below,
+    )
 
 
 def policy_of(settings: Settings) -> dict[str, Any]:
@@ -216,23 +271,40 @@ def _capped(info: RecordingInfo, adaptive: Sequence[Settings]) -> list[Settings]
     return [replace(settings, max_samples=cap) for cap in caps for settings in adaptive]
 
 
-def _prunings(info: RecordingInfo) -> list[Settings]:
-    """All samples at once, pruned: at one checkpoint or two, relatively or absolutely."""
-    (_, full), places = _bounds(info), info.checkpoints
-    plain = full.settings
-    found = [replace(plain, prune_at=(at,), keep_fraction=k) for at in places for k in _KEEP]
-    found += [
-        replace(plain, prune_at=(at,), keep_fraction=1.0, prune_below=below)
-        for at in places
+def pruning_candidates(
+    info: RecordingInfo, prune_at: Sequence[tuple[int, ...]] | None = None
+) -> list[Settings]:
+    """Return all samples at once, pruned at one checkpoint or more, relatively or absolutely.
+
+    Args:
+        info: Of the recording.
+        prune_at: Lists of checkpoints; None: each that was recorded, and pairs of them.
+    """
+    plain = _bounds(info)[1].settings
+    if prune_at is None:
+        prune_at = _checkpoint_lists(info.checkpoints)
+    found = [
+        replace(plain, prune_at=places, keep_fraction=keep)
+        for places in prune_at
+        for keep in _falling_shares(len(places))
+    ]
+    return found + [
+        replace(plain, prune_at=places, keep_fraction=1.0, prune_below=below)
+        for places in prune_at
         for below in _PRUNE_BELOW
+        if len(places) == 1
     ]
-    found += [
-        replace(plain, prune_at=pair, keep_fraction=keep)
-        for pair in itertools.combinations(places, 2)
-        if pair[1] >= 1.5 * pair[0]
-        for keep in ((0.75, 0.375), (0.5, 0.25))
-    ]
-    return found
+
+
+def _checkpoint_lists(places: Sequence[int]) -> list[tuple[int, ...]]:
+    """Each place alone, and pairs of which the second is well behind the first."""
+    pairs = [pair for pair in itertools.combinations(places, 2) if pair[1] >= 1.5 * pair[0]]
+    return [*((place,) for place in places), *pairs]
+
+
+def _falling_shares(num_checkpoints: int) -> list[tuple[float, ...]]:
+    shares = _KEEP if num_checkpoints == 1 else _KEEP_OF_SEVERAL
+    return list(itertools.combinations(shares, num_checkpoints))
 
 
 def _candidates(table: ResultTable, settings: Sequence[Settings], seed: int) -> list[_Candidate]:
@@ -286,40 +358,40 @@ def _pick(candidates: Sequence[_Candidate], goal: Goal) -> Settings:
 
 
 def _report(
-    recording: Recording,
-    settings: Settings,
-    goal: Goal,
-    num_candidates: int,
-    num_chosen_on: int,
-    seed: int,
+    recording: Recording, found: Found, goal: Goal, num_chosen_on: int, seed: int
 ) -> Choice:
     one, full = _bounds(recording.info)
-    chosen = Method(name="chosen", settings=settings)
-    table = replay_table(recording, [one, full, chosen])
+    table = replay_table(recording, [one, full, Method(name="chosen", settings=found.settings)])
     reported = table.summaries(one_sample=one.name, best_of_n=full.name, seed=seed)[-1]
     reached = _reached(table, reported, goal, seed)
-    is_floor = goal.kind == "keep_quality"
-    shown = (
-        reached.low >= goal.value - _ROUNDING
-        if is_floor
-        else reached.high <= goal.value + _ROUNDING
-    )
+    shown, times = _is_shown(reached, goal)
     num_reported_on = len(recording.prompts)
-    needed = None
-    margin = (reached.value - goal.value) if is_floor else (goal.value - reached.value)
-    if not shown and margin > 0:
-        half_width = (reached.value - reached.low) if is_floor else (reached.high - reached.value)
-        needed = math.ceil((num_chosen_on + num_reported_on) * (half_width / margin) ** 2)
     return Choice(
-        settings=settings,
-        num_candidates=num_candidates,
+        settings=found.settings,
+        num_candidates=found.num_candidates,
         num_chosen_on=num_chosen_on,
         num_reported_on=num_reported_on,
         reported=reported,
         reached=reached,
         shown=shown,
-        num_prompts_needed=needed,
+        num_prompts_needed=(
+            None if times is None else math.ceil((num_chosen_on + num_reported_on) * times)
+        ),
     )
+
+
+def _is_shown(reached: Estimate, goal: Goal) -> tuple[bool, float | None]:
+    """Tell whether the whole interval meets the goal; if not, how many times the prompts would.
+
+    An interval narrows with the root of their number.
+    """
+    is_floor = goal.kind == "keep_quality"
+    bound = reached.low if is_floor else reached.high
+    margin = reached.value - goal.value if is_floor else goal.value - reached.value
+    half_width = abs(reached.value - bound)
+    if half_width <= margin + _ROUNDING:
+        return True, None
+    return False, (half_width / margin) ** 2 if margin > 0 else None
 
 
 def _reached(table: ResultTable, reported: MethodSummary, goal: Goal, seed: int) -> Estimate:

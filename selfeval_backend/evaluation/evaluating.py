@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.evaluation.catalogue import best_of_n_name, catalogue, choose
 from selfeval_backend.evaluation.harness import Progress, run_method
 from selfeval_backend.evaluation.methods import ONE_SAMPLE, Method
 from selfeval_backend.evaluation.metrics import MethodRun
+from selfeval_backend.evaluation.quality import Estimate
 from selfeval_backend.evaluation.recordings import Recording, RecordingInfo
-from selfeval_backend.evaluation.table import Difference, MethodSummary, replay_table
+from selfeval_backend.evaluation.table import Difference, MethodSummary, ResultTable, replay_table
 from selfeval_backend.evaluation.tasks import Task
+from selfeval_backend.evaluation.tasks.length_control import length_controlled_estimate
 from selfeval_backend.model import SelfEvaluatingModel
 
 __all__ = ["Comparison", "default_checkpoints", "evaluate_recording", "run_live"]
@@ -36,6 +40,8 @@ class Comparison:
     """`OURS` minus each other method; paired."""
     left_out: Mapping[str, str]
     """Methods, and what the recording lacks for them."""
+    length_controlled: Mapping[str, Estimate]
+    """The length-controlled win rate of each method, where responses are judged against others."""
 
 
 def default_checkpoints(model: SelfEvaluatingModel, *, max_tokens: int | None) -> tuple[int, ...]:
@@ -90,7 +96,26 @@ def evaluate_recording(
             if OURS in names and name != OURS
         ),
         left_out=found.left_out,
+        length_controlled=_length_controlled(recording, table, seed),
     )
+
+
+def _length_controlled(
+    recording: Recording, table: ResultTable, seed: int
+) -> Mapping[str, Estimate]:
+    lengths = [prompt.reference_characters for prompt in recording.prompts]
+    references = [length for length in lengths if length is not None]
+    if len(references) < max(2, len(lengths)):
+        return {}
+    return {
+        method.name: length_controlled_estimate(
+            table.reward[:, place],
+            table.response_characters[:, place],
+            np.array(references, dtype=np.float64),
+            seed=seed,
+        )
+        for place, method in enumerate(table.methods)
+    }
 
 
 async def run_live(

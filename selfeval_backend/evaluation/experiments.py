@@ -23,7 +23,7 @@ from selfeval_backend.model import SelfEvaluatingModel
 
 __all__ = ["BEAMS", "CHECKPOINTS", "BeamRun", "Sizes", "load_beams", "make_missing"]
 
-CHECKPOINTS = (8, 16, 24, 32, 40, 48, 64, 80, 96, 128)
+CHECKPOINTS = (8, 16, 24, 32, 40, 44, 48, 56, 64, 80, 96, 128)
 
 BEAMS = (
     BeamSettings(width=2, branch=2, step=24),

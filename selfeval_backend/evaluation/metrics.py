@@ -39,6 +39,8 @@ class PromptResult:
     """Drawn, finished or not; not whole for the mean over several runs."""
     generated_tokens: float
     self_evaluation_tokens: float
+    response_characters: float | None = None
+    """Of the chosen sample's text; None where it is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -265,9 +265,12 @@ class _Recorder:
             prompt=item.prompt,
             prompt_ids=prompt_ids,
             samples=tuple(
-                replace(sample, reward=reward, answer=answer)
-                for sample, (reward, answer) in zip(samples.values(), judged, strict=True)
+                replace(sample, reward=reward, answer=answer, response_characters=len(text))
+                for sample, text, (reward, answer) in zip(
+                    samples.values(), texts, judged, strict=True
+                )
             ),
+            reference_characters=None if item.reference is None else len(item.reference),
         )
 
     async def _draw(

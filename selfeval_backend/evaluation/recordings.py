@@ -9,6 +9,7 @@ column                  type                       meaning
 prompt_id               string                     the prompt's name within its task
 prompt                  string                     its text
 prompt_token_ids        list<int32>                as rendered by the chat template
+reference_characters    int32, null                of what responses are judged against
 sample_index            int32                      place in the order of drawing, from 0
 temperature             double                     that it was drawn at
 seed                    int64                      that it was drawn with
@@ -27,6 +28,7 @@ logprob_untrained_yes   double, null               of the two labels of a questi
 logprob_untrained_no    double, null               was never trained on (`UNTRAINED_QUESTION`)
 reward                  double                     high is good
 answer                  string, null               what can be put to a vote
+response_characters     int32, null                of the response's text
 ======================  =========================  ================================================
 
 What is the same for all rows is JSON in each shard's schema metadata, under ``aic_recording``:
@@ -117,6 +119,7 @@ class SampleRecord:
     self_certainty: float | None = None
     untrained_logprobs: tuple[float, float] | None = None
     """(yes, no) of `UNTRAINED_QUESTION`."""
+    response_characters: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +130,8 @@ class PromptRecord:
     prompt: str
     prompt_ids: tuple[int, ...]
     samples: tuple[SampleRecord, ...]
+    reference_characters: int | None = None
+    """Of what responses are judged against; None where they are not."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +175,7 @@ def _schema() -> pa.Schema:
             ("prompt_id", pa.string()),
             ("prompt", pa.string()),
             ("prompt_token_ids", pa.list_(pa.int32())),
+            ("reference_characters", pa.int32()),
             ("sample_index", pa.int32()),
             ("temperature", pa.float64()),
             ("seed", pa.int64()),
@@ -184,6 +190,7 @@ def _schema() -> pa.Schema:
             ("logprob_untrained_no", pa.float64()),
             ("reward", pa.float64()),
             ("answer", pa.string()),
+            ("response_characters", pa.int32()),
         ]
     )
 
@@ -205,6 +212,7 @@ def _row(prompt: PromptRecord, sample: SampleRecord) -> dict[str, Any]:
         "prompt_id": prompt.prompt_id,
         "prompt": prompt.prompt,
         "prompt_token_ids": prompt.prompt_ids,
+        "reference_characters": prompt.reference_characters,
         "sample_index": sample.index,
         "temperature": sample.temperature,
         "seed": sample.seed,
@@ -227,6 +235,7 @@ def _row(prompt: PromptRecord, sample: SampleRecord) -> dict[str, Any]:
         "logprob_untrained_no": no,
         "reward": sample.reward,
         "answer": sample.answer,
+        "response_characters": sample.response_characters,
     }
 
 
@@ -320,6 +329,7 @@ def _read_prompts(path: Path) -> list[PromptRecord]:
             prompt=group[0]["prompt"],
             prompt_ids=tuple(group[0]["prompt_token_ids"]),
             samples=tuple(map(_sample, group)),
+            reference_characters=group[0]["reference_characters"],
         )
         for prompt_id, group in rows.items()
     ]
@@ -332,6 +342,8 @@ _MAY_BE_NULL = {
     "logprob_untrained_yes",
     "logprob_untrained_no",
     "answer",
+    "reference_characters",
+    "response_characters",
 }
 
 
@@ -372,4 +384,5 @@ def _sample(row: Mapping[str, Any]) -> SampleRecord:
         token_confidences=None if confidences is None else tuple(confidences),
         self_certainty=row["self_certainty"],
         untrained_logprobs=None if yes is None or no is None else (yes, no),
+        response_characters=row["response_characters"],
     )

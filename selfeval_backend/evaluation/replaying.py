@@ -1,9 +1,11 @@
 """Run policies on recorded samples: the real policies, no model, no event loop, by the thousand.
 
-Every decision is the policy's own. What is here is only what a decision *leads to* on recorded
+Every decision is a policy's own. What is here is only what a decision *leads to* on recorded
 samples, and that does not depend on who decided: so the states that policies pass through are kept
-as a tree, one step a decision, and policies that decide alike share them. A test holds results,
-states and token counts to those of the controller over a `ReplayEngine`.
+as a tree, one step a decision, and policies that decide alike share them. Policies that differ in
+their threshold alone are followed together, and asked only where they may differ. Tests hold
+results, states and token counts to those of the controller over a `ReplayEngine`, and those of
+policies together to those of each alone.
 
 A replay has no clock and stops no sample between two checkpoints, so it knows no limit but
 `max_samples`.
@@ -11,36 +13,38 @@ A replay has no clock and stops no sample between two checkpoints, so it knows n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from selfeval_backend.controller import derive_seed
 from selfeval_backend.errors import ConfigurationError, DatasetError
 from selfeval_backend.evaluation.methods import Method
 from selfeval_backend.evaluation.metrics import PromptResult
 from selfeval_backend.evaluation.recordings import PromptRecord, Recording, SampleRecord
+from selfeval_backend.evaluation.rivals import Rival
 from selfeval_backend.evaluation.signals import RecordedSignals
-from selfeval_backend.policy import Policy, select_best
-from selfeval_backend.rollouts import Rollout, RolloutSample
-from selfeval_backend.selfeval import EvaluationReader, SelfEvaluator
-from selfeval_backend.settings import Settings
+from selfeval_backend.policy import BestOfN, Policy, select_best
+from selfeval_backend.selfeval import EvaluationReader
 from selfeval_backend.types import (
     Accept,
     Advance,
     Decision,
     Draw,
     Evaluate,
+    FinishReason,
     Limits,
     Prune,
     RunState,
     Sample,
+    SampleStatus,
+    SelfEvaluation,
     Stop,
     StopReason,
     Usage,
 )
 
-__all__ = ["PromptReplay", "Replayed", "replay", "replay_methods", "replay_prompt"]
+__all__ = ["PromptReplay", "Replayed", "replay_methods", "replay_prompt"]
 
 T = TypeVar("T", int | None, str)
 
@@ -115,13 +119,45 @@ class PromptReplay:
         Raises:
             DatasetError: It asks for what was not recorded, or nothing had finished at its end.
         """
-        node = self._root
-        while not isinstance(decision := policy.decide(node.state), Stop):
-            after = node.children.get(decision)
-            if after is None:
-                after = _Node(self._carry_out(node.state, decision, policy.checkpoints))
-                node.children[decision] = after
-            node = after
+        (replayed,) = self.run_together([policy])
+        return replayed
+
+    def run_together(self, policies: Sequence[Policy]) -> list[Replayed]:
+        """Follow policies that differ in their threshold alone to their ends.
+
+        A threshold has a say in one thing: whether the run stops, by whether a self-evaluation
+        passes it. So elsewhere one is asked for all; and there the policies that decide one thing
+        lie side by side, and where the first and the last decide alike, those between them do.
+
+        Args:
+            policies: In ascending order of their thresholds.
+
+        Returns:
+            How each ended, in order.
+
+        Raises:
+            DatasetError: One asks for what was not recorded, or nothing had finished at its end.
+        """
+        ends: dict[int, Replayed] = {}
+        on_their_way = [(self._root, range(len(policies)))]
+        while on_their_way:
+            node, places = on_their_way.pop()
+            for decision, alike in _decisions(policies, places, node.state):
+                if isinstance(decision, Stop):
+                    ends.update(dict.fromkeys(alike, self._end(node, decision)))
+                else:
+                    checkpoints = policies[alike[0]].checkpoints
+                    on_their_way.append((self._after(node, decision, checkpoints), alike))
+        return [ends[place] for place in range(len(policies))]
+
+    def _after(self, node: _Node, decision: Decision, checkpoints: tuple[int, ...]) -> _Node:
+        after = node.children.get(decision)
+        if after is None:
+            after = _Node(self._carry_out(node.state, decision, checkpoints))
+            node.children[decision] = after
+        return after
+
+    def _end(self, node: _Node, decision: Stop) -> Replayed:
         if node.best is None:
             node.best = select_best(node.state.samples, accepted=node.state.accepted)
         if node.best is None:
@@ -214,8 +250,8 @@ class PromptReplay:
     def _advanced(self, sample: Sample, until: int | None) -> Sample:
         record = self._find(sample.index, sample.temperature)
         if until is not None and len(record.token_ids) >= until:
-            return replace(sample, token_ids=record.token_ids[:until], num_generated_tokens=until)
-        return replace(
+            return _changed(sample, token_ids=record.token_ids[:until], num_generated_tokens=until)
+        return _changed(
             sample,
             token_ids=record.token_ids,
             num_generated_tokens=record.num_generated_tokens,
@@ -235,7 +271,50 @@ class PromptReplay:
         evaluation = self._reader.read(
             said[num_tokens], num_tokens=num_tokens, final=sample.finished
         )
-        return replace(sample, evaluations=(*sample.evaluations, evaluation))
+        return _changed(sample, evaluations=(*sample.evaluations, evaluation))
+
+
+def _changed(
+    sample: Sample,
+    *,
+    token_ids: tuple[int, ...] | None = None,
+    num_generated_tokens: int | None = None,
+    status: SampleStatus | None = None,
+    finish_reason: FinishReason | None = None,
+    evaluations: tuple[SelfEvaluation, ...] | None = None,
+) -> Sample:
+    """Return a sample with some fields changed; `replace` would take twice as long."""
+    return Sample(
+        index=sample.index,
+        temperature=sample.temperature,
+        seed=sample.seed,
+        token_ids=sample.token_ids if token_ids is None else token_ids,
+        num_generated_tokens=(
+            sample.num_generated_tokens if num_generated_tokens is None else num_generated_tokens
+        ),
+        status=status or sample.status,
+        finish_reason=finish_reason or sample.finish_reason,
+        evaluations=sample.evaluations if evaluations is None else evaluations,
+        sum_logprob=sample.sum_logprob,
+    )
+
+
+def _decisions(
+    policies: Sequence[Policy], places: range, state: RunState
+) -> Iterator[tuple[Decision, range]]:
+    """Yield what policies decide, and which of them do; those that decide alike lie together."""
+    while places:
+        decision = policies[places[0]].decide(state)
+        alike = places
+        # A threshold has a say in whether the run stops, or else draws on, and in nothing else.
+        may_differ = len(places) > 1 and isinstance(decision, Stop | Draw)
+        if may_differ and policies[places[-1]].decide(state) != decision:
+            num_alike = bisect_left(
+                places, True, lo=1, key=lambda place: policies[place].decide(state) != decision
+            )
+            alike = places[:num_alike]
+        yield decision, alike
+        places = places[len(alike) :]
 
 
 def _after(state: RunState, samples: tuple[Sample, ...], usage: Usage) -> RunState:
@@ -244,7 +323,7 @@ def _after(state: RunState, samples: tuple[Sample, ...], usage: Usage) -> RunSta
 
 
 def _pruned(sample: Sample, _: str) -> Sample:
-    return replace(sample, status="pruned")
+    return _changed(sample, status="pruned")
 
 
 def _holds_prompt(sample: Sample) -> bool:
@@ -312,39 +391,74 @@ def replay_methods(recording: Recording, methods: Sequence[Method]) -> Iterator[
         DatasetError: A method needs what was not recorded.
         ConfigurationError: A method sets a limit that a replay does not know.
     """
-    policies = [None if m.rival is not None else m.policy() for m in methods]
-    all_limits = [m.limits for m in methods]
+    groups = _groups(methods)
     for record in recording.prompts:
         prompts: dict[tuple[int, int], PromptReplay] = {}
-        results = []
-        for method, policy, limits in zip(methods, policies, all_limits, strict=True):
+        results: dict[int, PromptResult] = {}
+        for group in groups:
             parts = []
-            for offset in range(method.rotations):
-                prompt = prompts.get((limits.max_samples, offset))
-                if prompt is None:
-                    prompt = replay_prompt(record, recording, limits, offset=offset)
-                    prompts[limits.max_samples, offset] = prompt
-                parts.append(_answer(prompt, method, policy))
-            results.append(parts[0] if len(parts) == 1 else _mean(parts))
-        yield results
+            for offset in range(group.rotations):
+                key = (group.limits.max_samples, offset)
+                if key not in prompts:
+                    prompts[key] = replay_prompt(record, recording, group.limits, offset=offset)
+                parts.append(group.answer(prompts[key]))
+            for place, *of_one in zip(group.places, *parts, strict=True):
+                results[place] = of_one[0] if len(of_one) == 1 else _mean(of_one)
+        yield [results[place] for place in range(len(methods))]
 
 
-def _answer(prompt: PromptReplay, method: Method, policy: Policy | None) -> PromptResult:
-    if policy is not None:
-        replayed = prompt.run(policy)
-        reward = prompt.record_of(replayed.best).reward
-    else:
-        assert method.rival is not None, "what has no rival has a policy of its own"
+class _Group:
+    """Methods that are followed together: one, or several that differ in their threshold alone."""
+
+    def __init__(self, methods: Sequence[Method], places: Sequence[int]) -> None:
+        self.places = places
+        self.limits = methods[0].limits
+        self.rotations = methods[0].rotations
+        self._rival = methods[0].rival
+        self._method = methods[0]
+        self._policies = [m.policy() for m in methods if m.rival is None]
+
+    def answer(self, prompt: PromptReplay) -> list[PromptResult]:
+        """Return what each method comes to on a prompt, in order."""
+        if self._rival is not None:
+            return [self._rival_answer(prompt, self._rival)]
+        results: dict[int, PromptResult] = {}  # of ends, which neighbours share
+        found = []
+        for replayed in prompt.run_together(self._policies):
+            key = id(replayed)
+            if key not in results:
+                results[key] = _result(replayed, [prompt.record_of(replayed.best)])
+            found.append(results[key])
+        return found
+
+    def _rival_answer(self, prompt: PromptReplay, rival: Rival) -> PromptResult:
         signals = RecordedSignals(prompt.record_of)
-        replayed = prompt.run(method.policy(signals))
-        chosen = method.rival.select(replayed.state.finished, signals)
-        reward = sum(prompt.record_of(s).reward for s in chosen) / len(chosen)
+        replayed = prompt.run(self._method.policy(signals))
+        chosen = rival.select(replayed.state.finished, signals)
+        return _result(replayed, [prompt.record_of(sample) for sample in chosen])
+
+
+def _groups(methods: Sequence[Method]) -> list[_Group]:
+    members: dict[Hashable, list[tuple[float, int]]] = {}
+    for place, method in enumerate(methods):
+        policy = None if method.rival is not None else method.policy()
+        if isinstance(policy, BestOfN) and policy.threshold is not None:
+            others = (replace(policy, threshold=None), method.limits, method.rotations)
+            members.setdefault(others, []).append((policy.threshold, place))
+        else:
+            members[place] = [(0.0, place)]
+    ordered = [[place for _, place in sorted(group)] for group in members.values()]
+    return [_Group([methods[place] for place in places], places) for places in ordered]
+
+
+def _result(replayed: Replayed, chosen: Sequence[SampleRecord]) -> PromptResult:
     usage = replayed.state.usage
     return PromptResult(
-        reward=reward,
+        reward=sum(record.reward for record in chosen) / len(chosen),
         num_samples=len(replayed.state.samples),
         generated_tokens=usage.generated_tokens,
         self_evaluation_tokens=usage.self_evaluation_tokens,
+        response_characters=_mean_known([record.response_characters for record in chosen]),
     )
 
 
@@ -355,66 +469,10 @@ def _mean(parts: Sequence[PromptResult]) -> PromptResult:
         num_samples=sum(p.num_samples for p in parts) / n,
         generated_tokens=sum(p.generated_tokens for p in parts) / n,
         self_evaluation_tokens=sum(p.self_evaluation_tokens for p in parts) / n,
+        response_characters=_mean_known([p.response_characters for p in parts]),
     )
 
 
-def replay(
-    rollouts: Sequence[Rollout],
-    settings: Settings,
-    evaluator: SelfEvaluator,
-    *,
-    evaluate: bool = True,
-) -> list[PromptResult]:
-    """Answer every prompt of some rollouts under these settings.
-
-    Samples are handed out in the order of the rollouts, so draw them at the temperatures that the
-    settings would draw at.
-
-    Args:
-        rollouts: With label log-probabilities at every checkpoint and at the end.
-        settings: Of the policy.
-        evaluator: Of the model that was recorded.
-        evaluate: False: one sample needs no choosing, and pays for no self-evaluation.
-    """
-    policy = replace(settings.policy(), evaluate=evaluate)
-    return [_replay_rollout(rollout, settings.limits(), policy, evaluator) for rollout in rollouts]
-
-
-def _replay_rollout(
-    rollout: Rollout, limits: Limits, policy: Policy, evaluator: SelfEvaluator
-) -> PromptResult:
-    records = [_record(index, sample) for index, sample in enumerate(rollout.samples)]
-    prompt = PromptReplay(
-        prompt_id=rollout.prompt,
-        num_prompt_tokens=len(rollout.prompt_ids),
-        num_question_tokens=len(evaluator.question_ids),
-        find=lambda index, _: records[index],
-        reader=evaluator,
-        limits=limits,
-    )
-    replayed = prompt.run(policy)
-    usage = replayed.state.usage
-    return PromptResult(
-        reward=records[replayed.best.index].reward,
-        num_samples=len(replayed.state.samples),
-        generated_tokens=usage.generated_tokens,
-        self_evaluation_tokens=usage.self_evaluation_tokens,
-    )
-
-
-def _record(index: int, sample: RolloutSample) -> SampleRecord:
-    said: Mapping[int, tuple[float, float]] = {
-        at: (win_or_tie, loss) for at, win_or_tie, loss in sample.label_logprobs
-    }
-    return SampleRecord(
-        index=index,
-        temperature=sample.temperature,
-        seed=derive_seed(0, index),
-        token_ids=sample.token_ids,
-        num_generated_tokens=len(sample.token_ids) + (sample.finish_reason == "stop"),
-        finish_reason=sample.finish_reason,
-        sum_logprob=sample.sum_logprob,
-        label_logprobs=said,
-        reward=sample.reward,
-        answer=None,
-    )
+def _mean_known(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None

@@ -9,7 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from selfeval_backend.evaluation.catalogue import THRESHOLDS, best_of_n_name, catalogue, sweep
+from selfeval_backend.evaluation.converting import rollouts_of
 from selfeval_backend.evaluation.experiments import load_beams
+from selfeval_backend.evaluation.markdown import markdown_table, percent, plain, share, signed
+from selfeval_backend.evaluation.marks import marks_section
 from selfeval_backend.evaluation.methods import ONE_SAMPLE, Method
 from selfeval_backend.evaluation.plots import Curve, draw_curves, draw_reliability
 from selfeval_backend.evaluation.quality import (
@@ -25,16 +28,12 @@ from selfeval_backend.evaluation.quality import (
 from selfeval_backend.evaluation.recordings import Recording, load_recording
 from selfeval_backend.evaluation.table import MethodSummary, ResultTable, replay_table
 from selfeval_backend.evaluation.tasks.shifted import SHIFTED_KINDS
-from selfeval_backend.rollouts import Rollout, RolloutSample
 
 __all__ = ["write_results"]
 
 BUDGETS = (100, 200, 300, 400, 800, 1600)
 """Tokens a prompt."""
 _KEEP = (0.75, 0.5, 0.375, 0.25)
-_MARK_KEPT, _MARK_SAMPLES, _MARK_SAVED = 0.74, 1.2, 0.56
-"""Source: arXiv 2410.02725, abstract."""
-_LITTLE_LOSS = 0.97
 _OURS = ("adaptive", "adaptive+pruning")
 _HEAD = """\
 # Results on the reference model
@@ -70,7 +69,7 @@ def write_results(runs: Path, out: Path, *, seed: int) -> list[Path]:
     page = _Page(reference, out / "results", seed)
     parts = [
         _HEAD.format(n=len(reference.prompts), seed=seed),
-        page.marks(),
+        marks_section(reference, seed=seed),
         page.all_methods(),
         page.budgets(),
         page.thresholds(),
@@ -97,57 +96,6 @@ _NOT_MEASURED = """\
 """
 
 
-def _rollouts(recording: Recording) -> list[Rollout]:
-    """Return the constant samples as `quality` takes them."""
-    temperature = recording.info.temperature
-    return [
-        Rollout(
-            prompt=prompt.prompt,
-            prompt_ids=prompt.prompt_ids,
-            samples=tuple(
-                RolloutSample(
-                    token_ids=s.token_ids,
-                    finish_reason=s.finish_reason,
-                    temperature=1.0,
-                    reward=s.reward,
-                    sum_logprob=s.sum_logprob or 0.0,
-                    label_logprobs=tuple((n, *said) for n, said in s.label_logprobs.items()),
-                )
-                for s in prompt.samples
-                if s.temperature == temperature
-            ),
-        )
-        for prompt in recording.prompts
-    ]
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
-
-
-def _percent(estimate: Estimate | None) -> str:
-    if estimate is None:
-        return "-"
-    value, low, high = (round(100 * x) + 0 for x in (estimate.value, estimate.low, estimate.high))
-    return f"{value} % [{low}, {high}]"
-
-
-def _signed(estimate: Estimate) -> str:
-    return f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
-
-
-def _value(summary: MethodSummary) -> float:
-    kept = summary.improvement_kept
-    return float("-inf") if kept is None else kept.value
-
-
-def _plain(estimate: Estimate) -> str:
-    if np.isnan(estimate.value):
-        return "-"
-    return f"{estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
-
-
 def _row(summary: MethodSummary) -> tuple[str, ...]:
     return (
         summary.method,
@@ -155,8 +103,8 @@ def _row(summary: MethodSummary) -> tuple[str, ...]:
         f"{summary.mean_samples:.2f}",
         f"{summary.generated_tokens:,.0f}",
         f"{summary.self_evaluation_tokens:,.0f}",
-        _percent(summary.improvement_kept),
-        _percent(summary.tokens_saved),
+        percent(summary.improvement_kept),
+        percent(summary.tokens_saved),
     )
 
 
@@ -189,72 +137,6 @@ class _Page:
         )
         return table, {summary.method: summary for summary in summaries}
 
-    def marks(self) -> str:
-        """The paper's two figures, in its units, and what this model reaches."""
-        adaptive, pruned = self._marks_replayed()
-        few = [s for s in adaptive if s.mean_samples <= _MARK_SAMPLES]
-        enough = [s for s in adaptive if _value(s) >= _MARK_KEPT]
-        whole_ = [s for s in pruned if _value(s) >= _LITTLE_LOSS]
-        rows = []
-        if few:
-            best = max(few, key=_value)
-            rows.append(
-                (
-                    f"improvement kept at {_MARK_SAMPLES} samples at most",
-                    f"{_MARK_KEPT:.0%}",
-                    f"{_percent(best.improvement_kept)} at {best.mean_samples:.2f}",
-                )
-            )
-        if enough:
-            first = min(enough, key=lambda s: s.mean_samples)
-            rows.append(
-                (
-                    f"samples for {_MARK_KEPT:.0%} of the improvement",
-                    f"{_MARK_SAMPLES}",
-                    f"{first.mean_samples:.2f} ({_percent(first.improvement_kept)})",
-                )
-            )
-        if whole_:
-            most = max(whole_, key=lambda s: s.tokens_saved.value)
-            rows.append(
-                (
-                    f"tokens saved by pruning alone, {_LITTLE_LOSS:.0%} kept or more",
-                    f"{_MARK_SAVED:.0%}",
-                    f"{_percent(most.tokens_saved)} ({most.method})",
-                )
-            )
-        own = next((s for s in adaptive if s.method == "adaptive+pruning"), None)
-        if own is not None:
-            rows.append(
-                (
-                    "tokens saved by both, as the model ships",
-                    "-",
-                    f"{_percent(own.tokens_saved)}, {_percent(own.improvement_kept)} kept",
-                )
-            )
-        return "## Against the paper's marks\n\n" + _table(("what", "the paper", "here"), rows)
-
-    def _marks_replayed(self) -> tuple[list[MethodSummary], list[MethodSummary]]:
-        """Every adaptive setting of the sweep, and every pruning alone."""
-        full = self._bounds()[1].settings
-        prunings = [
-            Method(
-                name=f"at {at}, {keep:.1%} go on",
-                family="pruning alone",
-                settings=replace(full, prune_at=(at,), keep_fraction=keep),
-            )
-            for at in self.recording.info.checkpoints
-            for keep in _KEEP
-        ]
-        swept = [m for m in sweep(self.recording) if m.family in _OURS]
-        own = [m for m in catalogue(self.recording).methods if m.name == "adaptive+pruning"]
-        _, summaries = self._replayed([*swept, *own, *prunings])
-        found = list(summaries.values())
-        return (
-            [s for s in found if s.family in _OURS],
-            [s for s in found if s.family == "pruning alone"],
-        )
-
     def all_methods(self) -> str:
         found = catalogue(self.recording)
         table, summaries = self._replayed(found.methods)
@@ -263,7 +145,7 @@ class _Page:
                 *_row(s),
                 ""
                 if name == "adaptive"
-                else _signed(table.difference("adaptive", name, seed=self.seed).quality),
+                else signed(table.difference("adaptive", name, seed=self.seed).quality),
             )
             for name, s in summaries.items()
         ]
@@ -272,7 +154,7 @@ class _Page:
             "At their papers' own settings (scaled where the source says so in its docstring); "
             '"adaptive", "pruning" and "adaptive+pruning" as the model ships. The last column is '
             "the quality of adaptive less that of the row.\n\n"
-            + _table((*_METHOD_HEAD, "adaptive ahead by"), rows)
+            + markdown_table((*_METHOD_HEAD, "adaptive ahead by"), rows)
             + "\nVoting weighs answers, and a puzzle has many right ones, so a vote scatters them; "
             'and the question that was never trained is answered by a model whose "Yes" was '
             "trained to mean the opposite. Both rows say more of this task and model than of "
@@ -300,7 +182,7 @@ class _Page:
             "half of the problems, shown on the other half: its quality; then the quality of ours "
             f"(the better of {' and '.join(_OURS)} on the first half) less its own, paired. Where "
             "the interval lies below 0, the rival wins.\n\n"
-            + _table(
+            + markdown_table(
                 ("family", *(f"{budget:,}" for budget in BUDGETS)),
                 ((family, *row) for family, row in cells.items()),
             )
@@ -315,7 +197,7 @@ class _Page:
             return quality
         if name == ours:
             return f"**{quality}**"
-        return f"{quality}; {_signed(show.difference(ours, name, seed=self.seed).quality)}"
+        return f"{quality}; {signed(show.difference(ours, name, seed=self.seed).quality)}"
 
     def _draw_front(self, summaries: Mapping[str, MethodSummary]) -> None:
         families: dict[str, list[MethodSummary]] = {}
@@ -367,7 +249,7 @@ class _Page:
                 (
                     str(threshold),
                     *(text for s in (annealed, constant) for text in _kept_row(s)),
-                    _signed(gap.quality),
+                    signed(gap.quality),
                 )
             )
         self._draw_kept(summaries, kinds)
@@ -384,7 +266,7 @@ class _Page:
         return (
             "## Adaptive sampling: threshold, mean samples, annealing\n\n"
             "The paper: 74 % of the improvement at 1.2 samples.\n\n"
-            + _table(head, rows)
+            + markdown_table(head, rows)
             + "\n![Improvement kept against mean samples](results/kept.svg)\n"
         )
 
@@ -426,8 +308,8 @@ class _Page:
             (
                 str(at),
                 *(
-                    f"{_percent(summaries[f'{at}, {keep}'].improvement_kept)}; "
-                    f"{_percent(summaries[f'{at}, {keep}'].tokens_saved).split(' [')[0]}"
+                    f"{percent(summaries[f'{at}, {keep}'].improvement_kept)}; "
+                    f"{share(summaries[f'{at}, {keep}'].tokens_saved)}"
                     for keep in _KEEP
                 ),
             )
@@ -453,13 +335,13 @@ class _Page:
             "## Pruning: checkpoint and keep fraction\n\n"
             "All 16 samples at once; improvement kept (with its interval); tokens saved. The "
             "paper: 56 % saved with little loss.\n\n"
-            + _table(("at tokens", *(f"keep {keep:.1%}" for keep in _KEEP)), rows)
+            + markdown_table(("at tokens", *(f"keep {keep:.1%}" for keep in _KEEP)), rows)
             + "\n![Tokens saved](results/pruning.svg)\n"
         )
 
     def positions(self) -> str:
         """What the self-evaluation is worth at each number of tokens."""
-        rollouts, reader = _rollouts(self.recording), self.recording.reader
+        rollouts, reader = rollouts_of(self.recording), self.recording.reader
         cuts: dict[str, Cut] = {
             **{str(at): running_at(at) for at in self.recording.info.checkpoints},
             "the end": whole,
@@ -473,7 +355,7 @@ class _Page:
         rows = [
             (
                 name,
-                _plain(accuracy[name]),
+                plain(accuracy[name]),
                 f"{expected_calibration_error(items):.3f}",
                 f"{len(items):,}",
             )
@@ -505,7 +387,7 @@ class _Page:
             "Of two samples of one problem of which one is right: how often it has the higher "
             "prob_win_or_tie (chance is 0.5). ECE: calibration error, 15 bins. Samples that run on "
             "past the number of tokens; they seldom reach 256.\n\n"
-            + _table(("tokens", "pairs ordered right", "ECE", "samples"), rows)
+            + markdown_table(("tokens", "pairs ordered right", "ECE", "samples"), rows)
             + "\n![Pair accuracy by position](results/positions.svg)\n"
             "![Reliability](results/reliability.svg)\n"
         )
@@ -530,9 +412,9 @@ class _Page:
             part = recording.part(places)
             methods = [m for m in catalogue(part).methods if m.name in names]
             _, summaries = self._replayed(methods, part)
-            items = predictions(_rollouts(part), part.reader, whole)
+            items = predictions(rollouts_of(part), part.reader, whole)
             quality = (
-                _plain(pair_accuracy_estimate(items, seed=self.seed)),
+                plain(pair_accuracy_estimate(items, seed=self.seed)),
                 f"{expected_calibration_error(items):.3f}",
             )
             for name in names:
@@ -550,7 +432,7 @@ class _Page:
             "25, *longer* chains puzzles as no demonstration did. Pairs and ECE are of whole "
             "responses. Settings are those that the model ships with. Improvement kept is shown "
             "where these prompts show that Best-of-16 improves anything.\n\n"
-            + _table(("shift", "pairs", "ECE", *_METHOD_HEAD), rows)
+            + markdown_table(("shift", "pairs", "ECE", *_METHOD_HEAD), rows)
         )
 
     def beams(self, path: Path) -> str:
@@ -577,7 +459,7 @@ class _Page:
                             f"- {rival.method}",
                             f"{rival.quality.value:.3f} ± {rival.standard_error:.3f}",
                             f"{rival.tokens:,.0f}",
-                            _signed(table.mean_of(gap, seed=self.seed)),
+                            signed(table.mean_of(gap, seed=self.seed)),
                         )
                     )
         return (
@@ -585,7 +467,7 @@ class _Page:
             f"Beam search over prefixes that the self-evaluation ranks, on the first {num_prompts} "
             "problems; below each, the dearest setting of other families that costs no more. "
             "Prefixes that were computed anew are not counted (a prefix cache saves them).\n\n"
-            + _table(("method", "quality", "tokens", "ahead of the beam by"), rows)
+            + markdown_table(("method", "quality", "tokens", "ahead of the beam by"), rows)
         )
 
 
@@ -593,8 +475,11 @@ _BEST_OF_N = "best of n by self-evaluation"
 
 
 def _kept_row(summary: MethodSummary) -> tuple[str, str, str]:
-    saved = _percent(summary.tokens_saved).split(" [")[0]
-    return f"{summary.mean_samples:.2f}", _percent(summary.improvement_kept), saved
+    return (
+        f"{summary.mean_samples:.2f}",
+        percent(summary.improvement_kept),
+        share(summary.tokens_saved),
+    )
 
 
 def _error(values: np.ndarray) -> float:

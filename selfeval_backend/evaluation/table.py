@@ -5,9 +5,11 @@ Axes: P prompts, M methods, R resamples.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from multiprocessing import get_context
@@ -77,6 +79,8 @@ class ResultTable:
     """[P, M]."""
     self_evaluation_tokens: Array
     """[P, M]."""
+    response_characters: Array
+    """[P, M], of what was given back; not a number where it is not known."""
 
     @property
     def tokens(self) -> Array:
@@ -106,6 +110,7 @@ class ResultTable:
             num_samples=self.num_samples[chosen],
             generated_tokens=self.generated_tokens[chosen],
             self_evaluation_tokens=self.self_evaluation_tokens[chosen],
+            response_characters=self.response_characters[chosen],
         )
 
     def summaries(
@@ -241,13 +246,14 @@ def replay_table(
         blocks.append(block)
         if progress is not None:
             progress(sum(map(len, blocks)), num_prompts)
-    values = np.concatenate(blocks)  # [P, M, 4]
+    values = np.concatenate(blocks)  # [P, M, 5]
     return ResultTable(
         methods=tuple(methods),
         reward=values[..., 0],
         num_samples=values[..., 1],
         generated_tokens=values[..., 2],
         self_evaluation_tokens=values[..., 3],
+        response_characters=values[..., 4],
     )
 
 
@@ -264,14 +270,30 @@ def _blocks(
 
 
 def _block(recording: Recording, methods: Sequence[Method]) -> Array:
-    """Return [P, M, 4]: reward, samples, generated and self-evaluation tokens."""
-    return np.array(
-        [
-            [
-                (r.reward, r.num_samples, r.generated_tokens, r.self_evaluation_tokens)
+    """Return [P, M, 5], in the order of `ResultTable`'s fields."""
+    values = np.empty((len(recording.prompts), len(methods), 5))
+    with _uncollected():
+        for place, results in enumerate(replay_methods(recording, methods)):
+            values[place] = [
+                (
+                    r.reward,
+                    r.num_samples,
+                    r.generated_tokens,
+                    r.self_evaluation_tokens,
+                    np.nan if r.response_characters is None else r.response_characters,
+                )
                 for r in results
             ]
-            for results in replay_methods(recording, methods)
-        ],
-        dtype=np.float64,
-    ).reshape(len(recording.prompts), len(methods), 4)
+    return values
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Let no garbage be looked for: a replay makes many objects and no cycles. A tenth faster."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

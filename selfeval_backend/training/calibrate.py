@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,9 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from selfeval_backend.errors import DatasetError
+from selfeval_backend.evaluation.choosing import Goal, find_policy, policy_of
+from selfeval_backend.evaluation.converting import recording_of
 from selfeval_backend.evaluation.quality import Prediction, predictions, running_at, whole
-from selfeval_backend.evaluation.tuning import tune_policy
 from selfeval_backend.policy import Annealed
 from selfeval_backend.rollouts import Rollout, RolloutSample, load_rollouts, save_rollouts
 from selfeval_backend.selfeval import CalibrationMap, SelfEvalConfig, SelfEvaluator
@@ -297,19 +297,20 @@ def _tuned(
     settings = place.recipe.calibrate
     if not settings.tune:
         return {}
+    recording = recording_of(
+        rollouts, evaluator, num_samples=settings.samples, checkpoints=settings.positions
+    )
     try:
-        tuned = tune_policy(
-            rollouts,
-            evaluator,
+        found = find_policy(
+            recording,
+            Goal(kind="keep_quality", value=settings.keep_improvement),
+            seed=place.recipe.seed,
             prune_at=settings.prune_at,
-            max_samples=settings.samples,
-            keep_improvement=settings.keep_improvement,
-            log=lambda _: None,
         )
     except DatasetError as error:
         place.log(f"calibrate: no policy is tuned: {error}")
         return {"failed": str(error)}
-    return {**asdict(tuned), "max_samples": settings.samples}
+    return {**policy_of(found.settings), "max_samples": settings.samples}
 
 
 def _link(source: str, target: str) -> None:

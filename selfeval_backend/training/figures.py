@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
-from selfeval_backend.evaluation.metrics import PromptResult, improvement_kept, tokens_saved
+from selfeval_backend.evaluation.converting import recording_of
+from selfeval_backend.evaluation.methods import Method
 from selfeval_backend.evaluation.quality import (
     Estimate,
     Prediction,
@@ -22,9 +22,9 @@ from selfeval_backend.evaluation.quality import (
     running_at,
     whole,
 )
-from selfeval_backend.evaluation.replaying import replay
-from selfeval_backend.evaluation.tuning import only_annealed, only_on_policy
-from selfeval_backend.rollouts import Rollout, RolloutSample
+from selfeval_backend.evaluation.rivals import MajorityVote, MeanLogprob, Oracle, Rival
+from selfeval_backend.evaluation.table import MethodSummary, replay_table
+from selfeval_backend.rollouts import Rollout, RolloutSample, only_on_policy
 from selfeval_backend.selfeval import SelfEvaluator
 from selfeval_backend.settings import Settings
 
@@ -101,113 +101,61 @@ def measure_policies(
     """
     n = tuned.max_samples
     best_of_n = f"best-of-{n}"
-    on_policy, annealed = only_on_policy(rollouts), only_annealed(rollouts)
-    fixed = replace(tuned, adaptive=False, prune_at=(), keep_fraction=1.0)
-    adaptive = replace(fixed, adaptive=True)
+    recording = recording_of(
+        rollouts, evaluator, num_samples=n, checkpoints=tuned.prune_at, answer_of=answer_of
+    )
+    methods = _methods(tuned, best_of_n, votes=answer_of is not None)
+    summaries = replay_table(recording, methods).summaries(
+        one_sample="one sample", best_of_n=best_of_n, seed=seed, num_resamples=num_resamples
+    )
+    return [_row(summary) for summary in summaries]
+
+
+def _methods(tuned: Settings, best_of_n: str, *, votes: bool) -> list[Method]:
+    n = tuned.max_samples
+    adaptive = replace(tuned, adaptive=True, prune_at=(), keep_fraction=1.0, prune_below=0.0)
+    fixed = replace(adaptive, adaptive=False, batches=None, annealing="constant")
+    pruned = replace(tuned, adaptive=False, batches=None, annealing="constant")
     first = replace(fixed, max_samples=1)
-    runs: dict[str, list[PromptResult]] = {
-        "one sample": _expected_sample(on_policy),
-        "greedy": replay(annealed, first, evaluator, evaluate=False),
-        best_of_n: replay(on_policy, fixed, evaluator),
-        "adaptive": replay(annealed, adaptive, evaluator),
-        "pruning": replay(on_policy, replace(tuned, adaptive=False), evaluator),
-        "adaptive+pruning": replay(annealed, tuned, evaluator),
-        f"oracle of {n}": _chosen(on_policy, lambda r: max(s.reward for s in r.samples)),
-        f"log-probability of {n}": _chosen(on_policy, _most_likely),
+    greedy = replace(adaptive, max_samples=1, batches=None, annealing="annealed")
+    rivals: dict[str, Rival] = {
+        f"oracle of {n}": Oracle(),
+        f"log-probability of {n}": MeanLogprob(),
+        **({f"majority vote of {n}": MajorityVote()} if votes else {}),
     }
-    if answer_of is not None:
-        found = answer_of
-        runs[f"majority vote of {n}"] = _chosen(on_policy, lambda r: _majority(r, found))
-    for threshold in THRESHOLDS:
-        setting = replace(adaptive, threshold=threshold)
-        runs[f"adaptive, threshold {threshold}"] = replay(annealed, setting, evaluator)
-    floor, ceiling = runs["one sample"], runs[best_of_n]
     return [
-        {"method": name, **_compare(results, floor, ceiling, seed, num_resamples)}
-        for name, results in runs.items()
+        # The mean over all samples: the same expectation as of one, less noise.
+        Method(name="one sample", settings=first, evaluate=False, rotations=n),
+        Method(name="greedy", settings=greedy, evaluate=False),
+        Method(name=best_of_n, settings=fixed),
+        Method(name="adaptive", settings=adaptive),
+        Method(name="pruning", settings=pruned),
+        Method(name="adaptive+pruning", settings=replace(tuned, adaptive=True)),
+        *(Method(name=name, settings=fixed, rival=rival) for name, rival in rivals.items()),
+        *(
+            Method(
+                name=f"adaptive, threshold {threshold}",
+                settings=replace(adaptive, threshold=threshold),
+            )
+            for threshold in THRESHOLDS
+        ),
     ]
 
 
-def _expected_sample(rollouts: Sequence[Rollout]) -> list[PromptResult]:
-    """One temperature-1 sample, as the mean over all of them: the same expectation, less noise."""
-    return [
-        PromptResult(
-            reward=float(np.mean([s.reward for s in r.samples])),
-            num_samples=1,
-            generated_tokens=round(float(np.mean([len(s.token_ids) + 1 for s in r.samples]))),
-            self_evaluation_tokens=0,
-        )
-        for r in rollouts
-    ]
-
-
-def _chosen(rollouts: Sequence[Rollout], choose: Callable[[Rollout], float]) -> list[PromptResult]:
-    return [
-        PromptResult(
-            reward=choose(r),
-            num_samples=len(r.samples),
-            generated_tokens=sum(len(s.token_ids) + (s.finish_reason == "stop") for s in r.samples),
-            self_evaluation_tokens=0,
-        )
-        for r in rollouts
-    ]
-
-
-def _majority(rollout: Rollout, answer_of: Callable[[RolloutSample], str | None]) -> float:
-    answers = [answer_of(sample) for sample in rollout.samples]
-    counts = Counter(answer for answer in answers if answer is not None)
-    if not counts:
-        return 0.0
-    winner = counts.most_common(1)[0][0]
-    return rollout.samples[answers.index(winner)].reward
-
-
-def _most_likely(rollout: Rollout) -> float:
-    """By mean log-probability a token."""
-    return max(rollout.samples, key=lambda s: s.sum_logprob / (len(s.token_ids) + 1)).reward
-
-
-def _compare(
-    results: Sequence[PromptResult],
-    floor: Sequence[PromptResult],
-    ceiling: Sequence[PromptResult],
-    seed: int,
-    num_resamples: int,
-) -> dict[str, Any]:
-    reward = [np.array([r.reward for r in side]) for side in (results, floor, ceiling)]
-    cost = [
-        np.array([r.generated_tokens + r.self_evaluation_tokens for r in side])
-        for side in (results, ceiling)
-    ]
-
-    def kept(chosen: np.ndarray) -> float:
-        mine, low, high = (float(values[chosen].mean()) for values in reward)
-        share = improvement_kept(mine, one_sample=low, best_of_n=high)
-        return float("nan") if share is None else share
-
-    def saved(chosen: np.ndarray) -> float:
-        share = tokens_saved(cost[0][chosen].sum(), best_of_n=cost[1][chosen].sum())
-        return float("nan") if share is None else share
-
+def _row(summary: MethodSummary) -> dict[str, Any]:
+    nothing = Estimate(value=float("nan"), low=float("nan"), high=float("nan"))
     return {
-        "accuracy": _mean_and_error(reward[0]),
-        "mean_samples": float(np.mean([r.num_samples for r in results])),
-        "generated_tokens": float(np.mean([r.generated_tokens for r in results])),
-        "self_evaluation_tokens": float(np.mean([r.self_evaluation_tokens for r in results])),
-        "improvement_kept": asdict(_interval(kept, len(results), seed, num_resamples)),
-        "tokens_saved": asdict(_interval(saved, len(results), seed, num_resamples)),
+        "method": summary.method,
+        "accuracy": {
+            "value": summary.quality.value,
+            "standard_error": summary.standard_error,
+        },
+        "mean_samples": summary.mean_samples,
+        "generated_tokens": summary.generated_tokens,
+        "self_evaluation_tokens": summary.self_evaluation_tokens,
+        "improvement_kept": asdict(summary.improvement_kept or nothing),
+        "tokens_saved": asdict(summary.tokens_saved),
     }
-
-
-def _interval(
-    figure: Callable[[np.ndarray], float], n: int, seed: int, num_resamples: int
-) -> Estimate:
-    rng = np.random.default_rng(seed)
-    values = [figure(rng.integers(n, size=n)) for _ in range(num_resamples)]
-    if np.isnan(values).all():  # there is no improvement to keep a share of
-        return Estimate(value=float("nan"), low=float("nan"), high=float("nan"))
-    low, high = np.nanquantile(values, [0.025, 0.975])
-    return Estimate(value=figure(np.arange(n)), low=float(low), high=float(high))
 
 
 def _mean_and_error(values: np.ndarray) -> dict[str, float]:

@@ -16,8 +16,7 @@ from typing import Any
 
 from selfeval_backend.chat import Chat
 from selfeval_backend.evaluation.quality import Prediction, predictions, running_at, whole
-from selfeval_backend.evaluation.tuning import only_on_policy
-from selfeval_backend.rollouts import Rollout, RolloutSample, load_rollouts
+from selfeval_backend.rollouts import Rollout, RolloutSample, load_rollouts, only_on_policy
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
 from selfeval_backend.settings import resolve_settings
 from selfeval_backend.training.base_model import base_folder, load_asking

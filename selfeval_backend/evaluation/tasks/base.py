@@ -23,6 +23,8 @@ class TaskItem:
     """Of a response's text; high is good, and finite. It may block: it runs in a thread."""
     answer: Callable[[str], str | None] = no_answer
     """What a response comes to, the same text for the same answer; None: nothing to compare."""
+    reference: str | None = None
+    """What a response is judged against, where its length may sway the judge; else None."""
     prompt_id: str = ""
     """Its name within the task, the same in every run."""
 

@@ -1,7 +1,8 @@
-"""GSM8K: grade-school arithmetic in words, from a local file.
+"""GSM8K: grade-school arithmetic in words, from the Hugging Face hub or local.
 
-Rows are as published: ``{"question": "...", "answer": "... #### 72"}``, in JSON lines or Parquet
-(``openai/gsm8k``, ``main/test-00000-of-00001.parquet``).
+Rows are as published: ``{"question": "...", "answer": "... #### 72"}``: ``openai/gsm8k`` by the
+`datasets` library, a folder that it can read, or one file in JSON lines or Parquet
+(``main/test-00000-of-00001.parquet``).
 
 Source: Cobbe et al. 2021, arXiv 2110.14168.
 """
@@ -16,6 +17,7 @@ from typing import Any
 
 from selfeval_backend.errors import DatasetError, MissingDependencyError
 from selfeval_backend.evaluation.tasks.base import TaskItem
+from selfeval_backend.evaluation.tasks.hub import read_hub
 from selfeval_backend.evaluation.tasks.jsonl import normalised_number, read_jsonl
 
 __all__ = ["Gsm8kTask", "extract_number"]
@@ -25,6 +27,8 @@ INSTRUCTION = (
 )
 """Follows each question; ours. The paper's prompt is not in its published text."""
 
+_HUB_NAME = "openai/gsm8k"
+
 _NUMBER = r"[-+]?\$?\d[\d,]*(?:\.\d+)?"
 _MARKED = re.compile(rf"####\s*\$?({_NUMBER})")
 _BOXED = re.compile(rf"\\boxed\{{\s*\$?({_NUMBER})")
@@ -32,30 +36,32 @@ _ANY = re.compile(rf"({_NUMBER})")
 
 
 class Gsm8kTask:
-    """The problems of a local file.
+    """The test problems.
 
     Args:
-        path: JSON lines, or Parquet.
+        path: JSON lines, Parquet, or a folder; None: they are downloaded.
         n: Most problems; None: all.
 
     Raises:
-        DatasetError: The file cannot be read, or a row lacks what it needs; names file and row.
-        MissingDependencyError: A Parquet file, and pyarrow is not installed.
+        DatasetError: They cannot be had, or a row lacks what it needs; names source and row.
+        MissingDependencyError: A Parquet file, and pyarrow is not installed; anything but a file,
+            and datasets is not.
     """
 
     name = "gsm8k"
 
-    def __init__(self, path: Path, *, n: int | None = None) -> None:
+    def __init__(self, path: Path | None = None, *, n: int | None = None) -> None:
         items: list[TaskItem] = []
-        for place, row in _rows(path):
+        source = _HUB_NAME if path is None else path
+        for place, row in _rows(source):
             if n is not None and len(items) == n:
                 break
             question, answer = row.get("question"), row.get("answer")
             if not isinstance(question, str) or not isinstance(answer, str):
-                raise DatasetError(f"{path}, row {place}: 'question' and 'answer' must be text")
+                raise DatasetError(f"{source}, row {place}: 'question' and 'answer' must be text")
             marked = _MARKED.findall(answer)
             if not marked:
-                raise DatasetError(f"{path}, row {place}: the answer has no '#### ' and number")
+                raise DatasetError(f"{source}, row {place}: the answer has no '#### ' and number")
             items.append(
                 TaskItem(
                     prompt=question.strip() + INSTRUCTION,
@@ -65,7 +71,7 @@ class Gsm8kTask:
                 )
             )
         if not items:
-            raise DatasetError(f"{path}: no rows")
+            raise DatasetError(f"{source}: no rows")
         self.items = tuple(items)
 
 
@@ -81,7 +87,15 @@ def _reward(reference: str, response: str) -> float:
     return float(extract_number(response) == reference)
 
 
-def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _rows(path: Path | str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    if isinstance(path, str) or path.is_dir():
+        yield from read_hub(
+            path,
+            config="main",
+            split="test",
+            remedy="Give a local copy, a folder or its test file: --file PATH.",
+        )
+        return
     if path.suffix != ".parquet":
         yield from read_jsonl(path)
         return

@@ -32,13 +32,13 @@ def named_task(
         name: "reference", "shifted", "gsm8k", "alpaca_eval", or a path to JSON lines.
         n: Most prompts; None: 200 generated ones, or all of a file.
         seed: Of generated problems.
-        file: Where the problems of "gsm8k" or "alpaca_eval" are.
+        file: Where the problems of "gsm8k" or "alpaca_eval" are; None: "gsm8k" is downloaded.
         scorer: Of a path; None: "exact".
         judge: Of "alpaca_eval".
 
     Raises:
         ConfigurationError: There is no such task, or an argument does not go with it.
-        DatasetError: The file cannot be used.
+        DatasetError: The problems cannot be had.
     """
     if n is not None and n < 1:
         raise ConfigurationError("n", n, "a whole number of at least 1")
@@ -55,10 +55,6 @@ def named_task(
         kind = ReferenceTask if name == "reference" else ShiftedTask
         return kind(_DEFAULT_N if n is None else n, seed=seed)
     if name == "gsm8k":
-        if file is None:
-            raise ConfigurationError(
-                "file", None, "GSM8K's test problems, as JSON lines or Parquet"
-            )
         return Gsm8kTask(file, n=n)
     if name == "alpaca_eval":
         if file is None or judge is None:

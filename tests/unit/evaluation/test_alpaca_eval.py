@@ -19,9 +19,13 @@ from selfeval_backend.errors import (
     EngineRequestError,
     EngineResponseError,
 )
-from selfeval_backend.evaluation.tasks import AlpacaEvalTask, named_task
-from selfeval_backend.evaluation.tasks.alpaca_eval import length_controlled_win_rate
+from selfeval_backend.evaluation.evaluating import evaluate_recording
+from selfeval_backend.evaluation.recorder import RecordingPlan, record
+from selfeval_backend.evaluation.recordings import load_recording
+from selfeval_backend.evaluation.tasks import AlpacaEvalTask, ReferenceTask, named_task
 from selfeval_backend.evaluation.tasks.judge import Judge, judge_messages
+from selfeval_backend.evaluation.tasks.length_control import length_controlled_win_rate
+from selfeval_backend.model import SelfEvaluatingModel
 
 
 class JudgeServer:
@@ -136,6 +140,53 @@ def test_the_file_of_the_benchmark(tmp_path: Path) -> None:
     assert [item.prompt_id for item in task.items] == ["alpaca-0", "alpaca-1"]
     assert (task.items[0].reward("Hello there"), task.items[0].reward("Hi")) == (1.0, 0.0)
     assert task.items[0].answer("Hi") is None
+
+
+def baseline(path: Path, *lengths: int) -> Path:
+    """References of so many characters to problems that the scripted model can answer."""
+    items = ReferenceTask(len(lengths), seed=3).items
+    rows = [
+        {"instruction": item.prompt, "output": "x" * length}
+        for item, length in zip(items, lengths, strict=True)
+    ]
+    path.write_text(json.dumps(rows), encoding="utf-8")
+    return path
+
+
+PLAN = RecordingPlan(num_samples=2, seed=3)
+
+
+async def test_win_rates_with_and_without_length(
+    model: SelfEvaluatingModel, tmp_path: Path
+) -> None:
+    lengths = (10, 10_000, 40, 10_000)
+    task = AlpacaEvalTask(baseline(tmp_path / "baseline.json", *lengths), judge=Longer())
+
+    await record(model, task, PLAN, tmp_path / "kept")
+    recording = load_recording(tmp_path / "kept")
+    result = evaluate_recording(recording, methods="adaptive", seed=0)
+
+    assert [prompt.reference_characters for prompt in recording.prompts] == list(lengths)
+    assert all(s.response_characters for prompt in recording.prompts for s in prompt.samples)
+    win_rates = {row.method: row.quality.value for row in result.summaries}
+    assert win_rates == {"one sample": 0.5, "best-of-2": 0.5, "adaptive": 0.5}
+    assert set(result.length_controlled) == set(win_rates)
+    for rate in result.length_controlled.values():
+        assert 0.0 <= rate.low <= rate.high <= 1.0
+
+
+async def test_a_judge_that_answers_nonsense_is_named_with_its_row(
+    server: JudgeServer, judge: Judge, model: SelfEvaluatingModel, tmp_path: Path
+) -> None:
+    task = AlpacaEvalTask(baseline(tmp_path / "baseline.json", 10), judge=judge)
+    server.will_say(Both=1.0)
+
+    with pytest.raises(
+        DatasetError,
+        match=r"prompt 'alpaca-0', sample 0 at temperature 1: the scorer raised "
+        r"EngineResponseError: the judge answered neither 'm' nor 'M'",
+    ):
+        await record(model, task, PLAN, tmp_path / "kept")
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from selfeval_backend.errors import ConfigurationError, DatasetError
+from selfeval_backend.errors import ConfigurationError, DatasetError, MissingDependencyError
 from selfeval_backend.evaluation.tasks import Gsm8kTask, JsonlTask, ShiftedTask, named_task
 from selfeval_backend.evaluation.tasks.gsm8k import extract_number
 from selfeval_backend.evaluation.tasks.shifted import SHIFTED_KINDS
@@ -140,6 +141,78 @@ def test_a_bad_gsm8k_row_is_named(tmp_path: Path) -> None:
         Gsm8kTask(tmp_path / "bad.parquet")
 
 
+@pytest.fixture
+def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The `datasets` library, with a cache of this test's own."""
+    datasets = pytest.importorskip("datasets", reason="the extra 'datasets' is not installed")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    return datasets
+
+
+OTHER = {"question": "Not this one?", "answer": "#### 1"}
+
+
+def test_gsm8k_as_save_to_disk_wrote_it(tmp_path: Path, cached: Any) -> None:
+    test, train = (cached.Dataset.from_list([row]) for row in (ROW, OTHER))
+    test.save_to_disk(tmp_path / "one")
+    cached.DatasetDict({"train": train, "test": test}).save_to_disk(tmp_path / "both")
+    cached.DatasetDict({"train": train}).save_to_disk(tmp_path / "train only")
+
+    for name in ("one", "both"):
+        (item,) = Gsm8kTask(tmp_path / name).items
+        assert item.prompt.startswith("How many?\n")
+    with pytest.raises(DatasetError, match="train only has no split 'test', but train"):
+        Gsm8kTask(tmp_path / "train only")
+
+
+@pytest.mark.parametrize("described", [True, False])
+def test_gsm8k_as_a_copy_of_the_hubs_folder(tmp_path: Path, cached: Any, described: bool) -> None:
+    for config in ("main", "socratic") if described else ("main",):
+        folder = tmp_path / "gsm8k" / config
+        folder.mkdir(parents=True)
+        for split, row in (("train", OTHER), ("test", ROW if config == "main" else OTHER)):
+            table = pa.Table.from_pylist([row])
+            pq.write_table(table, folder / f"{split}-00000-of-00001.parquet")
+    if described:
+        configs = "".join(
+            f"- config_name: {c}\n  data_files:\n"
+            f"  - split: train\n    path: {c}/train-*\n  - split: test\n    path: {c}/test-*\n"
+            for c in ("main", "socratic")
+        )
+        (tmp_path / "gsm8k" / "README.md").write_text(f"---\nconfigs:\n{configs}---\n")
+
+    (item,) = Gsm8kTask(tmp_path / "gsm8k").items
+
+    assert item.prompt.startswith("How many?\n")
+    assert item.reward("#### 1072") == 1.0
+
+
+def test_gsm8k_that_cannot_be_downloaded_says_what_to_do(
+    cached: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise ConnectionError("no route to huggingface.co\nmore")
+
+    monkeypatch.setattr(cached, "load_dataset", unreachable)
+    with pytest.raises(
+        DatasetError,
+        match=r"^openai/gsm8k cannot be downloaded: no route to huggingface.co\. "
+        r"Give a local copy, a folder or its test file: --file PATH\.$",
+    ):
+        named_task("gsm8k", n=5, seed=0)
+
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(MissingDependencyError, match=r"adaptive-inference-compute\[datasets\]"):
+        named_task("gsm8k", n=5, seed=0)
+
+
+def test_a_folder_that_is_no_data_set_is_refused(tmp_path: Path, cached: Any) -> None:
+    del cached
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match=r"empty cannot be read: .*--file PATH"):
+        Gsm8kTask(tmp_path / "empty")
+
+
 def test_shifted_problems_are_solvable_and_never_come_twice() -> None:
     task = ShiftedTask(30, seed=1)
 
@@ -168,7 +241,7 @@ def test_tasks_by_name(capitals: Path, tmp_path: Path) -> None:
         ({"name": "reference", "n": 0}, "n"),
         ({"name": "reference", "scorer": "exact"}, "scorer"),
         ({"name": "shifted", "file": Path("x")}, "file"),
-        ({"name": "gsm8k"}, "file"),
+        ({"name": "alpaca_eval"}, "file"),
     ],
 )
 def test_what_does_not_go_together_is_refused(arguments: dict[str, object], field: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -26,10 +27,10 @@ from selfeval_backend.evaluation.rivals import (
     Rival,
 )
 from selfeval_backend.evaluation.signals import RecordedSignals
-from selfeval_backend.policy import Policy
+from selfeval_backend.policy import BestOfN, Policy
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
 from selfeval_backend.settings import Settings
-from selfeval_backend.types import Limits, Outcome
+from selfeval_backend.types import Decision, Limits, Outcome, RunState
 from tests.unit.evaluation.recorded import (
     ANNEALED,
     CHECKPOINTS,
@@ -163,6 +164,49 @@ def test_policies_that_share_states_end_as_they_would_alone(
     alone = [[r for (r,) in replay_methods(recorded, [method])] for method in methods]
 
     assert together == [[column[p] for column in alone] for p in range(len(prompts))]
+
+
+@given(drawn_samples(), settings(), st.lists(st.integers(0, 100), max_size=8))
+def test_thresholds_that_are_followed_together_end_as_they_would_alone(
+    samples: list[SampleRecord], chosen: Settings, percents: list[int]
+) -> None:
+    recorded = recording(samples)
+    methods = [
+        Method(name=str(i), settings=replace(chosen, threshold=percent / 100))
+        for i, percent in enumerate(percents)
+    ]
+
+    (together,) = replay_methods(recorded, methods)
+    alone = [result for m in methods for (result,) in replay_methods(recorded, [m])]
+
+    assert together == alone
+
+
+class Asked(BestOfN):
+    """Counts how often it is asked."""
+
+    __slots__ = ()
+    times = 0
+
+    def decide(self, state: RunState) -> Decision:
+        Asked.times += 1
+        return super().decide(state)
+
+
+def test_of_many_thresholds_few_are_asked() -> None:
+    samples = [sample(i, [0.1 * i + 0.2] * 4, token=100 * i) for i in range(NUM_SAMPLES)]
+    recorded = recording(samples)
+    prompt = replay_prompt(recorded.prompts[0], recorded, Limits(max_samples=NUM_SAMPLES))
+    policies = [Asked(threshold=i / 1000, evaluate=True) for i in range(1000)]
+
+    ends = prompt.run_together(policies)
+
+    alone = [BestOfN(threshold=p.threshold) for p in policies]
+    assert [(e.state, e.stop_reason) for e in ends] == [
+        (e.state, e.stop_reason) for e in map(prompt.run, alone)
+    ]
+    assert len({e.stop_reason for e in ends}) == 2
+    assert Asked.times < 100
 
 
 def three() -> Recording:

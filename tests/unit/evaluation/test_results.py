@@ -60,6 +60,7 @@ def test_every_table_and_plot(runs: Path, tmp_path: Path) -> None:
 
     text = (tmp_path / "results.md").read_text(encoding="utf-8")
     for title in (
+        "Against the paper's marks",
         "All methods",
         "At every token budget",
         "Adaptive sampling",

@@ -26,6 +26,7 @@ def table(reward: list[list[float]], tokens: list[list[float]] | None = None) ->
         num_samples=zeros + 1,
         generated_tokens=zeros + 10 if tokens is None else np.array(tokens),
         self_evaluation_tokens=zeros,
+        response_characters=zeros,
     )
 
 

@@ -1,0 +1,160 @@
+"""What LlamaIndex's adapter costs beside the controller, and whether it holds up the event loop.
+
+Overhead: milliseconds that one call of `AdaptiveLLM` takes longer than the same answer from the
+bare model, over an engine that answers at once; the two take turns. Ticker: the longest time that
+the event loop did not turn while 32 queries went through one query engine with the reference model
+in this process, and the same for 32 answers of the bare model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from common import Figure, make_parser, median_figure, report
+from llama_index.core import Document, Settings, SummaryIndex
+from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.prompts import PromptTemplate
+
+from aic_integrations.llama_index import AdaptiveLLM
+from selfeval_backend.chat import Message
+from selfeval_backend.engine.scripted import ScriptedChat, ScriptedEngine
+from selfeval_backend.model import SelfEvaluatingModel, load_model
+from selfeval_backend.selfeval import SelfEvalConfig
+from selfeval_backend.sync import run_sync
+
+PROMPT = "Use 3, 19 and 25 to make 41."
+NUM_CALLS = 200
+"""Of each kind, in one repetition."""
+NUM_QUERIES = 32
+LIMIT_MS = 3.0
+TICKER_LIMIT_MS = 50.0
+TICK_S = 0.005
+
+
+def scripted_model() -> SelfEvaluatingModel:
+    """Return a model whose samples are there at once; the second one is trusted."""
+    chat = ScriptedChat()
+    script = [chat.response("41 = 19 + 25 - 4", 0.2), chat.response("41 = 19 + 25 - 3", 0.95)]
+    engine = ScriptedEngine(script, repeat=True)
+    config = SelfEvalConfig()
+    return SelfEvaluatingModel(name="scripted", engine=engine, chat=chat, config=config)
+
+
+async def mean_ms(call: Callable[[], Awaitable[Any]], num_calls: int) -> float:
+    """Return the mean milliseconds of a call."""
+    began = time.perf_counter()
+    for _ in range(num_calls):
+        await call()
+    return (time.perf_counter() - began) / num_calls * 1000
+
+
+async def overhead_ms(llm: AdaptiveLLM, model: SelfEvaluatingModel) -> dict[str, float]:
+    """Return by how much a call takes longer, asynchronous and synchronous."""
+    messages = [ChatMessage(PROMPT)]
+    conversation = [Message(role="user", content=PROMPT)]
+    given = model.settings({"max_samples": 2, "seed": 0})
+
+    async def bare() -> None:
+        await model.answer(conversation, given)
+
+    async def adapted() -> None:
+        await llm.achat(messages)
+
+    async def bare_sync() -> None:
+        await asyncio.to_thread(lambda: run_sync(model.answer(conversation, given)))
+
+    async def adapted_sync() -> None:
+        await asyncio.to_thread(llm.chat, messages)
+
+    found: dict[str, list[float]] = {"achat": [], "chat": []}
+    for _ in range(10):
+        for name, plain, ours in (
+            ("achat", bare, adapted),
+            ("chat", bare_sync, adapted_sync),
+        ):
+            before = await mean_ms(plain, NUM_CALLS // 10)
+            found[name].append(await mean_ms(ours, NUM_CALLS // 10) - before)
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+async def longest_block_ms(work: Awaitable[Any]) -> float:
+    """Return the longest time that the event loop did not turn meanwhile."""
+    longest = 0.0
+
+    async def tick() -> None:
+        nonlocal longest
+        last = time.perf_counter()
+        while True:
+            await asyncio.sleep(TICK_S)
+            now = time.perf_counter()
+            longest = max(longest, now - last - TICK_S)
+            last = now
+
+    ticker = asyncio.ensure_future(tick())
+    await work
+    ticker.cancel()
+    return longest * 1000
+
+
+async def tickers(llm: AdaptiveLLM, model: SelfEvaluatingModel) -> dict[str, float]:
+    """Return the longest blocks of queries, and of bare answers to the same prompts."""
+    Settings.llm, Settings.tokenizer = llm, llm.tokenize
+    index = SummaryIndex.from_documents([Document(text="Every number is used once.")])
+    engine = index.as_query_engine(
+        response_mode="simple_summarize", text_qa_template=PromptTemplate("{query_str}")
+    )
+    prompts = [f"Use {n}, 19 and 25 to make {n + 44}." for n in range(2, NUM_QUERIES + 2)]
+    given = model.settings({"max_samples": 4, "seed": 0})
+
+    async def queries() -> None:
+        await asyncio.gather(*(engine.aquery(prompt) for prompt in prompts))
+
+    async def answers() -> None:
+        each = ([Message(role="user", content=prompt)] for prompt in prompts)
+        await asyncio.gather(*(model.answer(messages, given) for messages in each))
+
+    await engine.aquery(prompts[0])
+    return {
+        "idle": await longest_block_ms(asyncio.sleep(1)),
+        "bare": await longest_block_ms(answers()),
+        "queries": await longest_block_ms(queries()),
+    }
+
+
+async def measure(repetitions: int) -> list[Figure]:
+    """Return all figures."""
+    scripted, reference = scripted_model(), load_model("reference", engine="transformers")
+    overheads, blocks = [], []
+    for _ in range(repetitions):
+        llm = AdaptiveLLM.from_model(scripted, max_samples=2, seed=0)
+        overheads.append(await overhead_ms(llm, scripted))
+        llm = AdaptiveLLM.from_model(reference, max_samples=4, seed=0)
+        blocks.append(await tickers(llm, reference))
+    await reference.aclose()
+    return [
+        *(
+            median_figure(f"overhead_{name}_ms", [o[name] for o in overheads], at_most=LIMIT_MS)
+            for name in ("achat", "chat")
+        ),
+        median_figure(
+            "longest_block_queries_ms", [b["queries"] for b in blocks], at_most=TICKER_LIMIT_MS
+        ),
+        median_figure("longest_block_bare_ms", [b["bare"] for b in blocks]),
+        median_figure("longest_block_idle_ms", [b["idle"] for b in blocks]),
+    ]
+
+
+def main() -> int:
+    """Measure, and print the figures."""
+    arguments = make_parser(__doc__ or "", repetitions=5).parse_args()
+    figures = asyncio.run(measure(arguments.repetitions))
+    return report(figures, arguments, {"calls": NUM_CALLS, "queries": NUM_QUERIES})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

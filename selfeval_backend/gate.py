@@ -1,0 +1,452 @@
+"""A gate behind an answer: is its confidence enough, and what is done if it is not?
+
+Pure, and of no framework: adapters carry out what `decide` says, and keep its records::
+
+    policy = GatePolicy(threshold=0.8, on_low=("retry", "escalate", "refuse"), num_stronger=1)
+    records = ()
+    while True:
+        answer = ...                                      # of the model of this level
+        reading = read_confidence(answer.response_metadata.get("best_of_n"))
+        records += (decide(policy, reading, records),)
+        if records[-1].final: ...                         # accept, interrupt, refuse or raise
+        answer_settings = retry_settings(policy, reading) # of the next attempt, on a "retry"
+
+A run of the gate is a sequence of records that ends with the first one that is final. A missing
+confidence never passes by itself, and neither does one that is not calibrated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, NoReturn, TypeGuard, cast, get_args
+
+from selfeval_backend.errors import (
+    ConfigurationError,
+    LowConfidenceError,
+    MissingConfidenceError,
+    UncalibratedConfidenceError,
+)
+from selfeval_backend.types import to_json
+
+__all__ = [
+    "FINAL_ACTIONS",
+    "AttemptUsage",
+    "ConfidenceReading",
+    "GateAction",
+    "GatePolicy",
+    "GateRecord",
+    "PersonReply",
+    "Verdict",
+    "best_attempt",
+    "current_run",
+    "decide",
+    "last_run",
+    "raise_gate_error",
+    "read_confidence",
+    "read_reply",
+    "record_reply",
+    "retry_settings",
+    "total_usage",
+]
+
+GateAction = Literal["accept", "retry", "escalate", "interrupt", "refuse", "raise"]
+"""What a gate does: gives the answer out; asks the same model again; asks the next stronger one;
+asks a person; gives a refusal in place of the answer; raises a GateError."""
+
+FINAL_ACTIONS: frozenset[str] = frozenset({"accept", "interrupt", "refuse", "raise"})
+"""Actions that end a run of the gate."""
+
+Verdict = Literal["passed", "low", "missing", "uncalibrated", "trusted", "person"]
+"""How an attempt was judged: "trusted" is the answer of a stronger model that has no confidence,
+"person" is what a person said."""
+
+_Chain = tuple[GateAction, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfidenceReading:
+    """What an answer says of itself."""
+
+    confidence: float | None
+    """prob_win_or_tie in [0, 1]; None if the answer carries none."""
+    calibrated: bool = False
+    """Whether it is calibrated for the model that answered."""
+    problem: str | None = None
+    """Why there is no confidence; None if there is one."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What the answer was drawn with (``best_of_n["policy"]``); empty if it does not say."""
+
+
+def read_confidence(best_of_n: object) -> ConfidenceReading:
+    """Read what a message or a response carries under ``best_of_n``.
+
+    Nothing there, or something that is no probability, is a missing confidence, never a pass.
+
+    Args:
+        best_of_n: As `selfeval_backend.model.Answer.summary` makes it; None if there is none.
+    """
+    if best_of_n is None:
+        return ConfidenceReading(confidence=None, problem="the answer carries no best_of_n")
+    if not isinstance(best_of_n, Mapping):
+        return ConfidenceReading(
+            confidence=None, problem=f"best_of_n is a {type(best_of_n).__name__}, not a mapping"
+        )
+    settings = best_of_n.get("policy")
+    settings = dict(settings) if isinstance(settings, Mapping) else {}
+    confidence = best_of_n.get("confidence")
+    if not _is_number(confidence) or not 0.0 <= confidence <= 1.0:
+        shown = (
+            f"the run ended before it was asked ({best_of_n.get('stop_reason')})"
+            if confidence is None
+            else f"{confidence!r:.40} is no number in [0, 1]"
+        )
+        return ConfidenceReading(
+            confidence=None, problem=f"best_of_n has no confidence: {shown}", settings=settings
+        )
+    return ConfidenceReading(
+        confidence=float(confidence),
+        calibrated=best_of_n.get("calibrated") is True,
+        settings=settings,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptUsage:
+    """What one attempt paid for, in tokens, as its framework counts them."""
+
+    input_tokens: int = 0
+    cached_input_tokens: int = 0
+    """Of those, read from the KV cache."""
+    output_tokens: int = 0
+    """Everything generated: chosen, discarded, pruned and aborted samples."""
+
+    def __add__(self, other: AttemptUsage) -> AttemptUsage:
+        """Return the sum, field by field."""
+        return AttemptUsage(
+            input_tokens=self.input_tokens + other.input_tokens,
+            cached_input_tokens=self.cached_input_tokens + other.cached_input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateRecord:
+    """One decision of a gate, and the attempt that it speaks of."""
+
+    attempt: int
+    """From 0, in one run of the gate."""
+    level: int
+    """0: the model that was asked first; k: the k-th stronger one."""
+    verdict: Verdict
+    action: GateAction
+    reason: str
+    """In words, with the numbers."""
+    confidence: float | None = None
+    calibrated: bool = False
+    model: str = ""
+    """The name of the model that answered, if it said so."""
+    usage: AttemptUsage | None = None
+    """Of this attempt, whatever became of its answer; None: it was not reported."""
+    place: int = 0
+    """Of the action in the chain that it was taken from."""
+
+    @property
+    def final(self) -> bool:
+        """Whether it ends the run of the gate."""
+        return self.action in FINAL_ACTIONS
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it in JSON types, as it stands in states and metadata."""
+        return {f.name: to_json(getattr(self, f.name)) for f in fields(self)}
+
+    @classmethod
+    def from_json(cls, body: Mapping[str, Any]) -> GateRecord:
+        """Return what `to_json` was made from."""
+        usage = body.get("usage")
+        return cls(**{**body, "usage": None if usage is None else AttemptUsage(**usage)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatePolicy:
+    """When an answer passes, and what is done with one that does not.
+
+    A chain is walked from left to right, one step for each attempt that it is asked about, and
+    never back. "retry" counts for up to `max_retries` attempts in a row. "escalate" goes to the
+    next stronger model, and is passed over where there is none left. A chain that ends without
+    "accept", "interrupt", "refuse" or "raise" ends with "raise". One name is a chain of one.
+
+    Raises:
+        ConfigurationError: A value is out of its range; names field, value and range.
+    """
+
+    threshold: float
+    """In [0, 1]: the least confidence that passes."""
+    on_low: GateAction | Sequence[GateAction] = ("retry", "raise")
+    """The chain for a confidence below `threshold`; "accept" gives the best answer out."""
+    on_missing: GateAction | Sequence[GateAction] = "raise"
+    """The chain for an answer without a confidence."""
+    on_uncalibrated: GateAction | Literal["compare"] | Sequence[GateAction] = "raise"
+    """The chain for a confidence that is marked ``calibrated: false``; "compare" holds it against
+    `threshold` like any other."""
+    max_retries: int = 1
+    """At least 1."""
+    retry_samples: int | None = None
+    """``max_samples`` of a retry; None: twice those of the attempt before it."""
+    num_stronger: int = 0
+    """Models to escalate to."""
+    trust_stronger: bool = False
+    """Whether the answer of a stronger model passes without a confidence, for those that are no
+    adaptive ones and have none."""
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        if not _is_number(self.threshold) or not 0.0 <= self.threshold <= 1.0:
+            raise ConfigurationError("threshold", self.threshold, "a number in [0, 1]")
+        _check_count("max_retries", self.max_retries, least=1)
+        _check_count("num_stronger", self.num_stronger, least=0)
+        if self.retry_samples is not None:
+            _check_count("retry_samples", self.retry_samples, least=1)
+        if not isinstance(self.trust_stronger, bool):
+            raise ConfigurationError("trust_stronger", self.trust_stronger, "True or False")
+        for name in ("on_low", "on_missing", "on_uncalibrated"):
+            if not (name == "on_uncalibrated" and self.compares_uncalibrated):
+                self._check_chain(name, getattr(self, name))
+
+    @property
+    def compares_uncalibrated(self) -> bool:
+        """Whether a confidence that is not calibrated is held against the threshold."""
+        return self.on_uncalibrated in ("compare", ("compare",), ["compare"])
+
+    def chain(self, verdict: Verdict) -> _Chain:
+        """Return what is done about a verdict, step by step; the last one is final."""
+        if verdict in ("passed", "trusted", "person"):
+            return ("accept",)
+        if verdict == "uncalibrated" and self.compares_uncalibrated:
+            return self.chain("low")
+        steps = _steps(getattr(self, f"on_{verdict}"))
+        spread = tuple(step for step in steps for _ in range(self._times(step)))
+        return spread if steps[-1] in FINAL_ACTIONS else (*spread, "raise")
+
+    def _times(self, step: str) -> int:
+        return {"retry": self.max_retries, "escalate": self.num_stronger}.get(step, 1)
+
+    def _check_chain(self, name: str, value: object) -> None:
+        steps = _steps(value)
+        known = get_args(GateAction)
+        if not steps or any(step not in known for step in steps):
+            more = ', or "compare"' if name == "on_uncalibrated" else ""
+            raise ConfigurationError(name, value, f"one or several of {', '.join(known)}{more}")
+        if any(step in FINAL_ACTIONS for step in steps[:-1]):
+            raise ConfigurationError(
+                name, value, f"{', '.join(sorted(FINAL_ACTIONS))} as the last step only"
+            )
+        if "escalate" in steps and not self.num_stronger:
+            raise ConfigurationError(
+                name, value, "no escalate without a stronger model", remedy="Give `stronger`."
+            )
+
+
+def decide(
+    policy: GatePolicy,
+    reading: ConfidenceReading,
+    earlier: Sequence[GateRecord] = (),
+    *,
+    model: str = "",
+    usage: AttemptUsage | None = None,
+) -> GateRecord:
+    """Judge an attempt and say what is done next.
+
+    Args:
+        policy: What passes, and what is done with what does not.
+        reading: Of the attempt.
+        earlier: The records of this run of the gate, none of them final.
+        model: The name of the model that answered.
+        usage: What the attempt paid for.
+    """
+    level = sum(record.action == "escalate" for record in earlier)
+    verdict = _verdict(policy, reading, level)
+    place = _place(policy, verdict, earlier, level)
+    return GateRecord(
+        attempt=len(earlier),
+        level=level,
+        verdict=verdict,
+        action=policy.chain(verdict)[place],
+        reason=_reason(policy, reading, verdict),
+        confidence=reading.confidence,
+        calibrated=reading.calibrated,
+        model=model,
+        usage=usage,
+        place=place,
+    )
+
+
+def _verdict(policy: GatePolicy, reading: ConfidenceReading, level: int) -> Verdict:
+    if reading.confidence is None:
+        return "trusted" if level > 0 and policy.trust_stronger else "missing"
+    if not reading.calibrated and not policy.compares_uncalibrated:
+        return "uncalibrated"
+    return "passed" if reading.confidence >= policy.threshold else "low"
+
+
+def _place(policy: GatePolicy, verdict: Verdict, earlier: Sequence[GateRecord], level: int) -> int:
+    """Return the next step of a verdict's chain that can be taken."""
+    chain = policy.chain(verdict)
+    place = max((r.place + 1 for r in earlier if r.verdict == verdict), default=0)
+    while chain[place] == "escalate" and level >= policy.num_stronger:
+        place += 1
+    return place
+
+
+def _reason(policy: GatePolicy, reading: ConfidenceReading, verdict: Verdict) -> str:
+    if reading.confidence is None:
+        problem = reading.problem or "the answer carries no confidence"
+        return f"{problem}; the stronger model is trusted" if verdict == "trusted" else problem
+    if verdict == "uncalibrated":
+        return f"confidence {reading.confidence:.3f} is not calibrated"
+    calibrated = "" if reading.calibrated else " (not calibrated)"
+    side = "reaches" if verdict == "passed" else "is below"
+    return f"confidence {reading.confidence:.3f}{calibrated} {side} threshold {policy.threshold:g}"
+
+
+def retry_settings(policy: GatePolicy, reading: ConfidenceReading) -> dict[str, Any]:
+    """Return the settings of a call that tries again after this attempt.
+
+    More samples, drawn anew (the next seed), and not stopped before the gate would pass. Empty
+    where the attempt does not say what it was drawn with: a model of another kind is asked again
+    as it is.
+    """
+    before = reading.settings
+    if not _is_count(before.get("max_samples")):
+        return {}
+    settings: dict[str, Any] = {"max_samples": policy.retry_samples or 2 * before["max_samples"]}
+    if _is_number(before.get("threshold")):
+        settings["threshold"] = max(policy.threshold, before["threshold"])
+    if _is_count(before.get("seed")):
+        settings["seed"] = before["seed"] + 1
+    return settings
+
+
+def best_attempt(records: Sequence[GateRecord]) -> int:
+    """Return which attempt of a run is given out or shown to a person.
+
+    The last one if it passed, or the one that a person was asked about. Else, of the strongest
+    model that was asked, the one of highest confidence, and of equal ones the latest: what two
+    models say of themselves does not compare.
+    """
+    last = records[-1]
+    if last.verdict in ("passed", "trusted", "person"):
+        return last.attempt
+    of_strongest = [record for record in records if record.level == last.level]
+    return max(
+        of_strongest,
+        key=lambda r: (-1.0 if r.confidence is None else r.confidence, r.attempt),
+    ).attempt
+
+
+def current_run(records: Sequence[GateRecord]) -> tuple[GateRecord, ...]:
+    """Return the records of the run that has not ended: those after the last final one."""
+    return () if records and records[-1].final else last_run(records)
+
+
+def last_run(records: Sequence[GateRecord]) -> tuple[GateRecord, ...]:
+    """Return the records of the last run, ended or not, out of those of several."""
+    earlier_ends = [place for place, record in enumerate(records[:-1]) if record.final]
+    return tuple(records[earlier_ends[-1] + 1 :] if earlier_ends else records)
+
+
+def total_usage(records: Sequence[GateRecord]) -> AttemptUsage:
+    """Return what all attempts together paid for; those that did not report it count nothing."""
+    return sum((r.usage for r in records if r.usage is not None), AttemptUsage())
+
+
+def raise_gate_error(records: Sequence[GateRecord]) -> NoReturn:
+    """Raise the error of a run whose last action is "raise".
+
+    Raises:
+        LowConfidenceError: The last confidence was too low.
+        MissingConfidenceError: There was none.
+        UncalibratedConfidenceError: It is not calibrated.
+    """
+    last = records[-1]
+    error = {
+        "missing": MissingConfidenceError,
+        "uncalibrated": UncalibratedConfidenceError,
+    }.get(last.verdict, LowConfidenceError)
+    raise error(last.reason, records=tuple(records))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PersonReply:
+    """What a person says to an answer that did not pass."""
+
+    type: Literal["approve", "edit", "reject"]
+    content: str | None = None
+    """The answer in its place ("edit"), or why not ("reject")."""
+
+
+def read_reply(value: object) -> PersonReply | str:
+    """Read a person's reply; a string in return says what is wrong with it.
+
+    Args:
+        value: ``{"type": "approve"}``, ``{"type": "edit", "content": "..."}``, or ``{"type":
+            "reject"}``, with or without ``"content": "..."`` to say in the answer's place; or
+            the word alone where nothing follows.
+    """
+    body = {"type": value} if isinstance(value, str) else value
+    if not isinstance(body, Mapping) or body.get("type") not in ("approve", "edit", "reject"):
+        return f'expected {{"type": "approve"}}, "edit" or "reject"; got {value!r:.80}'
+    unknown = set(body) - {"type", "content"}
+    content = body.get("content")
+    if unknown:
+        return f"expected type and content only; got {', '.join(sorted(map(str, unknown)))}"
+    if body["type"] == "approve" and content is not None:
+        return 'expected no content with "approve"; "edit" takes one'
+    if content is not None and not isinstance(content, str):
+        return f"expected content as a string; got {content!r:.80}"
+    if body["type"] == "edit" and not (content or "").strip():
+        return 'expected content with "edit"'
+    return PersonReply(type=body["type"], content=content)
+
+
+def record_reply(run: Sequence[GateRecord], reply: PersonReply) -> GateRecord:
+    """Return the record of a reply; nothing was paid for it.
+
+    Args:
+        run: The records of the run whose last action was "interrupt".
+        reply: What the person said.
+    """
+    words = {"approve": "approved", "edit": "edited", "reject": "rejected"}
+    asked = run[best_attempt(run)]
+    kept = reply.type != "edit"
+    return GateRecord(
+        attempt=asked.attempt,
+        level=asked.level,
+        verdict="person",
+        action="refuse" if reply.type == "reject" else "accept",
+        reason=f"{words[reply.type]} by a person",
+        confidence=asked.confidence if kept else None,
+        calibrated=asked.calibrated and kept,
+        model=asked.model if kept else "",
+        usage=AttemptUsage(),
+    )
+
+
+def _steps(value: object) -> _Chain:
+    if isinstance(value, str):
+        return (cast(GateAction, value),)
+    return tuple(value) if isinstance(value, Sequence) else ()
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _check_count(name: str, value: object, *, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ConfigurationError(name, value, f"a whole number, at least {least}")

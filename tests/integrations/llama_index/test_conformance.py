@@ -1,0 +1,134 @@
+"""The conformance suite over `AdaptiveLLM`, and over `OpenAILike` as the baseline."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+
+from aic_integrations.llama_index import AdaptiveLLM
+from selfeval_backend.checkpoints import REFERENCE_FOLDER
+from selfeval_backend.engine.scripted import ScriptedChat, ScriptedEngine, StreamCall
+from selfeval_backend.model import SelfEvaluatingModel, load_model
+from tests.conftest import ModelFactory
+from tests.integrations.llama_index.conformance import (
+    EventLog,
+    LLMCase,
+    LLMConformance,
+    events,
+    settings,
+)
+from tests.vllm_server import VllmServer
+
+__all__ = ["EventLog", "events", "settings"]
+
+CHAT = ScriptedChat()
+QUESTION = "Use 3, 19 and 25 to make 41."
+
+
+def running_on(server: VllmServer) -> float:
+    return server.metric("vllm:num_requests_running") + server.metric("vllm:num_requests_waiting")
+
+
+class TestScripted(LLMConformance):
+    """`AdaptiveLLM` over a scripted engine."""
+
+    @pytest.fixture
+    def case(self, make_model: ModelFactory) -> LLMCase:
+        def script(call: StreamCall) -> Any:
+            words = CHAT.decode(call.prompt_ids).upper().replace(" ", " so ")
+            return replace(CHAT.response(words, 0.95), delay_s=0.002)
+
+        model = make_model(script, chunk_tokens=4, name="reference", context_length=2048)
+        assert isinstance(model.engine, ScriptedEngine)
+        engine = model.engine
+        return LLMCase(
+            llm=AdaptiveLLM.from_model(model, seed=0),
+            make=partial(AdaptiveLLM.from_model, model, seed=0),
+            flowing=AdaptiveLLM.from_model(model, seed=0, max_samples=1),
+            question=QUESTION,
+            context_window=engine.capabilities.context_length,
+            num_running=lambda: engine.num_open,
+        )
+
+    @pytest.mark.skip(reason="a scripted engine does not travel")
+    def test_pickle(self, case: LLMCase) -> None:
+        super().test_pickle(case)
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Iterator[SelfEvaluatingModel]:
+    """The reference model in this process."""
+    model = load_model(REFERENCE_FOLDER, engine="transformers")
+    yield model
+    asyncio.run(model.aclose())
+
+
+@pytest.mark.slow
+class TestTransformers(LLMConformance):
+    """`AdaptiveLLM` over the reference model in this process."""
+
+    @pytest.fixture
+    def case(self, loaded: SelfEvaluatingModel) -> LLMCase:
+        fields: dict[str, Any] = {"max_samples": 2, "seed": 0}
+        engine: Any = loaded.engine
+        return LLMCase(
+            llm=AdaptiveLLM.from_model(loaded, **fields),
+            make=partial(AdaptiveLLM.from_model, loaded, **fields),
+            flowing=AdaptiveLLM.from_model(loaded, **{**fields, "max_samples": 1}),
+            question=QUESTION,
+            context_window=512,
+            num_running=lambda: engine.num_open,
+        )
+
+
+@pytest.mark.slow
+class TestVllm(LLMConformance):
+    """`AdaptiveLLM` over a real vLLM server."""
+
+    @pytest.fixture
+    def case(self, vllm_server: VllmServer) -> LLMCase:
+        fields: dict[str, Any] = {
+            "model": "reference",
+            "base_url": vllm_server.base_url,
+            "max_samples": 2,
+            "seed": 0,
+        }
+        return LLMCase(
+            llm=AdaptiveLLM(**fields),
+            make=partial(AdaptiveLLM, **fields),
+            flowing=AdaptiveLLM(**{**fields, "max_samples": 1}),
+            question=QUESTION,
+            context_window=256,
+            num_running=partial(running_on, vllm_server),
+        )
+
+
+@pytest.mark.slow
+class TestOpenAILike(LLMConformance):
+    """LlamaIndex's own LLM for OpenAI-compatible servers, over the same server."""
+
+    @pytest.fixture
+    def case(self, vllm_server: VllmServer) -> LLMCase:
+        openai_like = pytest.importorskip(
+            "llama_index.llms.openai_like", reason="llama-index-llms-openai-like is not installed"
+        )
+        fields: dict[str, Any] = {
+            "model": "reference",
+            "api_base": vllm_server.base_url,
+            "api_key": "none",
+            "is_chat_model": True,
+            "temperature": 0.0,
+        }
+        return LLMCase(
+            llm=openai_like.OpenAILike(**fields),
+            make=lambda **more: openai_like.OpenAILike(**{**fields, **more}),
+            flowing=openai_like.OpenAILike(**fields),
+            question=QUESTION,
+            context_window=256,
+            num_running=partial(running_on, vllm_server),
+        )
