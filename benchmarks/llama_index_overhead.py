@@ -105,7 +105,9 @@ async def tickers(llm: AdaptiveLLM, model: SelfEvaluatingModel) -> dict[str, flo
     """Return the longest blocks of queries, and of bare answers to the same prompts."""
     Settings.llm, Settings.tokenizer = llm, llm.tokenize
     index = SummaryIndex.from_documents([Document(text="Every number is used once.")])
-    engine = index.as_query_engine(text_qa_template=PromptTemplate("{query_str}"))
+    engine = index.as_query_engine(
+        response_mode="simple_summarize", text_qa_template=PromptTemplate("{query_str}")
+    )
     prompts = [f"Use {n}, 19 and 25 to make {n + 44}." for n in range(2, NUM_QUERIES + 2)]
     given = model.settings({"max_samples": 4, "seed": 0})
 

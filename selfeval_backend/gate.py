@@ -219,12 +219,6 @@ class GatePolicy:
         """Whether a confidence that is not calibrated is held against the threshold."""
         return self.on_uncalibrated in ("compare", ("compare",), ["compare"])
 
-    @property
-    def interrupts(self) -> bool:
-        """Whether a person may be asked."""
-        verdicts: tuple[Verdict, ...] = ("low", "missing", "uncalibrated")
-        return any("interrupt" in self.chain(verdict) for verdict in verdicts)
-
     def chain(self, verdict: Verdict) -> _Chain:
         """Return what is done about a verdict, step by step; the last one is final."""
         if verdict in ("passed", "trusted", "person"):

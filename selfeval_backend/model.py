@@ -37,11 +37,12 @@ from selfeval_backend.stop_strings import StopStrings
 from selfeval_backend.structured import AnswerForm, Parsed, ToolParser, load_tool_parser
 from selfeval_backend.sync import run_sync
 from selfeval_backend.text_flow import TextFlow
-from selfeval_backend.types import Outcome, Sample, to_json
+from selfeval_backend.types import Outcome, Sample, SelfEvaluation, Usage, to_json
 
 __all__ = [
     "Answer",
     "EngineName",
+    "Judgement",
     "SelfEvaluatingModel",
     "Server",
     "UncalibratedWarning",
@@ -124,6 +125,15 @@ class Answer:
             "policy": {**to_json(self.settings), "seed": self.seed},
             "engine": self.engine,
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What a model says of a response that was given to it."""
+
+    evaluation: SelfEvaluation
+    usage: Usage
+    """Paid for."""
 
 
 def _describe(outcome: Outcome, index: int) -> dict[str, Any]:
@@ -338,6 +348,46 @@ class SelfEvaluatingModel:
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
+
+    async def judge(self, messages: Sequence[Message], response: str) -> Judgement:
+        """Ask the self-evaluation question of a finished response, wherever it comes from.
+
+        What the model learned it learned on its own responses: of another's, the probability is
+        what it would be, had this model written it.
+
+        Args:
+            messages: The turns before it.
+            response: Its text.
+
+        Raises:
+            ConfigurationError: The messages cannot be used, or the response is empty.
+            ContextLengthError: They do not fit, with the question.
+        """
+        response_ids = self.chat.response_ids(response)
+        if not response_ids:
+            raise ConfigurationError("response", response, "a response with text")
+        prompt_ids = self.chat.prompt_ids(messages)
+        question_ids = self.evaluator.question_ids
+        context_length = self.engine.capabilities.context_length
+        if len(prompt_ids) + len(response_ids) + len(question_ids) > context_length:
+            raise ContextLengthError(
+                num_prompt_tokens=len(prompt_ids),
+                num_reserved_tokens=len(response_ids) + len(question_ids),
+                context_length=context_length,
+            )
+        answer = await self.engine.label_logprobs(
+            prompt_ids + response_ids + question_ids, self.evaluator.label_ids
+        )
+        return Judgement(
+            evaluation=self.evaluator.read(
+                (answer.logprobs[0], answer.logprobs[1]), num_tokens=len(response_ids), final=True
+            ),
+            usage=Usage(
+                self_evaluations=1,
+                self_evaluation_tokens=answer.computed_tokens,
+                cached_self_evaluation_tokens=answer.cached_tokens,
+            ),
+        )
 
     def text(self, sample: Sample, settings: Settings) -> str:
         """Return the text of a sample: without stop strings, and without space around it."""

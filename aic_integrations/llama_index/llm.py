@@ -147,6 +147,11 @@ class AdaptiveLLM(AdaptiveFields, FunctionCallingLLM):
         """Return the name under which it is serialized."""
         return "AdaptiveLLM"
 
+    def __getstate__(self) -> dict[str, Any]:
+        # LlamaIndex's own deletes what cannot be pickled, and from the living object.
+        travels = self.model_copy(update={"backend": None, "on_progress": None})
+        return FunctionCallingLLM.__getstate__(travels)
+
     @property
     def metadata(self) -> LLMMetadata:
         """What prompts are fitted to; the model is loaded for it.
@@ -279,7 +284,8 @@ class AdaptiveLLM(AdaptiveFields, FunctionCallingLLM):
     # What all of them do.
 
     def _turn(self, prompt: str, formatted: bool) -> list[ChatMessage]:
-        return [ChatMessage(prompt if formatted else self.completion_to_prompt(prompt))]
+        wrap = self.completion_to_prompt
+        return [ChatMessage(prompt if formatted or wrap is None else wrap(prompt))]
 
     def _request(self, messages: Sequence[ChatMessage], kwargs: Mapping[str, Any]) -> _Request:
         for keyword in _TOOL_KEYWORDS:

@@ -500,7 +500,7 @@ class ScriptedChat:
         return (_TURN_TOKENS.get(role, _ASSISTANT), *map(ord, content), _END)
 
     def response_ids(self, text: str) -> tuple[int, ...]:
-        """Return one token a character."""
+        """Return the tokens of a response's text, without an end token."""
         return tuple(map(ord, text))
 
     def decode(self, token_ids: Sequence[int], *, keep_special_tokens: bool = False) -> str:

@@ -333,12 +333,6 @@ def test_a_policy_that_cannot_be_is_refused(values: dict[str, Any], field: str) 
     assert caught.value.field == field
 
 
-def test_whether_a_person_may_be_asked() -> None:
-    assert not GatePolicy(threshold=0.5).interrupts
-    assert GatePolicy(threshold=0.5, on_low=("retry", "interrupt")).interrupts
-    assert GatePolicy(threshold=0.5, on_missing="interrupt").interrupts
-
-
 # Errors.
 
 

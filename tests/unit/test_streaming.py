@@ -23,7 +23,6 @@ from selfeval_backend.errors import (
 )
 from selfeval_backend.model import Answer, SelfEvaluatingModel
 from selfeval_backend.sync import iterate_sync
-from selfeval_backend.types import TraceEvent
 from tests.conftest import ModelFactory
 
 QUESTION = [Message(role="user", content="Use 3, 19 and 25 to make 41.")]
@@ -56,26 +55,14 @@ async def read(items: AsyncGenerator[str | Answer, None], into: list[str]) -> No
 
 async def test_one_sample_flows_at_once(make_model: ModelFactory) -> None:
     pieces, answer = await collect(make_model([respond("one two three")]), max_samples=1)
-    assert pieces == ["one", " two", " thr", "ee"]
+    assert pieces == ["one", " two", " thre", "e"]
     assert answer.text == "one two three"
 
 
 async def test_it_flows_from_the_checkpoint_that_accepts(make_model: ModelFactory) -> None:
     model = make_model([respond("abcdefghijklmnop", {4: 0.9, 16: 0.7})] * 4)
-    running_at: list[int] = []
-
-    def watch(event: TraceEvent) -> None:
-        running_at.append(event.num_running)
-
-    chosen = model.settings({"prune_at": (4,), "accept_above": 0.8, "seed": 1})
-    pieces, answer = [], None
-    async for item in model.stream(QUESTION, chosen, observer=watch):
-        if isinstance(item, Answer):
-            answer = item
-        else:
-            pieces.append(item)
+    pieces, answer = await collect(model, prune_at=(4,), accept_above=0.8)
     assert pieces == ["abcd", "efgh", "ijkl", "mnop"]
-    assert answer is not None
     assert answer.outcome.stop_reason == "accepted"
     assert answer.outcome.confidence == pytest.approx(0.7)
     assert len(answer.outcome.samples) == 1
@@ -163,7 +150,7 @@ async def test_text_that_cannot_be_taken_back_is_an_error(make_model: ModelFacto
     items = stream(model, max_samples=2, prune_at=(4,), accept_above=0.8)
     with pytest.raises(StreamBrokenError, match="engine_error: dropped") as caught:
         await read(items, pieces)
-    assert pieces == ["bbbb", "bbbb"]
+    assert pieces == ["bbbb", "bbbb", "bb"]
     assert caught.value.answer == "aa"
     assert caught.value.trace.usage.generated_tokens == 3 + 10
 

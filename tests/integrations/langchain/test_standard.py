@@ -56,15 +56,15 @@ class TestChatAdaptive(ChatModelUnitTests):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*is in beta")
 class TestChatAdaptiveOnAServer(ChatModelIntegrationTests):
     """The reference model on a real vLLM server, whose context is too short for tools."""
 
     base_url: str
 
-    @pytest.fixture(autouse=True, scope="class")
-    @classmethod
-    def _on_the_server(cls, vllm_server: VllmServer) -> None:
-        cls.base_url = vllm_server.base_url
+    @pytest.fixture(autouse=True)
+    def _on_the_server(self, vllm_server: VllmServer) -> None:
+        self.base_url = vllm_server.base_url
 
     @property
     def chat_model_class(self) -> type[BaseChatModel]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import inspect
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -53,6 +55,19 @@ def make_engine(
 def engine_of(llm: AdaptiveLLM) -> ScriptedEngine:
     assert llm.backend is not None and isinstance(llm.backend.engine, ScriptedEngine)
     return llm.backend.engine
+
+
+@pytest.fixture(autouse=True)
+def event_loop_of_sync_code(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Give synchronous tests the event loop that LlamaIndex would make, and leave open."""
+    if inspect.iscoroutinefunction(request.function):
+        yield
+        return
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield
+    asyncio.set_event_loop(None)
+    loop.close()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pickle
 import subprocess
 import sys
 import threading
@@ -245,6 +246,13 @@ def test_a_dictionary_has_every_setting_and_no_backend(llm: AdaptiveLLM) -> None
     assert not {"backend", "on_progress", "api_key"} & set(body)
     again = AdaptiveLLM.from_dict(AdaptiveLLM(model="reference", prune_at=[4, 8]).to_dict())
     assert again.prune_at == (4, 8)
+
+
+def test_pickling_leaves_it_as_it_is(llm: AdaptiveLLM) -> None:
+    again = pickle.loads(pickle.dumps(llm))  # its own bytes
+    assert again.to_dict() == llm.to_dict()
+    assert again.backend is None
+    assert llm.complete("Make 41.").text == "forty-one"
 
 
 def test_events_load_no_model(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import pytest
 from aic_integrations.llama_index import AdaptiveLLM
 from selfeval_backend.checkpoints import REFERENCE_FOLDER
 from selfeval_backend.engine.scripted import ScriptedChat, ScriptedEngine, StreamCall
-from selfeval_backend.model import load_model
+from selfeval_backend.model import SelfEvaluatingModel, load_model
 from tests.conftest import ModelFactory
 from tests.integrations.llama_index.conformance import (
     EventLog,
@@ -49,6 +49,7 @@ class TestScripted(LLMConformance):
         return LLMCase(
             llm=AdaptiveLLM.from_model(model, seed=0),
             make=partial(AdaptiveLLM.from_model, model, seed=0),
+            flowing=AdaptiveLLM.from_model(model, seed=0, max_samples=1),
             question=QUESTION,
             context_window=engine.capabilities.context_length,
             num_running=lambda: engine.num_open,
@@ -59,25 +60,29 @@ class TestScripted(LLMConformance):
         super().test_pickle(case)
 
 
+@pytest.fixture(scope="module")
+def loaded() -> Iterator[SelfEvaluatingModel]:
+    """The reference model in this process."""
+    model = load_model(REFERENCE_FOLDER, engine="transformers")
+    yield model
+    asyncio.run(model.aclose())
+
+
 @pytest.mark.slow
 class TestTransformers(LLMConformance):
     """`AdaptiveLLM` over the reference model in this process."""
 
-    @pytest.fixture(scope="class")
-    def loaded(self) -> Iterator[Any]:
-        model = load_model(REFERENCE_FOLDER, engine="transformers")
-        yield model
-        asyncio.run(model.aclose())
-
     @pytest.fixture
-    def case(self, loaded: Any) -> LLMCase:
+    def case(self, loaded: SelfEvaluatingModel) -> LLMCase:
         fields: dict[str, Any] = {"max_samples": 2, "seed": 0}
+        engine: Any = loaded.engine
         return LLMCase(
             llm=AdaptiveLLM.from_model(loaded, **fields),
             make=partial(AdaptiveLLM.from_model, loaded, **fields),
+            flowing=AdaptiveLLM.from_model(loaded, **{**fields, "max_samples": 1}),
             question=QUESTION,
             context_window=512,
-            num_running=lambda: loaded.engine.num_open,
+            num_running=lambda: engine.num_open,
         )
 
 
@@ -96,6 +101,7 @@ class TestVllm(LLMConformance):
         return LLMCase(
             llm=AdaptiveLLM(**fields),
             make=partial(AdaptiveLLM, **fields),
+            flowing=AdaptiveLLM(**{**fields, "max_samples": 1}),
             question=QUESTION,
             context_window=256,
             num_running=partial(running_on, vllm_server),
@@ -121,6 +127,7 @@ class TestOpenAILike(LLMConformance):
         return LLMCase(
             llm=openai_like.OpenAILike(**fields),
             make=lambda **more: openai_like.OpenAILike(**{**fields, **more}),
+            flowing=openai_like.OpenAILike(**fields),
             question=QUESTION,
             context_window=256,
             num_running=partial(running_on, vllm_server),

@@ -10,6 +10,7 @@ import pytest
 from llama_index.core.async_utils import asyncio_run
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.chat_engine import SimpleChatEngine
+from llama_index.core.memory import ChatMemoryBuffer
 from llama_index.core.types import Thread
 from llama_index.core.workflow import StartEvent, StopEvent, Workflow, step
 
@@ -102,7 +103,8 @@ async def test_workflows_and_chat_engines(llm: AdaptiveLLM, settings: None) -> N
     class Ask(Workflow):
         @step
         async def ask(self, event: StartEvent) -> StopEvent:
-            engine = SimpleChatEngine.from_defaults(llm=llm)
+            memory = ChatMemoryBuffer.from_defaults(token_limit=1000)
+            engine = SimpleChatEngine.from_defaults(llm=llm, memory=memory)
             return StopEvent(result=str(await engine.achat(event.question)))
 
     with collect_best_of_n() as collected:
