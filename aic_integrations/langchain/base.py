@@ -109,12 +109,12 @@ class AdaptiveModel(AdaptiveFields, Serializable):
         self, model: SelfEvaluatingModel, request: Request, run_manager: RunManager | None
     ) -> Answer:
         try:
-            async with progress_reported(run_manager, self.on_progress) as observer:
+            async with progress_reported(run_manager, self.on_progress) as progress:
                 return await model.answer(
                     request.conversation,
                     model.settings(request.given),
                     form=await self._read_by_parser(model, request.form),
-                    observer=observer,
+                    observer=progress.observer,
                 )
         except ContextLengthError as error:
             raise context_overflow(error) from error
@@ -126,17 +126,18 @@ class AdaptiveModel(AdaptiveFields, Serializable):
         try:
             form = await self._read_by_parser(model, request.form)
             async with (
-                progress_reported(run_manager, self.on_progress) as observer,
+                progress_reported(run_manager, self.on_progress) as progress,
                 aclosing(
                     model.stream(
                         request.conversation,
                         model.settings(request.given),
                         form=form,
-                        observer=observer,
+                        observer=progress.observer,
                     )
                 ) as items,
             ):
                 async for item in items:
+                    await progress.tell()
                     yield item
         except ContextLengthError as error:
             raise context_overflow(error) from error

@@ -126,7 +126,10 @@ def test_usage_counts_everything_that_was_paid_for_once(llm: ChatAdaptive) -> No
         "aborted": 0,
     }
     assert usage["input_tokens"] == 3 * num_prompt + read + 5 * num_question + 3
-    assert usage["input_token_details"]["cache_read"] == 2 * num_prompt + read
+    assert dict(usage["input_token_details"]) == {
+        "cache_read": 2 * num_prompt + read,
+        "self_evaluation": 5 * num_question + 3,
+    }
     assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
 
 
