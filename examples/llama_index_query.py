@@ -37,7 +37,8 @@ Settings.tokenizer = llm.tokenize
 
 documents = SimpleDirectoryReader(Path(__file__).parent / "puzzles").load_data()
 for document in documents:
-    document.excluded_embed_metadata_keys = []  # a puzzle is found by the name of its file
+    document.excluded_embed_metadata_keys = []  # a puzzle is found by the name of its file,
+    document.excluded_llm_metadata_keys = list(document.metadata)  # which the model is not shown
 index = VectorStoreIndex.from_documents(documents)
 engine = index.as_query_engine(
     similarity_top_k=1,

@@ -25,8 +25,8 @@ class Spent(TypedDict):
     total_tokens: int
     """Both together."""
     input_details: dict[str, int]
-    """Parts of the input, none of which overlap: `cache_read`, read from the KV cache, as other
-    providers count it; and `self_evaluation`, computed for self-evaluations."""
+    """Parts of the input: `cache_read`, read from the KV cache, as other providers count it; and
+    `self_evaluation`, computed for self-evaluations, so that no token stands in two of them."""
     output_details: dict[str, int]
     """What became of the output: `chosen`, `discarded`, `pruned`, `aborted`."""
 

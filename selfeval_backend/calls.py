@@ -169,7 +169,7 @@ class AdaptiveFields(BaseModel):
     async def _aloaded_model(self) -> SelfEvaluatingModel:
         """Do what `_loaded_model` does without holding up the caller's loop."""
         # Reading weights takes seconds.
-        return self.backend or await asyncio.to_thread(self._loaded_model)
+        return await asyncio.to_thread(self._loaded_model) if self.backend is None else self.backend
 
     async def _read_by_parser(
         self, model: SelfEvaluatingModel, form: AnswerForm | None

@@ -284,7 +284,8 @@ class AdaptiveLLM(AdaptiveFields, FunctionCallingLLM):
     # What all of them do.
 
     def _turn(self, prompt: str, formatted: bool) -> list[ChatMessage]:
-        return [ChatMessage(prompt if formatted else self.completion_to_prompt(prompt))]
+        wrap = self.completion_to_prompt
+        return [ChatMessage(prompt if formatted or wrap is None else wrap(prompt))]
 
     def _request(self, messages: Sequence[ChatMessage], kwargs: Mapping[str, Any]) -> _Request:
         for keyword in _TOOL_KEYWORDS:

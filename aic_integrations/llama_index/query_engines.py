@@ -36,6 +36,7 @@ from selfeval_backend.gate import (
     GateAction,
     GatePolicy,
     GateRecord,
+    Verdict,
     best_attempt,
     decide,
     raise_gate_error,
@@ -178,7 +179,7 @@ class ConfidenceGateQueryEngine(BaseQueryEngine):
         self._check()
 
     def _check(self) -> None:
-        if self.policy.interrupts:
+        if self._does("interrupt"):
             raise ConfigurationError(
                 "on_low, on_missing or on_uncalibrated",
                 "interrupt",
@@ -188,7 +189,7 @@ class ConfidenceGateQueryEngine(BaseQueryEngine):
         growth = self._retrieve_more
         if isinstance(growth, bool) or not isinstance(growth, int | float) or not growth >= 1:
             raise ConfigurationError("retrieve_more", growth, "a number of at least 1")
-        if growth == 1 or not self._retries:
+        if growth == 1 or not self._does("retry"):
             return
         for engine in self._engines:
             if _top_k(engine) is None:
@@ -199,11 +200,9 @@ class ConfidenceGateQueryEngine(BaseQueryEngine):
                     remedy="Set retrieve_more=1: a retry then draws more samples only.",
                 )
 
-    @property
-    def _retries(self) -> bool:
-        return any(
-            "retry" in self.policy.chain(verdict) for verdict in ("low", "missing", "uncalibrated")
-        )
+    def _does(self, action: GateAction) -> bool:
+        verdicts: tuple[Verdict, ...] = ("low", "missing", "uncalibrated")
+        return any(action in self.policy.chain(verdict) for verdict in verdicts)
 
     def _get_prompt_modules(self) -> PromptMixinType:
         return {f"query_engine_{level}": engine for level, engine in enumerate(self._engines)}
