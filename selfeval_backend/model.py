@@ -306,13 +306,15 @@ class SelfEvaluatingModel:
         Args:
             messages: Its turns; the last one is answered.
             settings: None: the model's own.
-            form: As for `answer`. What has to be read as a whole is given as a whole.
+            form: As for `answer`. Text flows as far as it can be no call of a tool, and JSON as
+                text; what can only be read as a whole (a forced call, vLLM's parsers) comes with
+                the Answer.
             policy: None: the one that the settings describe.
             observer: Told of every decision once it has been carried out.
 
         Yields:
-            Pieces of the text, none of them empty, which together are the answer's; then the
-            Answer. With a form, the Answer alone.
+            Pieces of the text, none of them empty, which together are the answer's (with a form,
+            of what was parsed); then the Answer.
 
         Raises:
             StreamBrokenError: The sample whose text was given did not finish (a limit, a fault),
@@ -320,10 +322,11 @@ class SelfEvaluatingModel:
             What `answer` raises.
         """
         settings = settings or self.settings()
-        if form is not None:
-            yield await self.answer(messages, settings, form=form, policy=policy, observer=observer)
-            return
-        flow = TextFlow(self.chat.decode, self._stop_strings(settings))
+        flow = TextFlow(
+            self.chat.decode,
+            self._stop_strings(settings),
+            settled=None if form is None else form.settled,
+        )
         pieces: asyncio.Queue[str | None] = asyncio.Queue()
         followed: list[int] = []
 
@@ -333,7 +336,9 @@ class SelfEvaluatingModel:
                 pieces.put_nowait(piece)
 
         running = asyncio.create_task(
-            self.answer(messages, settings, policy=policy, observer=observer, follower=follow)
+            self.answer(
+                messages, settings, form=form, policy=policy, observer=observer, follower=follow
+            )
         )
         running.add_done_callback(lambda _: pieces.put_nowait(None))
         try:
@@ -342,9 +347,9 @@ class SelfEvaluatingModel:
             answer = await running
             if flow.shown and followed != [answer.outcome.best]:
                 raise _stream_broken(answer)
-            if last := flow.end(answer.text):
+            if last := flow.end(answer.text if answer.parsed is None else answer.parsed.text):
                 yield last
-            yield replace(answer, text=flow.shown)
+            yield _as_shown(answer, flow.shown)
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
@@ -430,6 +435,13 @@ class SelfEvaluatingModel:
     async def aclose(self) -> None:
         """Close the engine."""
         await self.engine.aclose()
+
+
+def _as_shown(answer: Answer, text: str) -> Answer:
+    """Return the answer with the text that was shown, which is its own but for broken bytes."""
+    if answer.parsed is None:
+        return replace(answer, text=text)
+    return replace(answer, parsed=replace(answer.parsed, text=text))
 
 
 def _stream_broken(answer: Answer) -> StreamBrokenError:

@@ -22,13 +22,19 @@ class TextFlow:
     Args:
         decode: Token ids to text.
         stop_strings: Never shown; None: there are none.
+        settled: Of a text so far, what may be shown of it; None: all.
     """
 
     def __init__(
-        self, decode: Callable[[Sequence[int]], str], stop_strings: StopStrings | None = None
+        self,
+        decode: Callable[[Sequence[int]], str],
+        stop_strings: StopStrings | None = None,
+        *,
+        settled: Callable[[str], str] | None = None,
     ) -> None:
         self._decode = decode
         self._stop_strings = stop_strings
+        self._settled = settled
         self.shown = ""
         """All pieces so far."""
         # Only a window of the last tokens is decoded, or a long response would be decoded ever
@@ -47,6 +53,8 @@ class TextFlow:
         text = self._text(token_ids).rstrip(_UNFINISHED)
         if self._stop_strings is not None:
             text = self._stop_strings.settled(text)
+        if self._settled is not None:
+            text = self._settled(text)
         text = text.strip()
         if len(text) <= len(self.shown) or not text.startswith(self.shown):
             return ""

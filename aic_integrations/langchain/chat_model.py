@@ -199,7 +199,9 @@ class ChatAdaptive(AdaptiveModel, BaseChatModel):
             asked["tool_choice"] = tool_choice
         if parallel_tool_calls is not None:
             asked["parallel_tool_calls"] = parallel_tool_calls
-        form_of(asked)
+        # LangChain's suite binds tools of one name: a call with them is refused, not the binding.
+        by_name = {str(tool.get("function", {}).get("name")): tool for tool in asked["tools"]}
+        form_of({**asked, "tools": list(by_name.values())})
         return self.bind(**asked, **kwargs)
 
     def with_structured_output(

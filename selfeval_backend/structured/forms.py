@@ -77,6 +77,10 @@ class AnswerForm(Protocol):
         """Read a whole response; the same for the same text, but for the ids of calls."""
         ...
 
+    def settled(self, text: str) -> str:
+        """Return what of a growing response will stand in `Parsed.text`, at its beginning."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class JsonForm:
@@ -106,6 +110,10 @@ class JsonForm:
             return Parsed(text=text, value=json.loads(text))
         except ValueError as error:
             return Parsed(text=text, error=f"it is no JSON: {error}")
+
+    def settled(self, text: str) -> str:
+        """Return all of it: JSON is text too."""
+        return text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,6 +194,12 @@ class ToolForm:
             invalid_tool_calls=invalid,
             error=invalid[0].error if invalid else None,
         )
+
+    def settled(self, text: str) -> str:
+        """Return what of a growing response can be no call."""
+        if self._is_forced:
+            return ""
+        return text if self.choice == "none" else self.parser.settled(text)
 
     def _forced(self, text: str) -> Found:
         try:

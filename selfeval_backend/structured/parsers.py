@@ -46,6 +46,10 @@ class ToolParser(Protocol):
         """Return the calls in a text; what merely looks like one has an error."""
         ...
 
+    def settled(self, text: str) -> str:
+        """Return what of a growing text will stand in `Found.text`, at its beginning."""
+        ...
+
 
 class PlainToolParser:
     """Finds calls in plain JSON: ``{"name": ..., "arguments": {...}}``, or a list of them.
@@ -69,6 +73,13 @@ class PlainToolParser:
             return Found(text=text)
         calls = read_calls(value)
         return Found(text=around, calls=calls) if calls else Found(text=text)
+
+    def settled(self, text: str) -> str:
+        """Return what stands in front of a fence, or nothing where the text begins as JSON."""
+        before, fence, _ = text.partition("```")
+        if before.lstrip().startswith(("{", "[")):
+            return ""
+        return before if fence else before.rstrip("`")
 
 
 def read_calls(value: object) -> tuple[RawCall, ...]:
@@ -151,6 +162,10 @@ class VllmToolParser:
             found = self._parser.extract_tool_calls(text, request)
         calls = tuple(_of_vllm(call.function) for call in found.tool_calls)
         return Found(text=found.content or "", calls=calls)
+
+    def settled(self, text: str) -> str:
+        """Return nothing: where calls begin is the parser's own, and it reads a whole."""
+        return ""
 
 
 def _of_vllm(function: Any) -> RawCall:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfeval_backend.chat import Message
+from selfeval_backend.chat import Message, ToolSpec
 from selfeval_backend.engine.scripted import ScriptedChat, ScriptedEngine, ScriptedResponse
 from selfeval_backend.errors import (
     ConfigurationError,
@@ -22,6 +22,7 @@ from selfeval_backend.errors import (
     StreamBrokenError,
 )
 from selfeval_backend.model import Answer, SelfEvaluatingModel
+from selfeval_backend.structured import AnswerForm, JsonForm, ToolForm
 from selfeval_backend.sync import iterate_sync
 from tests.conftest import ModelFactory
 
@@ -136,6 +137,54 @@ def test_any_stream_gives_the_answer_of_answer(
     if pauses:
         assert streamed.outcome.samples == answer.outcome.samples
         assert streamed.outcome.usage == answer.outcome.usage
+
+
+# Tools and JSON.
+
+TOOLS = (ToolSpec(name="add", description="", parameters={"type": "object", "properties": {}}),)
+CALL = '{"name": "add", "arguments": {}}'
+
+
+@pytest.mark.parametrize(
+    ("text", "form", "pieces", "num_calls"),
+    [
+        ("it is forty", ToolForm(tools=TOOLS), ["it i", "s fo", "rty"], 0),
+        (CALL, ToolForm(tools=TOOLS), [], 1),
+        (f"Adding:\n```json\n{CALL}\n```", ToolForm(tools=TOOLS), ["Addi", "ng:"], 1),
+        ("so `x` it is", ToolForm(tools=TOOLS), ["so", " `x` i", "t is"], 0),
+        ("[1, 2]", ToolForm(tools=TOOLS), ["[1, 2]"], 0),
+        (CALL, ToolForm(tools=TOOLS, choice="required"), [], 1),
+        (CALL, ToolForm(tools=TOOLS, choice="none"), None, 0),
+        ('{"a": 1}', JsonForm(), ['{"a"', ": 1}"], 0),
+    ],
+)
+async def test_text_flows_as_far_as_it_can_be_no_call(
+    make_model: ModelFactory,
+    text: str,
+    form: AnswerForm,
+    pieces: list[str] | None,
+    num_calls: int,
+) -> None:
+    model = make_model([respond(text)] * 2)
+    settings_ = model.settings({"max_samples": 1, "seed": 1})
+    *shown, answer = [item async for item in model.stream(QUESTION, settings_, form=form)]
+    assert isinstance(answer, Answer) and answer.parsed is not None
+    if pieces is not None:
+        assert shown == pieces
+    assert "".join(map(str, shown)) == answer.parsed.text
+    plain = (await model.answer(QUESTION, settings_, form=form)).parsed
+    assert plain is not None
+    assert (answer.parsed.text, answer.parsed.valid) == (plain.text, plain.valid)
+    assert len(answer.parsed.tool_calls) == num_calls
+
+
+@given(st.lists(st.sampled_from(["```", "`", "{", "json\n", "\n", CALL, "a ", "[", "]"])))
+def test_what_is_settled_stays_whatever_follows(parts: list[str]) -> None:
+    whole = "".join(parts)
+    form = ToolForm(tools=TOOLS)
+    found = form.parse(whole.strip()).text.strip()
+    for end in range(len(whole) + 1):
+        assert found.startswith(form.settled(whole[:end]).strip())
 
 
 # What goes wrong on the way.

@@ -314,7 +314,10 @@ class Worker:
             engine.abort_request(names)
 
     def _add(self, engine: Any, request: Request) -> None:
+        from vllm.exceptions import VLLMClientError
+
         name = next(self._names)
+        self._requests[name] = request  # so that it is told whatever happens
         try:
             engine.add_request(
                 name,
@@ -322,12 +325,12 @@ class Worker:
                 request.vllm_params(),
                 priority=request.priority,
             )
-        except (ValueError, TypeError) as error:  # vLLM refuses it, and goes on with the others
+        except (ValueError, TypeError, VLLMClientError) as error:
+            # vLLM refuses it, and goes on with the others.
             refusal = request.refusal(error)
             refusal.__cause__ = error
             self._postman.fail(request.mailbox, refusal)
-            return
-        self._requests[name] = request
+            del self._requests[name]
 
     def _step(self, engine: Any) -> None:
         if not self._requests:

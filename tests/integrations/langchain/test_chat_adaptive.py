@@ -126,7 +126,10 @@ def test_usage_counts_everything_that_was_paid_for_once(llm: ChatAdaptive) -> No
         "aborted": 0,
     }
     assert usage["input_tokens"] == 3 * num_prompt + read + 5 * num_question + 3
-    assert usage["input_token_details"]["cache_read"] == 2 * num_prompt + read
+    assert dict(usage["input_token_details"]) == {
+        "cache_read": 2 * num_prompt + read,
+        "self_evaluation": 5 * num_question + 3,
+    }
     assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
 
 
@@ -489,12 +492,13 @@ def test_tracing_knows_model_and_settings() -> None:
 def test_the_import_is_light() -> None:
     code = (
         "import sys, aic_integrations.langchain as a; a.ChatAdaptive(max_samples=2);"
-        "print(a.__all__, [m for m in ('torch', 'transformers') if m in sys.modules])"
+        "heavy = [name for name in ('torch', 'transformers') if name in sys.modules];"
+        "print('ChatAdaptive' in a.__all__, heavy)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600
     )
-    assert done.stdout.strip() == "['AdaptiveLLM', 'ChatAdaptive'] []"
+    assert done.stdout.strip() == "True []"
 
 
 def test_stop_strings_end_the_answer_and_never_stand_in_it(make_model: ModelFactory) -> None:

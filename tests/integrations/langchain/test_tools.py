@@ -160,7 +160,7 @@ def test_one_call_at_most(make_llm: LlmFactory) -> None:
         (lambda llm: llm.bind_tools([add], tool_choice="subtract"), "tool_choice"),
         (lambda llm: llm.bind_tools([add], tool_choice=3), "tool_choice"),
         (lambda llm: llm.bind_tools([], tool_choice="any"), "tool_choice"),
-        (lambda llm: llm.bind_tools([add, add]), "tools"),
+        (lambda llm: llm.bind_tools([add, add]).invoke("x"), "tools"),
         (lambda llm: llm.bind_tools([3]), "tools[0]"),
         (lambda llm: llm.bind_tools([{"type": "web_search"}]), "tools[0]"),
         (lambda llm: llm.invoke("x", tools=[add]), "tools[0]"),
