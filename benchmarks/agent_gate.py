@@ -128,7 +128,7 @@ def summarize(name: str, results: Sequence[Result]) -> Row:
 
 def standard_error(values: Sequence[float]) -> float:
     """Return the standard error of a mean."""
-    return statistics.stdev(values) / len(values) ** 0.5
+    return statistics.stdev(values) / float(len(values) ** 0.5)
 
 
 def main() -> None:

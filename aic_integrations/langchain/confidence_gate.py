@@ -159,7 +159,7 @@ class ConfidenceGate(AgentMiddleware[ConfidenceGateState, Any]):
         )
 
 
-def _quiet(model: BaseChatModel) -> BaseChatModel:
+def _quiet(model: Any) -> Any:
     """Return the model with its tokens kept out of "messages" streams."""
     if isinstance(model, BaseChatModel):
         return model.model_copy(update={"tags": [*(model.tags or ()), TAG_NOSTREAM]})

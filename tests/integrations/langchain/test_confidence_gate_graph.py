@@ -146,7 +146,9 @@ def test_a_runnable_in_a_node_streams_only_what_passed(model: type[ConfidentMode
 def test_a_gate_that_does_not_come_after_a_model_is_refused() -> None:
     gate = ConfidenceGateNode(threshold=0.5)
     with pytest.raises(ConfigurationError, match="right after a model"):
-        gate({"messages": [HumanMessage("x")]})
+        gate({"messages": [HumanMessage("x")], "confidence_gate": []})
+    with pytest.raises(ConfigurationError, match="as GateState declares it"):
+        gate.settings({"messages": [HumanMessage("x")]})
     with pytest.raises(ConfigurationError, match="went through"):
         gate.route({})
     with pytest.raises(ConfigurationError, match="held back"):
