@@ -78,12 +78,12 @@ def agents(threshold: float, samples: int, strong_samples: int, seed: int) -> di
 
     return {
         "no gate": create_agent(llm),
-        "refuse": gated("refuse"),
         "retry": gated("retry", "accept"),
-        "retry twice": gated("retry", "accept", max_retries=2),
         "escalate": gated("escalate", "accept", stronger=strong),
-        "retry, then escalate": gated("retry", "escalate", "accept", stronger=strong),
+        "refuse": gated("refuse"),
         "retry, then refuse": gated("retry", "refuse"),
+        "retry, then escalate": gated("retry", "escalate", "accept", stronger=strong),
+        "retry twice": gated("retry", "accept", max_retries=2),
         "stronger model always": create_agent(strong),
     }
 
