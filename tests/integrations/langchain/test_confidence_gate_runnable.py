@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from dataclasses import replace
 from typing import Any
@@ -15,12 +16,14 @@ from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import ConfigurableField, RunnableLambda
 
+from aic_integrations import langchain as package
 from aic_integrations.langchain import ChatAdaptive, ConfidenceGateRunnable, gate_records
 from selfeval_backend.engine.scripted import ScriptedChat, ScriptedEngine
 from selfeval_backend.errors import (
     ConfigurationError,
     LowConfidenceError,
     MissingConfidenceError,
+    MissingDependencyError,
     UncalibratedConfidenceError,
 )
 from tests.conftest import ModelFactory
@@ -273,3 +276,23 @@ def test_something_that_gives_no_message_is_refused() -> None:
         RunnableLambda(lambda _: AIMessage("text")), threshold=0.5, on_missing="accept"
     )
     assert fine.invoke("x").content == "text"
+
+
+@pytest.mark.parametrize(
+    ("name", "missing", "extra"),
+    [
+        ("ConfidenceGate", "langchain.agents.middleware.types", "agents"),
+        ("ConfidenceGateNode", "langgraph.graph.message", "agents"),
+        ("SelfEvaluationDecisionModel", "langchain_core.decisions", "agents"),
+        ("GenAISpans", "opentelemetry", "telemetry"),
+    ],
+)
+def test_what_is_not_installed_is_said_with_its_extra(
+    name: str, missing: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = f"{package.__name__}.{package._LATE[name]}"
+    monkeypatch.delitem(vars(package), name, raising=False)
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(MissingDependencyError, match=rf"{missing} is not.*\[{extra}\]"):
+        getattr(package, name)
