@@ -4,10 +4,11 @@ In turn and repeatedly, 64 prompts with 16 samples each, to their full length: o
 n=16 for each prompt; this project's loop with a self-evaluation of each sample at two checkpoints
 and at the end and nothing pruned; and the same, pruned to 8 and to 4. Generated tokens per second
 are compared within each repetition. The wait of a question is from the start of all of them to its
-answer. CPU time and peak memory are this process's own: the server is another. At the end some
-questions are asked once more under cProfile. Exit status 1 if a limit is exceeded.
+answer. CPU time and peak memory are this process's own. The server is two more, its front end and
+its engine; how much of a core each of the three uses is reported too. At the end some questions are
+asked once more under cProfile. Exit status 1 if a limit is exceeded.
 
-    python benchmarks/vllm_concurrency.py [--json] [--plot PNG]
+    python benchmarks/vllm_concurrency.py [--large] [--json] [--plot PNG]
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import httpx
+import psutil
 from common import NUM_SAMPLES, Figure, make_parser, median_figure, random_prompt, report, serve
 
 from selfeval_backend.controller import run
@@ -49,6 +51,10 @@ class Round:
     generated_tokens: int
     cpu_s: float
     """Of this process."""
+    front_end_cpu_s: float
+    """Of the server's process that answers HTTP."""
+    engine_cpu_s: float
+    """Of the server's other processes."""
     peak_mib: float
     """The process's peak until now."""
 
@@ -68,7 +74,24 @@ class Round:
         return max(self.waits_s) / statistics.median(self.waits_s)
 
 
-async def play(ask: Ask, seeds: range) -> Round:
+class ServerCpu:
+    """The CPU time of a server, read from outside."""
+
+    def __init__(self, pid: int) -> None:
+        self._front_end = psutil.Process(pid)
+
+    def read(self) -> tuple[float, float]:
+        """Return the CPU seconds until now: of the front end, and of all that it started."""
+        children = self._front_end.children(recursive=True)
+        return _cpu_s(self._front_end), sum(map(_cpu_s, children))
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+async def play(ask: Ask, seeds: range, server: ServerCpu) -> Round:
     """Ask all questions at once."""
     waits_s: list[float] = []
 
@@ -77,10 +100,15 @@ async def play(ask: Ask, seeds: range) -> Round:
         waits_s.append(time.perf_counter() - began)
         return generated_tokens
 
+    front_end_began, engine_began = server.read()
     cpu_began, began = time.process_time(), time.perf_counter()
     generated_tokens = sum(await asyncio.gather(*map(one, seeds)))
+    seconds = time.perf_counter() - began
+    front_end_ended, engine_ended = server.read()
     return Round(
-        seconds=time.perf_counter() - began,
+        seconds=seconds,
+        front_end_cpu_s=front_end_ended - front_end_began,
+        engine_cpu_s=engine_ended - engine_began,
         waits_s=waits_s,
         generated_tokens=generated_tokens,
         cpu_s=time.process_time() - cpu_began,
@@ -163,7 +191,7 @@ class Repetition:
     pruned: Round
 
 
-async def measure(arguments: argparse.Namespace, base_url: str) -> list[Figure]:
+async def measure(arguments: argparse.Namespace, base_url: str, server: ServerCpu) -> list[Figure]:
     """Repeat, after one round to warm up, and return the medians."""
     started_mib = peak_mib()
     model = await asyncio.to_thread(load_model, "reference", server=Server(base_url=base_url))
@@ -173,7 +201,7 @@ async def measure(arguments: argparse.Namespace, base_url: str) -> list[Figure]:
         url = base_url + "/completions"
         contenders = Contenders(model, client, url, arguments.max_tokens)
         for ask in (contenders.plain, contenders.nothing_pruned):
-            await play(ask, range(2))
+            await play(ask, range(2), server)
         repetitions = []
         for number in range(1, arguments.repetitions + 1):
             # Prompts of their own, so that no contender reads what another one computed.
@@ -183,14 +211,14 @@ async def measure(arguments: argparse.Namespace, base_url: str) -> list[Figure]:
             ]
             # Ours first: no plain round has raised the peak that the first one sees.
             repetition = Repetition(
-                nothing_pruned=await play(contenders.nothing_pruned, seeds[1]),
-                plain=await play(contenders.plain, seeds[0]),
-                pruned=await play(contenders.pruned, seeds[2]),
+                nothing_pruned=await play(contenders.nothing_pruned, seeds[1], server),
+                plain=await play(contenders.plain, seeds[0], server),
+                pruned=await play(contenders.pruned, seeds[2], server),
             )
             print(_line(repetition), flush=True)
             repetitions.append(repetition)
         if arguments.profile:
-            await profile(contenders.nothing_pruned, range(arguments.profile))
+            await profile(contenders.nothing_pruned, range(arguments.profile), server)
     await model.aclose()
     peak = repetitions[0].nothing_pruned.peak_mib
     print(
@@ -234,7 +262,18 @@ def figures(repetitions: list[Repetition], peak: float) -> list[Figure]:
             "plain_client_cpu_s_per_1000_tokens",
             [r.plain.cpu_s_per_1000_tokens for r in repetitions],
         ),
+        *_core_shares("", [r.nothing_pruned for r in repetitions]),
+        *_core_shares("plain_", [r.plain for r in repetitions]),
         median_figure("client_peak_mib", [peak]),
+    ]
+
+
+def _core_shares(prefix: str, rounds: list[Round]) -> list[Figure]:
+    """Return how much of a core each of the three processes used."""
+    return [
+        median_figure(prefix + "client_cores", [r.cpu_s / r.seconds for r in rounds]),
+        median_figure(prefix + "front_end_cores", [r.front_end_cpu_s / r.seconds for r in rounds]),
+        median_figure(prefix + "engine_cores", [r.engine_cpu_s / r.seconds for r in rounds]),
     ]
 
 
@@ -247,11 +286,11 @@ def _line(repetition: Repetition) -> str:
     )
 
 
-async def profile(ask: Ask, seeds: range) -> None:
+async def profile(ask: Ask, seeds: range, server: ServerCpu) -> None:
     """Ask some questions under cProfile, and print where the time of this process goes."""
     profiler = cProfile.Profile()
     profiler.enable()
-    asked = await play(ask, seeds)
+    asked = await play(ask, seeds, server)
     profiler.disable()
     print(f"profile of {len(seeds)} questions, {asked.generated_tokens} tokens (cProfile slows):")
     pstats.Stats(profiler).strip_dirs().sort_stats("tottime").print_stats(25)
@@ -260,6 +299,7 @@ async def profile(ask: Ask, seeds: range) -> None:
 def main() -> int:
     """Measure, print, and say whether the limits are kept."""
     parser = make_parser(__doc__ or "", repetitions=3)
+    parser.add_argument("--large", action="store_true", help="100 million random weights instead")
     parser.add_argument("--questions", type=int, default=64)
     parser.add_argument("--max-tokens", type=int, default=128, help="of one sample")
     parser.add_argument(
@@ -272,9 +312,16 @@ def main() -> int:
     max_num_seqs = arguments.max_num_seqs or 2 * arguments.questions * NUM_SAMPLES
     # vLLM 0.32 on a CPU dies of a seeded request whose prompt is computed in chunks ("CPU Generator
     # does not use offset"), as it is where many prompts come at once.
-    with serve("--max-num-seqs", str(max_num_seqs), "--no-enable-chunked-prefill") as server:
-        found = asyncio.run(measure(arguments, server.base_url))
+    with serve(
+        "--max-num-seqs",
+        str(max_num_seqs),
+        "--no-enable-chunked-prefill",
+        large=arguments.large,
+    ) as server:
+        cpu = ServerCpu(server.process.pid)
+        found = asyncio.run(measure(arguments, server.base_url, cpu))
     facts = {
+        "large": arguments.large,
         "questions": arguments.questions,
         "samples": NUM_SAMPLES,
         "max_tokens": arguments.max_tokens,
