@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         MissingDependencyError,
         NoFinishedSampleError,
         SelfEvaluationError,
+        StreamBrokenError,
     )
     from selfeval_backend.model import (
         Answer,
@@ -71,6 +72,7 @@ __all__ = [
     "SelfEvaluation",
     "SelfEvaluationError",
     "Settings",
+    "StreamBrokenError",
     "UncalibratedWarning",
     "Usage",
     "__version__",

@@ -29,10 +29,11 @@ from selfeval_backend.errors import (
     NoFinishedSampleError,
     SelfEvaluationError,
 )
-from selfeval_backend.policy import Policy, select_best
+from selfeval_backend.policy import Policy, certain_winner, select_best
 from selfeval_backend.selfeval import SelfEvaluator
 from selfeval_backend.stop_strings import StopStrings
 from selfeval_backend.types import (
+    Accept,
     Advance,
     Decision,
     Draw,
@@ -50,10 +51,14 @@ from selfeval_backend.types import (
     Usage,
 )
 
-__all__ = ["Observer", "derive_seed", "run"]
+__all__ = ["Follower", "Observer", "derive_seed", "run"]
 
 Observer = Callable[[TraceEvent], None]
 """Told of every decision once it has been carried out."""
+
+Follower = Callable[[Sample], None]
+"""Told of the sample that is certain to be the answer if it finishes: as it stands when that is
+known, and whenever it has grown."""
 
 _STOP_STRING_TOKENS = 8
 """Where there are stop strings, a sample is looked at after so many tokens."""
@@ -77,6 +82,7 @@ async def run(
     sampling: SamplingParams,
     stop_strings: StopStrings | None = None,
     observer: Observer | None = None,
+    follower: Follower | None = None,
 ) -> Outcome:
     """Answer one prompt.
 
@@ -91,6 +97,7 @@ async def run(
         stop_strings: End a sample as an end token does. Its tokens up to the one that completes
             the string stay; its text is to be cut (`StopStrings.cut`).
         observer: Told of every step.
+        follower: Told of the answer as it grows, from when it is certain which sample that is.
 
     Raises:
         ConfigurationError: Prompt, policy and engine do not fit together; before any token.
@@ -101,7 +108,9 @@ async def run(
         prompt_ids, engine, evaluator, limits, sampling, policy.checkpoints, stop_strings
     )
     try:
-        while not isinstance(decision := policy.decide(current.state()), Stop):
+        while not isinstance(decision := policy.decide(state := current.state()), Stop):
+            if follower is not None:
+                current.follow(certain_winner(state), follower)
             await current.carry_out(decision)
             current.record(decision, observer)
         await current.abort_running()
@@ -152,6 +161,8 @@ class _Live:
         self._stops = stops
         self._ahead: tuple[int, ...] = ()
         self._finish: FinishReason | None = None
+        self.follower: Follower | None = None
+        """Told whenever the sample has grown."""
 
     async def advance(self, until: int | None, account: Callable[[Chunk], bool]) -> bool:
         """Take chunks until the sample has `until` tokens or ends, or `account` says no more.
@@ -206,6 +217,8 @@ class _Live:
             shown += self._ahead[:room]
             self._ahead = self._ahead[room:]
             self.sample = replace(self.sample, token_ids=shown)
+            if self.follower is not None:
+                self.follower(self.sample)
         if until is not None and len(shown) >= until:
             # Its end may be known already; an engine that pauses here would not know it yet.
             return True
@@ -239,6 +252,7 @@ class _Run:
         self._live: list[_Live] = []
         self._usage = Usage()
         self._events: list[TraceEvent] = []
+        self._accepted: int | None = None
         self._fault: EngineError | SelfEvaluationError | None = None
         self._began = time.monotonic()
 
@@ -254,7 +268,14 @@ class _Run:
             usage=self._usage,
             elapsed_s=time.monotonic() - self._began,
             fault=None if self._fault is None else str(self._fault),
+            accepted=self._accepted,
         )
+
+    def follow(self, winner: int | None, follower: Follower) -> None:
+        """Let the follower know of a winner that has become certain."""
+        if winner is not None and self._live[winner].follower is None:
+            self._live[winner].follower = follower
+            follower(self._live[winner].sample)
 
     async def carry_out(self, decision: Decision) -> None:
         """Do what the policy decided; an engine's fault is noted, not raised."""
@@ -268,6 +289,8 @@ class _Run:
                     await self._evaluate([self._live[i] for i in indices])
                 case Prune(samples=indices):
                     await self._prune([self._live[i] for i in indices])
+                case Accept(sample=index):
+                    self._accepted = index
                 case Stop():
                     raise AssertionError("the loop ends before a Stop is carried out")
         except (EngineError, SelfEvaluationError) as error:
@@ -395,7 +418,7 @@ class _Run:
             engine=_name(self._engine.capabilities),
             fault=state.fault,
         )
-        best = select_best(state.samples)
+        best = select_best(state.samples, accepted=state.accepted)
         if best is None:
             reason = f"{stop.reason}: {state.fault}" if state.fault else stop.reason
             raise NoFinishedSampleError(reason, trace=trace) from self._fault
@@ -422,7 +445,8 @@ def _name(capabilities: Capabilities) -> str:
 def _watched(sampling: SamplingParams, *, pauses: bool) -> SamplingParams:
     """Let samples be looked at every few tokens, so that little is generated past a stop string."""
     if not pauses:
-        return replace(sampling, chunk_tokens=_STOP_STRING_TOKENS)
+        chunk_tokens = min(_STOP_STRING_TOKENS, sampling.chunk_tokens or _STOP_STRING_TOKENS)
+        return replace(sampling, chunk_tokens=chunk_tokens)
     stands = range(_STOP_STRING_TOKENS, sampling.max_tokens, _STOP_STRING_TOKENS)
     return replace(sampling, checkpoints=tuple(sorted({*sampling.checkpoints, *stands})))
 

@@ -14,6 +14,7 @@
         EngineClosedError                   used after it was closed
         ContextLengthError                  prompt and question do not fit
       NoFinishedSampleError                 carries the trace of what was paid for
+      StreamBrokenError                     the sample whose text was streamed is not the answer
 
 "You used it wrong" is a ConfigurationError, raised before any token; "the run failed" is everything
 else. Foreign exceptions are translated once, at an engine's edge, with ``raise ... from``.
@@ -41,6 +42,7 @@ __all__ = [
     "MissingDependencyError",
     "NoFinishedSampleError",
     "SelfEvaluationError",
+    "StreamBrokenError",
 ]
 
 
@@ -204,4 +206,23 @@ class NoFinishedSampleError(AICError):
         super().__init__(
             f"No sample had finished when the run ended ({reason}). "
             f"{trace.usage.generated_tokens} generated tokens are accounted for in `.trace`."
+        )
+
+
+class StreamBrokenError(AICError):
+    """The sample whose text was being streamed did not finish, and another one is the answer.
+
+    Args:
+        reason: Why the run ended.
+        answer: The text that was chosen instead.
+        trace: Every decision and observation: what was paid for.
+    """
+
+    def __init__(self, reason: str, *, answer: str, trace: RunTrace) -> None:
+        self.reason = reason
+        self.answer = answer
+        self.trace = trace
+        super().__init__(
+            f"The sample whose text was streamed did not finish ({reason}), and text cannot be "
+            "taken back. What was chosen instead is in `.answer`, what was paid for in `.trace`."
         )

@@ -9,30 +9,33 @@ What adapters and the command line talk to::
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 import secrets
 import threading
 import warnings
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from selfeval_backend.chat import Chat, ChatTemplate, Message
-from selfeval_backend.controller import Observer, run
+from selfeval_backend.controller import Follower, Observer, run
 from selfeval_backend.engine.base import Engine, SamplingParams
 from selfeval_backend.errors import (
     ConfigurationError,
     ContextLengthError,
     MissingDependencyError,
+    StreamBrokenError,
 )
 from selfeval_backend.policy import Policy
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
 from selfeval_backend.settings import Settings, resolve_settings
 from selfeval_backend.stop_strings import StopStrings
 from selfeval_backend.sync import run_sync
+from selfeval_backend.text_flow import TextFlow
 from selfeval_backend.types import Outcome, Sample, to_json
 
 __all__ = [
@@ -52,6 +55,9 @@ EngineName = Literal["transformers", "vllm"]
 
 REFERENCE = "reference"
 """The name of the shipped reference model."""
+
+_STREAMED_TOKENS = 4
+"""Of a streamed answer: most tokens that come together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,13 +168,24 @@ class SelfEvaluatingModel:
         Raises:
             ConfigurationError: A value is out of range, or does not fit the engine.
         """
-        settings = resolve_settings(given or {}, self.evaluator.config.policy)
+        given, tuned = given or {}, self.evaluator.config.policy
+        settings = resolve_settings(given, tuned)
         if settings.prune_at and not self.engine.capabilities.evaluates_mid_generation:
             raise ConfigurationError(
                 "prune_at",
                 settings.prune_at,
                 f"no checkpoint: the engine {self.engine.capabilities.name!r} cannot evaluate "
                 "mid-generation",
+            )
+        accept_above, prune_at = given.get("accept_above"), given.get("prune_at")
+        if accept_above is not None and not (
+            tuned.get("prune_at") if prune_at is None else prune_at
+        ):
+            raise ConfigurationError(
+                "accept_above",
+                accept_above,
+                "none without a checkpoint to accept a sample at",
+                remedy="Say where: prune_at=64, for example.",
             )
         return settings
 
@@ -179,6 +196,7 @@ class SelfEvaluatingModel:
         *,
         policy: Policy | None = None,
         observer: Observer | None = None,
+        follower: Follower | None = None,
     ) -> Answer:
         """Answer a conversation.
 
@@ -187,6 +205,7 @@ class SelfEvaluatingModel:
             settings: None: the model's own.
             policy: None: the one that the settings describe.
             observer: Told of every decision once it has been carried out.
+            follower: Told of the chosen sample as it grows, from when it is certain which it is.
 
         Raises:
             ConfigurationError: Messages or settings cannot be used; before any token.
@@ -208,9 +227,11 @@ class SelfEvaluatingModel:
                 max_tokens=self.max_tokens(prompt_ids, settings),
                 seed=seed,
                 stop_token_ids=self.chat.end_token_ids,
+                chunk_tokens=None if follower is None else _STREAMED_TOKENS,
             ),
             stop_strings=self._stop_strings(settings),
             observer=observer,
+            follower=follower,
         )
         return Answer(
             text=self.text(outcome.best_sample, settings),
@@ -220,6 +241,65 @@ class SelfEvaluatingModel:
             seed=seed,
             outcome=outcome,
         )
+
+    async def stream(
+        self,
+        messages: Sequence[Message],
+        settings: Settings | None = None,
+        *,
+        policy: Policy | None = None,
+        observer: Observer | None = None,
+    ) -> AsyncGenerator[str | Answer, None]:
+        """Answer a conversation, and give the text as soon as it is certain which sample it is.
+
+        That is when a sample was accepted at a checkpoint (`Settings.accept_above`), when only one
+        is left that can win (``max_samples=1``: at once), else when the answer is chosen. With the
+        same seed the answer is that of `answer`, but for limits on tokens or seconds, which are
+        looked at more often.
+
+        Leaving the generator (``aclose``, or cancelling its task) ends every sample.
+
+        Args:
+            messages: Its turns; the last one is answered.
+            settings: None: the model's own.
+            policy: None: the one that the settings describe.
+            observer: Told of every decision once it has been carried out.
+
+        Yields:
+            Pieces of the text, none of them empty, which together are the answer's; then the
+            Answer.
+
+        Raises:
+            StreamBrokenError: The sample whose text was given did not finish (a limit, a fault),
+                and another one is the answer.
+            What `answer` raises.
+        """
+        settings = settings or self.settings()
+        flow = TextFlow(self.chat.decode, self._stop_strings(settings))
+        pieces: asyncio.Queue[str | None] = asyncio.Queue()
+        followed: list[int] = []
+
+        def follow(sample: Sample) -> None:
+            followed[:] = [sample.index]
+            if piece := flow.grow(sample.token_ids):
+                pieces.put_nowait(piece)
+
+        running = asyncio.create_task(
+            self.answer(messages, settings, policy=policy, observer=observer, follower=follow)
+        )
+        running.add_done_callback(lambda _: pieces.put_nowait(None))
+        try:
+            while (piece := await pieces.get()) is not None:
+                yield piece
+            answer = await running
+            if flow.shown and followed != [answer.outcome.best]:
+                raise _stream_broken(answer)
+            if last := flow.end(answer.text):
+                yield last
+            yield replace(answer, text=flow.shown)
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
 
     def text(self, sample: Sample, settings: Settings) -> str:
         """Return the text of a sample: without stop strings, and without space around it."""
@@ -253,6 +333,12 @@ class SelfEvaluatingModel:
     async def aclose(self) -> None:
         """Close the engine."""
         await self.engine.aclose()
+
+
+def _stream_broken(answer: Answer) -> StreamBrokenError:
+    outcome = answer.outcome
+    reason = f"{outcome.stop_reason}: {outcome.trace.fault}" if outcome.trace.fault else None
+    return StreamBrokenError(reason or outcome.stop_reason, answer=answer.text, trace=outcome.trace)
 
 
 def load_model(

@@ -26,6 +26,9 @@ from selfeval_backend.types import Limits
 
 __all__ = ["Settings", "resolve_settings"]
 
+_PER_CHECKPOINT = ("keep_fraction", "prune_below", "accept_above")
+"""Settings that may have one value for each checkpoint."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
@@ -60,6 +63,9 @@ class Settings:
     """In (0, 1]: share of a batch that goes on past a checkpoint; one, or one for each."""
     prune_below: float | tuple[float, ...] = 0.0
     """In [0, 1]: samples with a lower prob_win_or_tie stop there; one, or one for each."""
+    accept_above: float | tuple[float, ...] | None = None
+    """In [0, 1]: the best sample that has at least this prob_win_or_tie at a checkpoint is the
+    answer; the others stop there. One, or one for each checkpoint; None: none is accepted."""
     max_total_tokens: int | None = None
     """Of one call: prompts, generated and self-evaluation tokens."""
     max_seconds: float | None = None
@@ -117,6 +123,9 @@ class Settings:
             _check_float("keep_fraction", value, 0.0, 1.0, open_low=True)
         for value in self._per_checkpoint("prune_below", self.prune_below):
             _check_float("prune_below", value, 0.0, 1.0)
+        if self.accept_above is not None:
+            for value in self._per_checkpoint("accept_above", self.accept_above):
+                _check_float("accept_above", value, 0.0, 1.0)
 
     def _per_checkpoint(self, name: str, value: float | tuple[float, ...]) -> tuple[float, ...]:
         if not isinstance(value, tuple):
@@ -135,12 +144,20 @@ class Settings:
             batches = BatchSchedule.all_at_once(self.max_samples)
         keep = self._per_checkpoint("keep_fraction", self.keep_fraction)
         below = self._per_checkpoint("prune_below", self.prune_below)
+        accept: tuple[float | None, ...] = (None,) * len(self.prune_at)
+        if self.accept_above is not None:
+            accept = self._per_checkpoint("accept_above", self.accept_above)
         return BestOfN(
             batches=batches,
             temperatures=self._temperatures(),
             threshold=self.threshold if self.adaptive else None,
             pruning=tuple(
-                Checkpoint(at=at, keep_fraction=keep[i], min_prob_win_or_tie=below[i])
+                Checkpoint(
+                    at=at,
+                    keep_fraction=keep[i],
+                    min_prob_win_or_tie=below[i],
+                    accept_above=accept[i],
+                )
                 for i, at in enumerate(self.prune_at)
             ),
         )
@@ -181,7 +198,7 @@ def resolve_settings(given: Mapping[str, Any], model_policy: Mapping[str, Any]) 
     merged = {**model_policy, **chosen}
     if "prune_at" in chosen:
         # Shares that the model was tuned for belong to its own checkpoints.
-        for name in ("keep_fraction", "prune_below"):
+        for name in _PER_CHECKPOINT:
             if name not in chosen:
                 merged.pop(name, None)
     elif isinstance(max_tokens := chosen.get("max_tokens"), int):
@@ -194,7 +211,7 @@ def _drop_checkpoints(merged: dict[str, Any], max_tokens: int) -> None:
     prune_at = tuple(merged.get("prune_at", ()))
     num_reached = sum(at < max_tokens for at in prune_at)
     merged["prune_at"] = prune_at[:num_reached]
-    for name in ("keep_fraction", "prune_below"):
+    for name in _PER_CHECKPOINT:
         shares = merged.get(name)
         if isinstance(shares, list | tuple) and len(shares) == len(prune_at):
             # With no checkpoint left no share is asked for, and an empty list is one for each.

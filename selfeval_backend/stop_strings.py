@@ -45,6 +45,15 @@ class StopStrings:
         text = self._decode(token_ids)
         return any(string in text for string in self._strings)
 
+    def settled(self, text: str) -> str:
+        """Return what of a growing text will stay: what may become a stop string is left out."""
+        kept = self.cut(text)
+        if len(kept) < len(text):
+            return kept
+        starts = (s[:size] for s in self._strings for size in range(1, len(s)))
+        held_back = max((len(start) for start in starts if text.endswith(start)), default=0)
+        return text[: len(text) - held_back]
+
     def cut(self, text: str) -> str:
         """Return the text in front of the first stop string in it."""
         found = [place for string in self._strings if (place := text.find(string)) >= 0]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
-from collections.abc import Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Generator
+from contextlib import suppress
 from typing import Any, TypeVar
 
-__all__ = ["run_sync"]
+__all__ = ["iterate_sync", "run_sync"]
 
 T = TypeVar("T")
 
@@ -29,6 +31,28 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
             future.cancel()
             _wait_for_cleanup()
         raise
+
+
+def iterate_sync(items: AsyncGenerator[T, None]) -> Generator[T, None, None]:
+    """Iterate over an asynchronous generator that runs on the process's background loop.
+
+    However it is left, the asynchronous generator is closed.
+    """
+
+    async def step() -> list[T]:
+        try:
+            return [await anext(items)]
+        except StopAsyncIteration:
+            return []
+
+    try:
+        while item := run_sync(step()):
+            yield item[0]
+    finally:
+        # At the interpreter's end the loop's thread is gone, and would never answer.
+        if not sys.is_finalizing():
+            with suppress(RuntimeError):  # a step was interrupted, and is still cleaning up
+                run_sync(items.aclose())
 
 
 def _background_loop() -> asyncio.AbstractEventLoop:

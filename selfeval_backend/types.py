@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 __all__ = [
+    "Accept",
     "Advance",
     "Decision",
     "Draw",
@@ -42,8 +43,11 @@ SampleStatus = Literal["running", "finished", "pruned", "aborted"]
 Fate = Literal["chosen", "finished", "pruned", "aborted"]
 """What became of a sample, once the run is over."""
 
-StopReason = Literal["confident", "max_samples", "max_total_tokens", "max_seconds", "engine_error"]
-"""Why a run ended: the threshold was passed, the samples were used up, a limit, or a fault."""
+StopReason = Literal[
+    "accepted", "confident", "max_samples", "max_total_tokens", "max_seconds", "engine_error"
+]
+"""Why a run ended: a sample that had been accepted while it ran has finished, the threshold was
+passed, the samples were used up, a limit, or a fault."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +189,8 @@ class RunState:
     """Observed by the controller; a policy has no clock."""
     fault: str | None = None
     """The engine error that ended the run's generation, if one did."""
+    accepted: int | None = None
+    """Index of the sample that is the answer, should it finish; None while that is open."""
 
     @cached_property
     def running(self) -> tuple[Sample, ...]:
@@ -237,13 +243,20 @@ class Prune:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Accept:
+    """Make this running sample the answer, should it finish: no other one is chosen then."""
+
+    sample: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stop:
     """End the run; samples that still run are aborted."""
 
     reason: StopReason
 
 
-Decision = Draw | Advance | Evaluate | Prune | Stop
+Decision = Draw | Advance | Evaluate | Prune | Accept | Stop
 """What a policy may decide. The controller matches it exhaustively."""
 
 

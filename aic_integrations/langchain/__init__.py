@@ -1,5 +1,6 @@
-"""LangChain: `ChatAdaptive`, a chat model that answers with adaptive Best-of-N."""
+"""LangChain: a chat model and a completion model that answer with adaptive Best-of-N."""
 
 from aic_integrations.langchain.chat_model import ChatAdaptive
+from aic_integrations.langchain.llm import AdaptiveLLM
 
-__all__ = ["ChatAdaptive"]
+__all__ = ["AdaptiveLLM", "ChatAdaptive"]

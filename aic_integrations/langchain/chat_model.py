@@ -5,59 +5,49 @@ Importing it loads no weights and no torch; the model is loaded at the first cal
 
 from __future__ import annotations
 
-import asyncio
-import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, cast, get_args
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, closing
+from functools import partial
+from typing import Any, NoReturn
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForLLMRun,
     CallbackManagerForLLMRun,
 )
-from langchain_core.exceptions import ContextOverflowError
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.language_models.chat_models import BaseChatModel
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable
 from langchain_core.tools import BaseTool
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel
 
-from aic_integrations.langchain.messages import PROVIDER, to_ai_message, to_conversation
-from selfeval_backend.chat import Message
-from selfeval_backend.errors import ConfigurationError, ContextLengthError
-from selfeval_backend.model import (
-    Answer,
-    EngineName,
-    SelfEvaluatingModel,
-    Server,
-    shared_model,
+from aic_integrations.langchain.base import (
+    AdaptiveContextOverflowError,
+    AdaptiveModel,
+    Request,
+    texts,
 )
-from selfeval_backend.settings import Settings, resolve_settings
-from selfeval_backend.sync import run_sync
-from selfeval_backend.types import TraceEvent
+from aic_integrations.langchain.messages import (
+    PROVIDER,
+    last_chunk,
+    to_ai_message,
+    to_conversation,
+)
+from aic_integrations.langchain.progress import RunManager
+from selfeval_backend.model import Answer, SelfEvaluatingModel
+from selfeval_backend.sync import iterate_sync, run_sync
 
 __all__ = ["AdaptiveContextOverflowError", "ChatAdaptive"]
 
-_SETTINGS = tuple(field.name for field in fields(Settings))
-_CALL_FIELDS = (*_SETTINGS, "include_samples")
-_IDENTITY = ("model", "engine", "engine_args", "base_url", "checkpoint", *_CALL_FIELDS)
-
 _NOT_YET = {
-    "streaming": "Streaming is not supported in this release: an answer is chosen only once its "
-    "samples have finished. Use invoke, ainvoke, batch or abatch; on_progress reports every "
-    "decision on the way. With disable_streaming=True, stream() gives the answer as one chunk.",
     "tools": "Tools are not supported in this release. Ask for the answer as text and parse it, "
     "for example with `llm | StrOutputParser()`.",
     "structured output": "Structured output is not supported in this release. Ask for JSON in the "
     "prompt and parse it, with `llm | JsonOutputParser()` or `llm | PydanticOutputParser(...)`.",
 }
 _NOT_YET_KEYWORDS = {
-    "stream": "streaming",
-    "streaming": "streaming",
     "tools": "tools",
     "tool_choice": "tools",
     "functions": "tools",
@@ -65,20 +55,7 @@ _NOT_YET_KEYWORDS = {
 }
 
 
-class AdaptiveContextOverflowError(ContextLengthError, ContextOverflowError):
-    """A prompt that does not fit, as this project's error and as LangChain's."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Request:
-    """A call, checked as far as it can be without the model."""
-
-    conversation: tuple[Message, ...]
-    given: Mapping[str, Any]
-    include_samples: bool
-
-
-class ChatAdaptive(BaseChatModel):
+class ChatAdaptive(AdaptiveModel, BaseChatModel):
     """A chat model that draws samples until it trusts one, and returns that one.
 
     ::
@@ -95,96 +72,17 @@ class ChatAdaptive(BaseChatModel):
     `aic_integrations.langchain.messages.usage_metadata`), and its
     ``response_metadata["best_of_n"]`` says how the answer was come by, in JSON types.
 
+    A stream gives the text as soon as it is certain which sample it is: from the checkpoint where
+    one is accepted (`accept_above`), or where only one is left; metadata and usage come with the
+    last chunk. What happens before, LangChain's handlers get as custom events "best_of_n".
+
     Raises:
         ConfigurationError: A value is out of its range, or a name is unknown.
         NotImplementedError: Something is asked for that comes in a later release.
     """
 
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
-
-    model: str = "reference"
-    """"reference", a checkpoint folder, or a model name that transformers can resolve."""
-    engine: str | None = None
-    """"vllm" or "transformers"; None: vLLM where it is installed and a GPU is there."""
-    engine_args: dict[str, Any] | None = None
-    """For vLLM alone: keyword arguments of `vllm.EngineArgs`, such as tensor_parallel_size."""
-    base_url: str | tuple[str, ...] | None = None
-    """A running vLLM server, up to and with the version: ``http://host:8000/v1``. `model` is then
-    the name it is served under. Several URLs are replicas of one model."""
-    api_key: SecretStr | None = Field(
-        default_factory=lambda: SecretStr(key) if (key := os.environ.get("AIC_API_KEY")) else None,
-        repr=False,
-    )
-    """For the server; None: the variable AIC_API_KEY, if it is set."""
-    checkpoint: str | None = None
-    """Where the tokenizer and the selfeval.json of a server's model are found: a folder or a model
-    name; None: `model` says it."""
-    max_retries: int | None = None
-    """Times that a request to the server is sent again that failed before any token came; None:
-    twice."""
-    verify: bool | str = True
-    """Of a server: False: certificates are not checked; a path: a bundle of authorities."""
-    max_samples: int | None = None
-    """At least 1."""
-    adaptive: bool | None = None
-    """Draw in growing batches and stop at `threshold`; False: all samples at once."""
-    threshold: float | None = None
-    """In [0, 1]: stop once a finished sample has this prob_win_or_tie."""
-    batches: tuple[int, ...] | None = None
-    """Cumulative sample counts, ascending."""
-    temperature: float | None = None
-    """In [0, 2]: where annealing leads to."""
-    annealing: str | tuple[float, ...] | None = None
-    """"annealed", "constant", or one temperature for each sample."""
-    top_p: float | None = None
-    """In (0, 1]."""
-    max_tokens: int | None = None
-    """Of one sample."""
-    stop: tuple[str, ...] | None = None
-    """Strings that end a sample; they never stand in the answer. One string is a list of one."""
-    prune_at: tuple[int, ...] | None = None
-    """Checkpoints in generated tokens, ascending; one number is a list of one; empty: none."""
-    keep_fraction: float | tuple[float, ...] | None = None
-    """In (0, 1]: share of a batch that goes on past a checkpoint; one, or one for each."""
-    prune_below: float | tuple[float, ...] | None = None
-    """In [0, 1]: samples with a lower prob_win_or_tie stop there; one, or one for each."""
-    max_total_tokens: int | None = None
-    """Of one call: prompts, generated and self-evaluation tokens."""
-    max_seconds: float | None = None
-    """Of one call; also spelled `timeout`. It ends with the best sample that has finished."""
-    seed: int | None = None
-    """None: a new one for each call."""
-    include_samples: bool = False
-    """Whether ``best_of_n["texts"]`` holds the texts of all samples."""
-    on_progress: Callable[[TraceEvent], None] | None = Field(default=None, exclude=True, repr=False)
-    """Told of every decision once it has been carried out, on the event loop that answers (of a
-    synchronous call: another thread). What it raises ends the call."""
-    backend: SelfEvaluatingModel | None = Field(default=None, exclude=True, repr=False)
-    """A loaded model; see `from_model`."""
-
-    if not TYPE_CHECKING:  # checkers take the signature from the fields
-
-        def __init__(self, **values: Any) -> None:
-            # Here and not in a validator: pydantic would wrap our error into its own.
-            values = _spelled_out(values)
-            _check_names(values, allowed=type(self).model_fields)
-            _check_construction(values)
-            super().__init__(**values)
-
-    @classmethod
-    def from_model(cls, model: SelfEvaluatingModel, **settings: Any) -> ChatAdaptive:
-        """Return a chat model on a loaded model, for example one with a scripted engine.
-
-        It is not serialized with it: what is loaded again from JSON looks `model.name` up.
-
-        Args:
-            model: Shared, not copied; whoever made it closes it.
-            settings: Fields of `ChatAdaptive`.
-
-        Raises:
-            ConfigurationError: A value is out of its range, or a name is unknown.
-        """
-        return cls(model=model.name, backend=model, **settings)
+    streaming: bool = False
+    """Whether `invoke` streams too, for handlers that listen to new tokens."""
 
     # Answering.
 
@@ -195,8 +93,8 @@ class ChatAdaptive(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        request = self._request(messages, stop, kwargs)
-        return run_sync(self._answer(self._loaded_model(), request))
+        request = self._chat_request(messages, stop, kwargs)
+        return run_sync(self._result(self._loaded_model(), request, run_manager))
 
     async def _agenerate(
         self,
@@ -205,65 +103,8 @@ class ChatAdaptive(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        request = self._request(messages, stop, kwargs)
-        # Reading weights takes seconds, and must not hold up the caller's loop.
-        model = self.backend
-        if model is None:
-            model = await asyncio.to_thread(self._loaded_model)
-        return await self._answer(model, request)
-
-    def _request(
-        self, messages: Sequence[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]
-    ) -> _Request:
-        overrides = _spelled_out({**kwargs, "stop": stop or kwargs.get("stop")})
-        _check_names(overrides, allowed=_CALL_FIELDS)
-        include_samples = overrides.pop("include_samples", None)
-        _check_bool("include_samples", include_samples)
-        own = {name: getattr(self, name) for name in _SETTINGS}
-        chosen = {name: value for name, value in overrides.items() if value is not None}
-        given = _settings_given({**own, **chosen})
-        return _Request(
-            conversation=to_conversation(messages),
-            given=given,
-            include_samples=self.include_samples if include_samples is None else include_samples,
-        )
-
-    def _loaded_model(self) -> SelfEvaluatingModel:
-        if self.backend is not None:
-            return self.backend
-        return shared_model(
-            self.model,
-            engine=cast(EngineName | None, self.engine),
-            engine_args=self.engine_args,
-            server=self._server(),
-            checkpoint=self.checkpoint,
-        )
-
-    def _server(self) -> Server | None:
-        if self.base_url is None:
-            return None
-        key = None if self.api_key is None else self.api_key.get_secret_value()
-        server = Server(base_url=self.base_url, api_key=key, verify=self.verify)
-        return server if self.max_retries is None else replace(server, max_retries=self.max_retries)
-
-    async def _answer(self, model: SelfEvaluatingModel, request: _Request) -> ChatResult:
-        try:
-            answer = await model.answer(
-                request.conversation, model.settings(request.given), observer=self.on_progress
-            )
-        except ContextLengthError as error:
-            raise AdaptiveContextOverflowError(
-                num_prompt_tokens=error.num_prompt_tokens,
-                num_reserved_tokens=error.num_reserved_tokens,
-                context_length=error.context_length,
-            ) from error
-        texts = _texts(answer, model) if request.include_samples else None
-        message = to_ai_message(answer, texts=texts)
-        return ChatResult(
-            generations=[ChatGeneration(message=message)], llm_output={"model_name": answer.model}
-        )
-
-    # What comes in a later release.
+        request = self._chat_request(messages, stop, kwargs)
+        return await self._result(await self._aloaded_model(), request, run_manager)
 
     def _stream(
         self,
@@ -272,26 +113,67 @@ class ChatAdaptive(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
-        _refuse("streaming")
+        request = self._chat_request(messages, stop, kwargs)
+        chunks = iterate_sync(self._chunks(self._loaded_model(), request, run_manager))
+        with closing(chunks):
+            for chunk in chunks:
+                if run_manager is not None:
+                    run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                yield chunk
 
-    def _should_stream(
+    async def _astream(
         self,
-        *,
-        async_api: bool,
-        run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None = None,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
-    ) -> bool:
-        # A streaming handler that is attached to a plain invoke must not turn it into a stream.
-        return super()._should_stream(async_api=async_api, run_manager=None, **kwargs)
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        request = self._chat_request(messages, stop, kwargs)
+        model = await self._aloaded_model()
+        async with aclosing(self._chunks(model, request, run_manager)) as chunks:
+            async for chunk in chunks:
+                if run_manager is not None:
+                    await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
+                yield chunk
 
-    def _should_use_protocol_streaming(
-        self,
-        *,
-        async_api: bool,
-        run_manager: CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None = None,
-        **kwargs: Any,
-    ) -> bool:
-        return False
+    def _chat_request(
+        self, messages: Sequence[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]
+    ) -> Request:
+        # LangChain passes on what it has decided by.
+        asked = {name: value for name, value in kwargs.items() if name != "stream"}
+        return self._request(partial(to_conversation, messages), stop, asked)
+
+    @classmethod
+    def _spelled_out(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        given = dict(values)
+        for keyword, feature in _NOT_YET_KEYWORDS.items():
+            if given.pop(keyword, None):
+                _refuse(feature)
+        return super()._spelled_out(given)
+
+    async def _result(
+        self, model: SelfEvaluatingModel, request: Request, run_manager: RunManager | None
+    ) -> ChatResult:
+        answer = await self._answered(model, request, run_manager)
+        message = _message(answer, model, request)
+        return ChatResult(
+            generations=[ChatGeneration(message=message)], llm_output={"model_name": answer.model}
+        )
+
+    async def _chunks(
+        self, model: SelfEvaluatingModel, request: Request, run_manager: RunManager | None
+    ) -> AsyncGenerator[ChatGenerationChunk, None]:
+        shown = ""
+        async with aclosing(self._streamed(model, request, run_manager)) as items:
+            async for item in items:
+                if isinstance(item, Answer):
+                    chunk = last_chunk(_message(item, model, request), shown=shown)
+                else:
+                    shown += item
+                    chunk = AIMessageChunk(content=item)
+                yield ChatGenerationChunk(message=chunk)
+
+    # What comes in a later release.
 
     def bind_tools(
         self,
@@ -309,101 +191,21 @@ class ChatAdaptive(BaseChatModel):
         """Raise NotImplementedError: structured output comes in a later release."""
         _refuse("structured output")
 
-    # What LangChain asks for tracing, caching and serialization.
+    # What LangChain asks for tracing.
 
     @property
     def _llm_type(self) -> str:
         return PROVIDER
-
-    @property
-    def _identifying_params(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in _IDENTITY}
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = super()._get_ls_params(stop=stop, **kwargs)
         params["ls_provider"] = PROVIDER
         return params
 
-    @property
-    def lc_secrets(self) -> dict[str, str]:
-        """The variable that stands in for the key where a model is serialized."""
-        return {"api_key": "AIC_API_KEY"}
 
-    @classmethod
-    def is_lc_serializable(cls) -> bool:
-        """Return True: every setting is in its JSON, `on_progress` and `backend` are not."""
-        return True
-
-    @classmethod
-    def get_lc_namespace(cls) -> list[str]:
-        """Return the public import path, which stays when files move."""
-        return ["aic_integrations", "langchain"]
-
-
-def _texts(answer: Answer, model: SelfEvaluatingModel) -> list[str]:
-    return [model.text(sample, answer.settings) for sample in answer.outcome.samples]
+def _message(answer: Answer, model: SelfEvaluatingModel, request: Request) -> AIMessage:
+    return to_ai_message(answer, texts=texts(answer, model) if request.include_samples else None)
 
 
 def _refuse(feature: str) -> NoReturn:
     raise NotImplementedError(_NOT_YET[feature])
-
-
-def _spelled_out(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return keyword arguments under the names of fields; refuse what comes in a later release."""
-    spelled = dict(values)
-    for keyword, feature in _NOT_YET_KEYWORDS.items():
-        if spelled.pop(keyword, None):
-            _refuse(feature)
-    if "timeout" in spelled:
-        timeout = spelled.pop("timeout")
-        if spelled.get("max_seconds") is not None and timeout is not None:
-            raise ConfigurationError("timeout", timeout, "nothing beside max_seconds")
-        spelled["max_seconds"] = timeout if timeout is not None else spelled.get("max_seconds")
-    if isinstance(spelled.get("stop"), str):
-        spelled["stop"] = (spelled["stop"],)
-    if isinstance(spelled.get("base_url"), list):
-        spelled["base_url"] = tuple(spelled["base_url"])
-    if isinstance(spelled.get("prune_at"), int) and not isinstance(spelled["prune_at"], bool):
-        spelled["prune_at"] = (spelled["prune_at"],)
-    return {
-        k: tuple(v) if isinstance(v, list) and k in _SETTINGS else v for k, v in spelled.items()
-    }
-
-
-def _settings_given(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings among `values` that are set, checked as far as no model is needed."""
-    given = {name: values[name] for name in _SETTINGS if values.get(name) is not None}
-    resolve_settings(given, {})
-    return given
-
-
-def _check_names(values: Mapping[str, Any], *, allowed: Collection[str]) -> None:
-    for name, value in values.items():
-        if name not in allowed:
-            known = sorted(set(allowed) & {*_IDENTITY, "on_progress"})
-            raise ConfigurationError(name, value, f"one of the names {', '.join(known)}")
-
-
-def _check_bool(name: str, value: object) -> None:
-    if value is not None and not isinstance(value, bool):
-        raise ConfigurationError(name, value, "True or False")
-
-
-def _check_construction(values: dict[str, Any]) -> None:
-    """Check what pydantic would not, or would report as an error of its own."""
-    if isinstance(values.get("model"), Path):
-        values["model"] = str(values["model"])
-    model = values.get("model", "reference")
-    if not isinstance(model, str) or not model.strip():
-        raise ConfigurationError("model", model, '"reference", a folder or a model name')
-    engine = values.get("engine")
-    if engine is not None and engine not in get_args(EngineName):
-        raise ConfigurationError("engine", engine, f"one of {', '.join(get_args(EngineName))}")
-    engine_args = values.get("engine_args")
-    if engine_args is not None and not isinstance(engine_args, dict):
-        raise ConfigurationError("engine_args", engine_args, "a dict of vLLM's engine arguments")
-    _check_bool("include_samples", values.get("include_samples", False))
-    on_progress = values.get("on_progress")
-    if on_progress is not None and not callable(on_progress):
-        raise ConfigurationError("on_progress", on_progress, "a function of one TraceEvent")
-    _settings_given(values)

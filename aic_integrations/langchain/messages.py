@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any, cast, get_args
 
 from langchain_core.messages import (
     AIMessage,
+    AIMessageChunk,
     BaseMessage,
     ChatMessage,
     FunctionMessage,
@@ -15,13 +17,14 @@ from langchain_core.messages import (
     ToolMessage,
 )
 from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, UsageMetadata
+from langchain_core.messages.tool import tool_call_chunk
 
 from selfeval_backend.chat import Message, Role, check_messages
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.model import Answer
 from selfeval_backend.types import Outcome
 
-__all__ = ["PROVIDER", "to_ai_message", "to_conversation", "usage_metadata"]
+__all__ = ["PROVIDER", "last_chunk", "to_ai_message", "to_conversation", "usage_metadata"]
 
 PROVIDER = "adaptive-inference-compute"
 
@@ -126,13 +129,37 @@ def to_ai_message(answer: Answer, *, texts: Sequence[str] | None) -> AIMessage:
     )
 
 
+def last_chunk(message: AIMessage, *, shown: str) -> AIMessageChunk:
+    """Return the chunk that makes those before it into this message, but for its id.
+
+    Metadata and usage stand on this one alone: merging chunks adds numbers and joins texts.
+
+    Args:
+        message: The whole.
+        shown: The content of the chunks before; the message's begins with it.
+    """
+    assert isinstance(message.content, str) and message.content.startswith(shown)
+    return AIMessageChunk(
+        content=message.content[len(shown) :],
+        additional_kwargs=message.additional_kwargs,
+        response_metadata=message.response_metadata,
+        usage_metadata=message.usage_metadata,
+        tool_call_chunks=[
+            tool_call_chunk(name=c["name"], args=json.dumps(c["args"]), id=c["id"], index=place)
+            for place, c in enumerate(message.tool_calls)
+        ],
+        chunk_position="last",
+    )
+
+
 def usage_metadata(outcome: Outcome) -> UsageMetadata:
     """Return everything that a run paid for, each token once.
 
     Input is what went into the model: the prompt once for each sample, what was sent again to go
     on with one, and for each self-evaluation the sequence that it was asked of; most of it was
-    read from the KV cache, and that part is ``cache_read`` as other providers count it. Output is
-    what all samples generated, and its details say what became of it.
+    read from the KV cache, and that part is ``cache_read`` as other providers count it;
+    ``self_evaluation`` is what was computed for self-evaluations, so that no token stands in two
+    details. Output is what all samples generated, and its details say what became of it.
     """
     usage = outcome.usage
     self_evaluation = usage.self_evaluation_tokens + usage.cached_self_evaluation_tokens
@@ -141,7 +168,7 @@ def usage_metadata(outcome: Outcome) -> UsageMetadata:
         "cache_read": usage.cached_prompt_tokens
         + usage.cached_resent_tokens
         + usage.cached_self_evaluation_tokens,
-        "self_evaluation": self_evaluation,
+        "self_evaluation": usage.self_evaluation_tokens,
     }
     output_details = {"chosen": 0, "discarded": 0, "pruned": 0, "aborted": 0}
     for sample in outcome.samples:

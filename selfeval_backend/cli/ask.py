@@ -59,6 +59,14 @@ def ask(
             show_default="the model's",
         ),
     ] = None,
+    accept_above: Annotated[
+        str | None,
+        typer.Option(
+            help="A sample with this prob_win_or_tie at a checkpoint is the answer, and the others "
+            "stop, in [0, 1]: one, or one for each checkpoint.",
+            show_default="the model's, or never",
+        ),
+    ] = None,
     temperature: Annotated[
         float | None,
         typer.Option(help="In [0, 2]: where annealing leads to.", show_default="the model's"),
@@ -89,7 +97,10 @@ def ask(
             "max_samples": max_samples,
             "threshold": threshold,
             "prune_at": _checkpoints(prune_at),
-            "keep_fraction": _shares(keep),
+            "keep_fraction": _shares("keep_fraction", keep, "--keep 0.5", in_range="(0.0, 1.0]"),
+            "accept_above": _shares(
+                "accept_above", accept_above, "--accept-above 0.9", in_range="[0.0, 1.0]"
+            ),
             "temperature": temperature,
             "max_tokens": max_tokens,
             "max_total_tokens": max_total_tokens,
@@ -141,7 +152,9 @@ def _checkpoints(given: list[str] | None) -> tuple[int, ...] | None:
         ) from None
 
 
-def _shares(given: str | None) -> float | tuple[float, ...] | None:
+def _shares(
+    field: str, given: str | None, example: str, *, in_range: str
+) -> float | tuple[float, ...] | None:
     """Read ``0.5`` or ``0.5,0.25``; None where nothing was given."""
     if given is None:
         return None
@@ -149,9 +162,9 @@ def _shares(given: str | None) -> float | tuple[float, ...] | None:
         shares = tuple(float(part) for part in given.split(","))
     except ValueError:
         raise ConfigurationError(
-            "keep_fraction",
+            field,
             given,
-            "a number in (0.0, 1.0], or one for each checkpoint",
-            remedy="For example --keep 0.5, or --keep 0.5,0.25.",
+            f"a number in {in_range}, or one for each checkpoint",
+            remedy=f"For example {example}, or {example},0.25.",
         ) from None
     return shares[0] if len(shares) == 1 else shares

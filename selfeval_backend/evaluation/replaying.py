@@ -27,6 +27,7 @@ from selfeval_backend.evaluation.signals import RecordedSignals
 from selfeval_backend.policy import BestOfN, Policy, select_best
 from selfeval_backend.selfeval import EvaluationReader
 from selfeval_backend.types import (
+    Accept,
     Advance,
     Decision,
     Draw,
@@ -158,7 +159,7 @@ class PromptReplay:
 
     def _end(self, node: _Node, decision: Stop) -> Replayed:
         if node.best is None:
-            node.best = select_best(node.state.samples)
+            node.best = select_best(node.state.samples, accepted=node.state.accepted)
         if node.best is None:
             raise DatasetError(f"prompt {self._prompt_id!r}: no sample had finished at the end")
         return Replayed(state=node.state, best=node.best, stop_reason=decision.reason)
@@ -180,13 +181,15 @@ class PromptReplay:
                 return self._evaluate(state, indices)
             case Prune(samples=indices):
                 return self._prune(state, indices)
+            case Accept(sample=index):
+                return replace(state, accepted=index)
             case Stop():
                 raise AssertionError("the loop ends before a Stop is carried out")
 
     def _draw(self, state: RunState, temperatures: Sequence[float]) -> RunState:
         start = len(state.samples)
         drawn = (self._begun(k, temperature) for k, temperature in enumerate(temperatures, start))
-        return RunState(limits=state.limits, samples=(*state.samples, *drawn), usage=state.usage)
+        return _after(state, (*state.samples, *drawn), state.usage)
 
     def _advance(self, state: RunState, until: int | None) -> RunState:
         samples = list(state.samples)
@@ -203,7 +206,7 @@ class PromptReplay:
             cached_prompt_tokens=self._num_prompt_tokens * num_cached,
             generated_tokens=num_generated,
         )
-        return RunState(limits=state.limits, samples=tuple(samples), usage=usage)
+        return _after(state, tuple(samples), usage)
 
     def _evaluate(self, state: RunState, indices: Sequence[int]) -> RunState:
         samples = list(state.samples)
@@ -220,14 +223,14 @@ class PromptReplay:
             self_evaluation_tokens=num_computed,
             cached_self_evaluation_tokens=num_cached,
         )
-        return RunState(limits=state.limits, samples=tuple(samples), usage=usage)
+        return _after(state, tuple(samples), usage)
 
     def _prune(self, state: RunState, indices: Sequence[int]) -> RunState:
         samples = list(state.samples)
         for index in indices:
             samples[index] = self._changed(samples[index], "pruned", _pruned)
         pruned = Usage(pruned_tokens=sum(samples[i].num_generated_tokens for i in indices))
-        return RunState(limits=state.limits, samples=tuple(samples), usage=state.usage + pruned)
+        return _after(state, tuple(samples), state.usage + pruned)
 
     def _begun(self, index: int, temperature: float) -> Sample:
         found = self._drawn.get((index, temperature))
@@ -312,6 +315,11 @@ def _decisions(
             alike = places[:num_alike]
         yield decision, alike
         places = places[len(alike) :]
+
+
+def _after(state: RunState, samples: tuple[Sample, ...], usage: Usage) -> RunState:
+    """Return the state with other samples and usage; `replace` would take twice as long."""
+    return RunState(limits=state.limits, samples=samples, usage=usage, accepted=state.accepted)
 
 
 def _pruned(sample: Sample, _: str) -> Sample:

@@ -4,7 +4,7 @@ from selfeval_backend.policy.annealing import Annealed, Constant, PerSample, Tem
 from selfeval_backend.policy.best_of_n import BestOfN, Policy
 from selfeval_backend.policy.pruning import Checkpoint
 from selfeval_backend.policy.sampling import DOUBLING, BatchSchedule
-from selfeval_backend.policy.selection import select_best
+from selfeval_backend.policy.selection import certain_winner, select_best
 
 __all__ = [
     "DOUBLING",
@@ -16,5 +16,6 @@ __all__ = [
     "PerSample",
     "Policy",
     "TemperatureSchedule",
+    "certain_winner",
     "select_best",
 ]

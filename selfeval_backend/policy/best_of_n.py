@@ -2,7 +2,8 @@
 
 A run goes in batches. A batch is drawn, advances from checkpoint to checkpoint, where its running
 samples are evaluated and some of them pruned, and to its end, where finished samples are evaluated;
-then the run stops, or draws the next batch.
+then the run stops, or draws the next batch. A running sample that is accepted at a checkpoint ends
+all that: the others stop, and it runs to its end.
 """
 
 from __future__ import annotations
@@ -14,7 +15,17 @@ from selfeval_backend.policy.annealing import Constant, TemperatureSchedule
 from selfeval_backend.policy.pruning import Checkpoint
 from selfeval_backend.policy.sampling import DOUBLING, BatchSchedule
 from selfeval_backend.policy.stopping import is_confident, reached_limit
-from selfeval_backend.types import Advance, Decision, Draw, Evaluate, Prune, RunState, Sample, Stop
+from selfeval_backend.types import (
+    Accept,
+    Advance,
+    Decision,
+    Draw,
+    Evaluate,
+    Prune,
+    RunState,
+    Sample,
+    Stop,
+)
 
 __all__ = ["BestOfN", "Policy"]
 
@@ -34,7 +45,7 @@ class Policy(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BestOfN:
-    """Draw, evaluate, prune and stop as its parameters say.
+    """Draw, evaluate, prune, accept and stop as its parameters say.
 
     Plain Best-of-N is ``batches=BatchSchedule.all_at_once(n)`` without threshold and pruning.
     """
@@ -60,11 +71,23 @@ class BestOfN:
         if state.fault is not None:
             # Once the time is over, a fault is no more than a last self-evaluation that is missed.
             return Stop(reason=limit if limit == "max_seconds" else "engine_error")
+        if state.accepted is not None and (limit is None or state.samples[state.accepted].finished):
+            return self._bring_home(state, state.samples[state.accepted])
         if state.running and limit is None:
             return self._move_on(state)
         if self.evaluate and state.to_evaluate:
             return Evaluate(samples=state.to_evaluate)
         return Stop(reason=limit) if limit else self._draw_or_stop(state)
+
+    def _bring_home(self, state: RunState, accepted: Sample) -> Decision:
+        """Stop all samples but the accepted one, which runs to its end and is evaluated."""
+        if others := tuple(s.index for s in state.running if s.index != accepted.index):
+            return Prune(samples=others)
+        if accepted.status == "running":
+            return Advance(until=None)
+        if self.evaluate and accepted.evaluation is None:
+            return Evaluate(samples=(accepted.index,))
+        return Stop(reason="accepted")
 
     def _draw_or_stop(self, state: RunState) -> Decision:
         if self.threshold is not None and is_confident(state, self.threshold):
@@ -78,12 +101,14 @@ class BestOfN:
         )
 
     def _move_on(self, state: RunState) -> Decision:
-        """Take the batch that runs on its next step: evaluate, prune, or advance."""
+        """Take the batch that runs on its next step: evaluate, accept, prune, or advance."""
         position = state.position
         checkpoint = next((c for c in self.pruning if c.at == position), None)
         if checkpoint is not None:
             if unevaluated := tuple(s.index for s in state.running if s.evaluation is None):
                 return Evaluate(samples=unevaluated)
+            if (accepted := checkpoint.to_accept(state.running)) is not None:
+                return Accept(sample=accepted)
             if pruned := self._to_prune(checkpoint, state):
                 return Prune(samples=pruned)
         return Advance(until=next((c.at for c in self.pruning if c.at > position), None))

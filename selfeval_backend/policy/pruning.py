@@ -1,4 +1,4 @@
-"""Which running samples to stop at a checkpoint."""
+"""Which running samples to stop at a checkpoint, and which one to accept."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Checkpoint:
     """A number of generated tokens at which running samples are evaluated, and some are stopped.
 
     Source: arXiv 2410.02725, section 4: at 64 or 128 tokens, stop the worst 50-75 %. The absolute
-    bound is ours.
+    bounds are ours.
     """
 
     at: int
@@ -25,6 +25,21 @@ class Checkpoint:
     """Of the batch's samples that were evaluated here, this share goes on (rounded up)."""
     min_prob_win_or_tie: float = 0.0
     """Samples below it stop, whatever the others are."""
+    accept_above: float | None = None
+    """The best sample with at least this prob_win_or_tie is accepted; None: none is."""
+
+    def to_accept(self, running: Sequence[Sample]) -> int | None:
+        """Return the index of the sample to accept, or None.
+
+        Ties go to the higher raw probability, then to the earlier sample.
+
+        Args:
+            running: Samples that stand at this checkpoint, each evaluated here.
+        """
+        if self.accept_above is None:
+            return None
+        best = max(running, key=_rank)
+        return best.index if _prob_win_or_tie(best) >= self.accept_above else None
 
     def to_prune(
         self, running: Sequence[Sample], *, num_evaluated: int, must_keep_one: bool
@@ -43,6 +58,12 @@ class Checkpoint:
             kept = ranked[:1]
         kept_indices = {s.index for s in kept}
         return tuple(sorted(s.index for s in running if s.index not in kept_indices))
+
+
+def _rank(sample: Sample) -> tuple[float, float, int]:
+    assert sample.evaluation is not None, "accepted only after it was evaluated"
+    evaluation = sample.evaluation
+    return (evaluation.prob_win_or_tie, evaluation.raw_prob_win_or_tie, -sample.index)
 
 
 def _prob_win_or_tie(sample: Sample) -> float:

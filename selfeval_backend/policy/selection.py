@@ -1,24 +1,43 @@
-"""Which sample to give back."""
+"""Which sample to give back, and from when on that is certain."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from selfeval_backend.types import Sample
+from selfeval_backend.types import RunState, Sample
 
-__all__ = ["select_best"]
+__all__ = ["certain_winner", "select_best"]
 
 
-def select_best(samples: Sequence[Sample]) -> Sample | None:
+def select_best(samples: Sequence[Sample], *, accepted: int | None = None) -> Sample | None:
     """Return the finished sample with the highest prob_win_or_tie, or None where none finished.
 
     Ties go to the higher raw probability (a calibration may map several to one value), then to the
     earlier sample. A sample that was never evaluated comes after all that were.
 
     Source: arXiv 2410.02725, section 3.
+
+    Args:
+        samples: All samples of a run.
+        accepted: Index of the one that was accepted; if it has finished, it is returned.
     """
+    if accepted is not None and samples[accepted].finished:
+        return samples[accepted]
     finished = [s for s in samples if s.finished]
     return max(finished, key=_rank) if finished else None
+
+
+def certain_winner(state: RunState) -> int | None:
+    """Return the index of the running sample that is the answer if it finishes, or None.
+
+    It was accepted, or it is the only one that can still win: no more may be drawn, none has
+    finished, and no other one runs.
+    """
+    if state.accepted is not None:
+        return state.accepted if state.samples[state.accepted].status == "running" else None
+    if len(state.samples) < state.limits.max_samples or state.finished or len(state.running) != 1:
+        return None
+    return state.running[0].index
 
 
 def _rank(sample: Sample) -> tuple[float, float, int]:

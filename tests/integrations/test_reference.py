@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from aic_integrations.langchain import ChatAdaptive
 from selfeval_backend.chat import Message
 from selfeval_backend.checkpoints import REFERENCE_FOLDER
+from selfeval_backend.engine.transformers import TransformersEngine
 from selfeval_backend.errors import CheckpointError, ConfigurationError, ContextLengthError
 from selfeval_backend.model import Answer, SelfEvaluatingModel, load_model
 from selfeval_backend.reference.problems import generate_problems, reward
@@ -178,3 +179,42 @@ def test_a_broken_selfeval_names_file_and_field(tmp_path: Path) -> None:
     (folder / "selfeval.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"selfeval.json"):
         load_model(folder)
+
+
+async def collect(model: SelfEvaluatingModel, text: str, **given: object) -> tuple[str, Answer]:
+    *pieces, answer = [
+        item
+        async for item in model.stream(
+            [Message(role="user", content=text)], model.settings({"seed": 1, **given})
+        )
+    ]
+    assert isinstance(answer, Answer)
+    return "".join(str(piece) for piece in pieces), answer
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"max_samples": 1}, {}, {"prune_at": (16, 32), "accept_above": 0.6, "max_samples": 4}],
+    ids=str,
+)
+async def test_a_stream_gives_the_answer_of_a_call(
+    model: SelfEvaluatingModel, given: dict[str, object]
+) -> None:
+    for problem in PROBLEMS[:6]:
+        text, streamed = await collect(model, problem.text, **given)
+        asked = [Message(role="user", content=problem.text)]
+        plain = await model.answer(asked, model.settings({"seed": 1, **given}))
+        assert text == streamed.text == plain.text
+        assert streamed.outcome.samples == plain.outcome.samples
+
+
+async def test_leaving_a_stream_ends_what_runs(model: SelfEvaluatingModel) -> None:
+    engine = model.engine
+    assert isinstance(engine, TransformersEngine)
+    items = model.stream(
+        [Message(role="user", content=PROBLEMS[0].text)], model.settings({"max_samples": 1})
+    )
+    assert await anext(items)
+    assert engine.num_open == 1
+    await items.aclose()
+    assert engine.num_open == 0

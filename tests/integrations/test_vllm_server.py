@@ -142,6 +142,48 @@ async def test_a_cancelled_call_leaves_nothing_running(
 
 
 @pytest.mark.slow
+async def test_a_stream_gives_the_answer_of_a_call(model: SelfEvaluatingModel) -> None:
+    given = {"max_samples": 4, "prune_at": (16,), "accept_above": 0.5, "seed": 0}
+    settings, asked = model.settings(given), [Message(role="user", content=PROMPT)]
+    *pieces, streamed = [item async for item in model.stream(asked, settings)]
+    plain = await model.answer(asked, settings)
+    assert not isinstance(streamed, str)
+    assert "".join(map(str, pieces)) == streamed.text == plain.text
+    assert streamed.outcome.best == plain.outcome.best
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["close", "cancel"])
+async def test_a_stream_that_is_left_leaves_nothing_running(
+    model: SelfEvaluatingModel, vllm_server: VllmServer, how: str
+) -> None:
+    llm = ChatAdaptive.from_model(model, max_samples=8, adaptive=False, prune_at=8)
+    llm = llm.model_copy(update={"keep_fraction": 0.1})  # one is left: it flows
+    pieces: list[str] = []
+
+    async def read() -> None:
+        async for chunk in llm.astream(PROMPT):
+            pieces.append(chunk.text)  # noqa: PERF401  # until it is cancelled
+
+    if how == "cancel":
+        task = asyncio.create_task(read())
+        while not pieces:
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    else:
+        stream = llm.astream(PROMPT)
+        assert (await anext(stream)).text
+        await stream.aclose()  # type: ignore[attr-defined]  # a generator
+    deadline = time.monotonic() + 1
+    names = ("vllm:num_requests_running", "vllm:num_requests_waiting")
+    while any([await asyncio.to_thread(vllm_server.metric, name) for name in names]):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+
+
+@pytest.mark.slow
 async def test_another_model_is_refused_by_name(vllm_server: VllmServer) -> None:
     with pytest.raises(ConfigurationError, match=r"model: got 'other'.*reference"):
         await connect_server_engine(vllm_server.base_url, model="other")

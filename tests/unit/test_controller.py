@@ -162,6 +162,46 @@ async def test_several_checkpoints_each_with_its_share(make_model: ModelFactory)
     check_usage(outcome)
 
 
+async def test_an_accepted_sample_ends_the_others_and_is_the_answer(
+    make_model: ModelFactory,
+) -> None:
+    model = make_model(
+        [
+            respond("aaaaaaaa", {4: 0.5, 8: 0.99}),
+            respond("bbbbbbbb", {4: 0.9, 8: 0.4}),
+            respond("cc", {2: 0.99}),
+        ]
+    )
+    given = {"max_samples": 3, "adaptive": False, "prune_at": (4,), "accept_above": 0.85}
+    outcome = (await ask(model, **given)).outcome
+    assert steps(outcome) == [
+        *("Draw", "Advance", "Evaluate", "Accept", "Prune", "Advance", "Evaluate", "Stop")
+    ]
+    assert outcome.stop_reason == "accepted"
+    assert fates(outcome) == ["pruned", "chosen", "finished"]
+    assert outcome.confidence == pytest.approx(0.4), "what it says of itself at its end"
+    check_usage(outcome)
+
+
+async def test_an_accepted_sample_that_fails_leaves_the_best_that_finished(
+    make_model: ModelFactory,
+) -> None:
+    failing = replace(respond("bbbbbbbb", {4: 0.9}), fail_after=6)
+    model = make_model([respond("aa", 0.3), failing])
+    given = {"max_samples": 2, "prune_at": (4,), "accept_above": 0.85}
+    outcome = (await ask(model, **given)).outcome
+    assert outcome.stop_reason == "engine_error"
+    assert fates(outcome) == ["chosen", "aborted"]
+    assert outcome.confidence == pytest.approx(0.3)
+
+
+async def test_to_accept_without_a_checkpoint_is_refused(make_model: ModelFactory) -> None:
+    with pytest.raises(ConfigurationError, match=r"accept_above.*prune_at"):
+        await ask(make_model([respond("a")]), accept_above=0.9)
+    tuned = make_model([respond("a", 0.95)], policy={"prune_at": [4]})
+    await ask(tuned, accept_above=0.9)
+
+
 # Limits.
 
 
@@ -404,6 +444,7 @@ async def test_a_recording_replays_the_same_outcome(
     fail_after=st.none() | st.integers(0, 12),
     chunk_tokens=st.sampled_from((1, 5, None)),
     pauses=st.booleans(),
+    accept_above=st.sampled_from((None, 0.6)),
 )
 def test_any_run_adds_up_and_tidies_up(
     lengths: list[int],
@@ -413,6 +454,7 @@ def test_any_run_adds_up_and_tidies_up(
     fail_after: int | None,
     chunk_tokens: int | None,
     pauses: bool,
+    accept_above: float | None,
 ) -> None:
     script = [
         respond(chr(97 + i) * n, p) for i, (n, p) in enumerate(zip(lengths, probs, strict=True))
@@ -422,6 +464,8 @@ def test_any_run_adds_up_and_tidies_up(
     with pytest.warns(UserWarning, match="not calibrated"):
         model = SelfEvaluatingModel(name="x", engine=engine, chat=CHAT, config=None)
     given = {"max_samples": 6, "adaptive": adaptive, "prune_at": prune_at}
+    if prune_at:
+        given["accept_above"] = accept_above
     try:
         outcome = asyncio.run(ask(model, **given)).outcome
     except NoFinishedSampleError as error:

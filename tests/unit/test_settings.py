@@ -41,6 +41,9 @@ from selfeval_backend.settings import Settings, resolve_settings
         ("keep_fraction", (0.5, 0.5)),
         ("prune_below", -0.1),
         ("prune_below", (0.1,)),
+        ("accept_above", 1.1),
+        ("accept_above", (0.9,)),
+        ("accept_above", "0.9"),
         ("max_total_tokens", 0),
         ("max_seconds", 0.0),
         ("seed", -1),
@@ -60,6 +63,7 @@ def test_a_value_out_of_range_is_refused_by_name(field: str, value: object) -> N
         {"threshold": 0, "temperature": 0, "prune_below": 1, "seed": 0},
         {"threshold": 1, "temperature": 2, "top_p": 1, "keep_fraction": 1},
         {"prune_at": [4, 8], "keep_fraction": [0.5, 1.0], "prune_below": [0.0, 0.2]},
+        {"prune_at": [4, 8], "accept_above": [1, 0.9]},
         {"annealing": [0.0, 0.7, 1.0], "batches": [3, 4]},
     ],
 )
@@ -92,18 +96,25 @@ def test_a_model_that_was_tuned_wrongly_is_a_checkpoint_error() -> None:
         resolve_settings({"threshold": 0.5}, {"threshold": 7})
 
 
-TUNED = {"prune_at": [16, 64], "keep_fraction": [0.5, 0.25], "prune_below": 0.1}
+TUNED = {
+    "prune_at": [16, 64],
+    "keep_fraction": [0.5, 0.25],
+    "prune_below": 0.1,
+    "accept_above": [0.9, 0.8],
+}
 
 
 def test_shares_of_the_model_go_with_its_own_checkpoints() -> None:
     settings = resolve_settings({"prune_at": (8,)}, TUNED)
     assert settings.keep_fraction == Settings().keep_fraction
     assert settings.prune_below == Settings().prune_below
+    assert settings.accept_above is None
 
 
 def test_checkpoints_of_the_model_that_max_tokens_never_reaches_are_left_out() -> None:
     settings = resolve_settings({"max_tokens": 50}, TUNED)
     assert (settings.prune_at, settings.keep_fraction) == ((16,), (0.5,))
+    assert settings.accept_above == (0.9,)
     none = resolve_settings({"max_tokens": 16}, TUNED)
     assert none.prune_at == ()
     assert none.policy().pruning == ()
@@ -116,15 +127,20 @@ def test_no_checkpoint_switches_the_models_own_off() -> None:
 
 def test_settings_make_the_policy() -> None:
     policy = Settings(
-        threshold=0.8, batches=(1, 4), prune_at=(8, 16), keep_fraction=(0.5, 0.25), prune_below=0.1
+        threshold=0.8,
+        batches=(1, 4),
+        prune_at=(8, 16),
+        keep_fraction=(0.5, 0.25),
+        prune_below=0.1,
+        accept_above=0.9,
     ).policy()
     assert policy.threshold == 0.8
     assert policy.batches == BatchSchedule((1, 4))
     assert policy.temperatures == Annealed(1.0)
     assert policy.checkpoints == (8, 16)
     assert policy.pruning == (
-        Checkpoint(at=8, keep_fraction=0.5, min_prob_win_or_tie=0.1),
-        Checkpoint(at=16, keep_fraction=0.25, min_prob_win_or_tie=0.1),
+        Checkpoint(at=8, keep_fraction=0.5, min_prob_win_or_tie=0.1, accept_above=0.9),
+        Checkpoint(at=16, keep_fraction=0.25, min_prob_win_or_tie=0.1, accept_above=0.9),
     )
 
 

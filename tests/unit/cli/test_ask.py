@@ -116,6 +116,8 @@ def test_the_whole_outcome_as_json(aic: Aic, pruning_model: SelfEvaluatingModel)
         (["--prune-at", "none"], {"prune_at": []}),
         (["--keep", "0.25"], {"prune_at": [4], "keep_fraction": 0.25}),
         (["--prune-at", "4,9", "--keep", "0.5,0.25"], {"keep_fraction": [0.5, 0.25]}),
+        (["--accept-above", "0.9"], {"prune_at": [4], "accept_above": 0.9}),
+        (["--prune-at", "4,9", "--accept-above", "1,0.9"], {"accept_above": [1.0, 0.9]}),
         (["--threshold", "0.7", "--max-samples", "1"], {"threshold": 0.7, "max_samples": 1}),
         (["--temperature", "0.3", "--max-tokens", "50"], {"temperature": 0.3, "max_tokens": 50}),
         (
@@ -204,6 +206,8 @@ def test_no_finished_sample_at_all(
         (["Hi", "--threshold", "nan"], "threshold: got nan"),
         (["Hi", "--keep", "0"], "keep_fraction: got 0.0"),
         (["Hi", "--keep", "half"], "keep_fraction: got 'half'"),
+        (["Hi", "--accept-above", "1.5"], "accept_above: got 1.5"),
+        (["Hi", "--accept-above", "high"], "accept_above: got 'high'"),
         (["Hi", "--prune-at", "8,4"], "prune_at: got (8, 4)"),
         (["Hi", "--prune-at", "soon"], "prune_at: got 'soon'"),
         (["Hi", "--prune-at", "64", "--max-tokens", "64"], "prune_at: got (64,)"),

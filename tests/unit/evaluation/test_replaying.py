@@ -105,6 +105,7 @@ def settings(draw: st.DrawFn) -> Settings:
         prune_at=prune_at,
         keep_fraction=draw(st.sampled_from((0.25, 0.5, 1.0))),
         prune_below=draw(st.sampled_from((0.0, 0.5))),
+        accept_above=draw(st.sampled_from((None, 0.6, 0.9))),
     )
 
 
@@ -124,6 +125,21 @@ def test_a_replay_is_what_the_controller_does(
 ) -> None:
     annealed = chosen.adaptive and chosen.annealing == "annealed"
     compare(samples, chosen.policy(), chosen.limits(), annealed=annealed)
+
+
+def test_an_accepted_sample_is_replayed_as_the_controller_runs_it() -> None:
+    samples = [
+        sample(index, probs, token=100 * (index + 1))
+        for index, probs in enumerate(([0.9] * 3, [0.3] * 8, [0.4, 0.7, *[0.1] * 6], [0.95] * 7))
+    ]
+    chosen = Settings(
+        max_samples=3, adaptive=False, prune_at=(2, 4), keep_fraction=1.0, accept_above=(1.0, 0.1)
+    )
+    compare(samples, chosen.policy(), chosen.limits(), annealed=False)
+    recorded = recording(samples)
+    replayed = replay_prompt(recorded.prompts[0], recorded, chosen.limits()).run(chosen.policy())
+    assert (replayed.best.index, replayed.stop_reason) == (1, "accepted")
+    assert [s.status for s in replayed.state.samples] == ["finished", "finished", "pruned"]
 
 
 @given(drawn_samples(), st.sampled_from(RIVALS), st.booleans())

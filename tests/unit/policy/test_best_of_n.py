@@ -8,8 +8,16 @@ from dataclasses import dataclass, replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfeval_backend.policy import BatchSchedule, BestOfN, Checkpoint, Constant
+from selfeval_backend.policy import (
+    BatchSchedule,
+    BestOfN,
+    Checkpoint,
+    Constant,
+    certain_winner,
+    select_best,
+)
 from selfeval_backend.types import (
+    Accept,
     Advance,
     Decision,
     Draw,
@@ -60,7 +68,7 @@ def evaluate(sample: Sample, plan: Plan) -> Sample:
 
 
 def carry_out(decision: Decision, state: RunState, plans: list[Plan]) -> RunState:
-    samples = list(state.samples)
+    samples, accepted = list(state.samples), state.accepted
     match decision:
         case Draw(temperatures=temperatures):
             samples += [
@@ -80,8 +88,12 @@ def carry_out(decision: Decision, state: RunState, plans: list[Plan]) -> RunStat
             for i in indices:
                 assert samples[i].status == "running"
                 samples[i] = replace(samples[i], status="pruned")
+        case Accept(sample=index):
+            assert accepted is None, "accepted twice"
+            assert samples[index].status == "running"
+            accepted = index
     usage = Usage(generated_tokens=sum(len(sample.token_ids) for sample in samples))
-    return replace(state, samples=tuple(samples), usage=usage)
+    return replace(state, samples=tuple(samples), usage=usage, accepted=accepted)
 
 
 def play(policy: BestOfN, limits: Limits, plans: list[Plan]) -> tuple[RunState, list[Decision]]:
@@ -117,6 +129,7 @@ POLICIES = st.builds(
                     at=st.just(at),
                     keep_fraction=st.floats(0.05, 1),
                     min_prob_win_or_tie=st.sampled_from((0.0, 0.5, 1.0)),
+                    accept_above=st.none() | st.sampled_from((0.5, 0.9)),
                 )
                 for at in sorted(ats)
             )
@@ -132,6 +145,9 @@ def test_every_run_ends_with_a_finished_sample_and_within_its_samples(
     state, decisions = play(policy, Limits(max_samples=max_samples), plans)
     assert 1 <= len(state.samples) <= max_samples
     assert state.finished and not state.running
+    if state.accepted is not None:
+        assert decisions[-1] == Stop(reason="accepted")
+        return
     assert all(sample.evaluation is not None for sample in state.finished)
     assert decisions[-1] == (
         Stop(reason="confident")
@@ -152,9 +168,78 @@ def test_a_limit_on_tokens_ends_any_run(
     limits = Limits(max_samples=12, max_total_tokens=max_total_tokens)
     state, decisions = play(policy, limits, plans)
     stop = decisions[-1]
+    if state.accepted is not None and state.samples[state.accepted].finished:
+        assert stop == Stop(reason="accepted")
+        return
     if state.usage.total_tokens >= max_total_tokens:
         assert stop == Stop(reason="max_total_tokens")
     assert all(sample.evaluation is not None for sample in state.finished)
+
+
+@given(policy=POLICIES, plans=PLANS, max_samples=st.integers(1, 12))
+def test_an_accepted_sample_is_the_best_there_and_the_answer(
+    policy: BestOfN, plans: list[Plan], max_samples: int
+) -> None:
+    state, decisions = play(policy, Limits(max_samples=max_samples), plans)
+    if state.accepted is None:
+        assert all(
+            e.prob_win_or_tie < c.accept_above
+            for s in state.samples
+            for e in s.evaluations
+            for c in policy.pruning
+            if not e.final and e.num_tokens == c.at and c.accept_above is not None
+        )
+        return
+    accepted = state.samples[state.accepted]
+    assert select_best(state.samples, accepted=state.accepted) is accepted
+    assert accepted.confidence is not None, "it still gets its final self-evaluation"
+    place = decisions.index(Accept(sample=accepted.index))
+    after = decisions[place + 1 :]
+    assert not any(isinstance(decision, Draw) for decision in after)
+    evaluated = [d.samples for d in after if isinstance(d, Evaluate)]
+    assert evaluated == [(accepted.index,)]
+    at = accepted.evaluations[-2].num_tokens
+    bound = next(c.accept_above for c in policy.pruning if c.at == at)
+    there = [e.prob_win_or_tie for s in state.samples for e in s.evaluations if e.num_tokens == at]
+    assert bound is not None and bound <= max(there)
+    assert accepted.evaluations[-2].prob_win_or_tie == max(there)
+    assert not state.running
+
+
+@given(policy=POLICIES, plans=PLANS, max_samples=st.integers(1, 12))
+def test_a_winner_that_is_certain_is_chosen(
+    policy: BestOfN, plans: list[Plan], max_samples: int
+) -> None:
+    state, certain = RunState(limits=Limits(max_samples=max_samples)), set[int]()
+    while not isinstance(decision := policy.decide(state), Stop):
+        state = carry_out(decision, state, plans)
+        if (winner := certain_winner(state)) is not None:
+            assert state.samples[winner].status == "running"
+            certain.add(winner)
+    best = select_best(state.samples, accepted=state.accepted)
+    assert best is not None
+    assert certain <= {best.index}
+
+
+def test_an_accepted_sample_that_a_limit_stops_leaves_the_best_that_finished() -> None:
+    policy = BestOfN(
+        batches=BatchSchedule.all_at_once(2), pruning=(Checkpoint(at=4, accept_above=0.8),)
+    )
+    plans = [Plan(length=3, probs=(0.5,) * 5), Plan(length=20, probs=(0.9,) * 5)]
+    state, decisions = play(policy, Limits(max_samples=2, max_total_tokens=23), plans)
+    assert decisions[-1] == Stop(reason="accepted")
+
+    cut = replace(
+        state,
+        samples=(
+            replace(state.samples[0], evaluations=()),
+            replace(state.samples[1], status="running", evaluations=()),
+        ),
+    )
+    assert policy.decide(cut) == Evaluate(samples=(0,))
+    cut = carry_out(Evaluate(samples=(0,)), cut, plans)
+    assert policy.decide(cut) == Stop(reason="max_total_tokens")
+    assert select_best(cut.samples, accepted=cut.accepted) is cut.samples[0]
 
 
 @given(plans=PLANS, keep=st.floats(0.05, 1), max_samples=st.integers(1, 12))
@@ -181,6 +266,21 @@ def test_plain_best_of_n_draws_once_and_evaluates_once() -> None:
         Advance(until=None),
         Evaluate(samples=(0, 1, 2, 3)),
         Stop(reason="max_samples"),
+    ]
+
+
+def test_the_first_sample_may_be_accepted_in_the_first_round() -> None:
+    policy = BestOfN(threshold=0.9, pruning=(Checkpoint(at=4, accept_above=0.8),))
+    plans = [Plan(length=7, probs=(0.8, 0.8, 0.8, 0.8, 0.3))] * 4
+    _, decisions = play(policy, Limits(max_samples=4), plans)
+    assert decisions == [
+        Draw(temperatures=(1.0,)),
+        Advance(until=4),
+        Evaluate(samples=(0,)),
+        Accept(sample=0),
+        Advance(until=None),
+        Evaluate(samples=(0,)),
+        Stop(reason="accepted"),
     ]
 
 

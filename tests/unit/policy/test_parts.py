@@ -15,6 +15,7 @@ from selfeval_backend.policy import (
     Checkpoint,
     Constant,
     PerSample,
+    certain_winner,
     select_best,
 )
 from selfeval_backend.policy.stopping import is_confident, reached_limit
@@ -128,6 +129,41 @@ def test_pruning_twice_at_one_checkpoint_prunes_nothing_more() -> None:
     assert checkpoint.to_prune(running, num_evaluated=4, must_keep_one=False) == (0, 2)
     left = [running[1], running[3]]
     assert checkpoint.to_prune(left, num_evaluated=4, must_keep_one=False) == ()
+
+
+def test_the_best_above_the_bound_is_accepted() -> None:
+    checkpoint = Checkpoint(at=4, accept_above=0.8)
+    running = [
+        evaluated(0, 0.7, done=False),
+        evaluated(1, 0.8, raw=0.6, done=False),
+        evaluated(2, 0.8, raw=0.7, done=False),
+        evaluated(3, 0.8, raw=0.7, done=False),
+    ]
+    assert checkpoint.to_accept(running) == 2
+    assert checkpoint.to_accept(running[:1]) is None
+    assert Checkpoint(at=4).to_accept(running) is None
+
+
+def test_only_an_accepted_sample_that_finished_goes_before_the_best() -> None:
+    samples = [evaluated(0, 0.3), evaluated(1, 0.9)]
+    assert select_best(samples, accepted=0) is samples[0]
+    assert select_best([evaluated(0, 0.3, done=False), samples[1]], accepted=0) is samples[1]
+
+
+def test_a_winner_is_certain_once_no_other_can_win() -> None:
+    def state(*samples: Sample, max_samples: int = 2, accepted: int | None = None) -> RunState:
+        return RunState(limits=Limits(max_samples=max_samples), samples=samples, accepted=accepted)
+
+    running, other = evaluated(0, 0.5, done=False), evaluated(1, 0.6, done=False)
+    pruned = Sample(index=1, temperature=1.0, seed=1, status="pruned")
+    assert certain_winner(state(running, max_samples=1)) == 0
+    assert certain_winner(state(running)) is None, "another one may be drawn"
+    assert certain_winner(state(running, other)) is None
+    assert certain_winner(state(running, pruned)) == 0
+    assert certain_winner(state(running, evaluated(1, 0.1))) is None, "another one has finished"
+    assert certain_winner(state(running, other, accepted=1)) == 1
+    assert certain_winner(state(running, evaluated(1, 0.1), accepted=1)) is None, "it is done"
+    assert certain_winner(state()) is None
 
 
 def test_selection_prefers_probability_then_raw_then_the_earlier() -> None:

@@ -1,0 +1,161 @@
+"""Progress of a run as LangChain's custom events, beside the run and in its order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+from langchain_core.callbacks import (
+    AsyncCallbackHandler,
+    AsyncCallbackManagerForLLMRun,
+    BaseCallbackHandler,
+    CallbackManagerForLLMRun,
+    adispatch_custom_event,
+)
+from langchain_core.callbacks.base import RunManagerMixin
+from langchain_core.callbacks.manager import ahandle_event
+from langchain_core.runnables.config import ensure_config, get_async_callback_manager_for_config
+
+from selfeval_backend.controller import Observer
+from selfeval_backend.types import Accept, Advance, Draw, Evaluate, Prune, Stop, TraceEvent
+
+__all__ = ["PROGRESS_EVENT", "Progress", "RunManager", "progress_reported"]
+
+PROGRESS_EVENT = "best_of_n"
+"""The custom events' name."""
+
+RunManager = CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun
+
+_Dispatch = Callable[[dict[str, Any]], Awaitable[None]]
+_SILENT = (RunManagerMixin.on_custom_event, AsyncCallbackHandler.on_custom_event)
+
+
+class Progress:
+    """Tells LangChain's handlers of the decisions of one run, in their order.
+
+    Args:
+        dispatch: Hands one event's data to them; None: nobody listens.
+        observer: Told too, at once.
+    """
+
+    def __init__(self, dispatch: _Dispatch | None, observer: Observer | None) -> None:
+        self._dispatch = dispatch
+        self._observer = observer
+        self._untold: deque[dict[str, Any]] = deque()
+        self._happened = asyncio.Event()
+        self._telling = asyncio.Lock()
+        self._num_drawn = 0
+
+    @property
+    def observer(self) -> Observer | None:
+        """Of the run."""
+        return self._observer if self._dispatch is None else self._observe
+
+    def _observe(self, event: TraceEvent) -> None:
+        if (data := _describe(event, self._num_drawn)) is not None:
+            self._untold.append(data)
+            self._happened.set()
+        if isinstance(event.decision, Draw):
+            self._num_drawn += len(event.decision.temperatures)
+        if self._observer is not None:
+            self._observer(event)
+
+    async def tell(self) -> None:
+        """Return when all that has happened is told."""
+        if self._dispatch is None:
+            return
+        async with self._telling:
+            while self._untold:
+                await self._dispatch(self._untold.popleft())
+
+    async def keep_telling(self) -> None:
+        """Tell what happens when it happens, until cancelled."""
+        while True:
+            await self._happened.wait()
+            self._happened.clear()
+            await self.tell()
+
+
+@asynccontextmanager
+async def progress_reported(
+    run_manager: RunManager | None, observer: Observer | None
+) -> AsyncGenerator[Progress, None]:
+    """Report a run's progress: to LangChain's handlers, and to another observer.
+
+    The events go to the run's own handlers where LangChain hands the run over; else to those of the
+    run around it (a chain's, a graph's); else to none, as there is no way to reach them.
+    """
+    progress = Progress(_dispatch(run_manager), observer)
+    telling = asyncio.create_task(progress.keep_telling())
+    try:
+        yield progress
+        if telling.done():
+            await telling  # a handler that raises on purpose has ended it
+        await progress.tell()
+    finally:
+        telling.cancel()
+        await asyncio.gather(telling, return_exceptions=True)
+
+
+def _dispatch(run_manager: RunManager | None) -> _Dispatch | None:
+    """Return what reaches somebody who listens, or None."""
+    if run_manager is not None:
+        handlers = [handler for handler in run_manager.handlers if _listens(handler)]
+        return partial(_tell_handlers, handlers, run_manager) if handlers else None
+    config = ensure_config()
+    around = get_async_callback_manager_for_config(config)
+    if around.parent_run_id is None or not any(map(_listens, around.handlers)):
+        return None
+    return partial(adispatch_custom_event, PROGRESS_EVENT, config=config)
+
+
+def _listens(handler: BaseCallbackHandler) -> bool:
+    own = type(handler).on_custom_event
+    return not handler.ignore_custom_event and own not in _SILENT
+
+
+async def _tell_handlers(
+    handlers: list[BaseCallbackHandler], run_manager: RunManager, told: dict[str, Any]
+) -> None:
+    await ahandle_event(
+        handlers,
+        "on_custom_event",
+        "ignore_custom_event",
+        PROGRESS_EVENT,
+        told,
+        run_id=run_manager.run_id,
+        tags=run_manager.tags,
+        metadata=run_manager.metadata,
+    )
+
+
+def _describe(event: TraceEvent, num_drawn: int) -> dict[str, Any] | None:
+    """Return an event's data in JSON types; None where nothing happened but that time passed."""
+    match event.decision:
+        case Draw(temperatures=temperatures):
+            what: dict[str, Any] = {
+                "type": "drawn",
+                "samples": list(range(num_drawn, num_drawn + len(temperatures))),
+                "temperatures": list(temperatures),
+            }
+        case Evaluate(samples=samples):
+            what = {"type": "evaluated", "samples": list(samples)}
+        case Prune(samples=samples):
+            what = {"type": "pruned", "samples": list(samples)}
+        case Accept(sample=sample):
+            what = {"type": "accepted", "samples": [sample]}
+        case Stop(reason=reason):
+            what = {"type": "stopped", "samples": [], "reason": reason}
+        case Advance():
+            return None
+    return {
+        **what,
+        "elapsed_s": event.elapsed_s,
+        "num_running": event.num_running,
+        "num_finished": event.num_finished,
+        "total_tokens": event.usage.total_tokens,
+    }
