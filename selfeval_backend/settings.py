@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from selfeval_backend.errors import CheckpointError, ConfigurationError
@@ -168,6 +168,11 @@ class Settings:
         if self.annealing == "annealed" and self.adaptive:
             return Annealed(self.temperature)
         return Constant(self.temperature)
+
+    def unpruned(self) -> Settings:
+        """Return the same settings without checkpoints."""
+        plain = {f.name: f.default for f in fields(self) if f.name in _PER_CHECKPOINT}
+        return replace(self, prune_at=(), **plain)
 
     def limits(self) -> Limits:
         """Return what one call may spend."""

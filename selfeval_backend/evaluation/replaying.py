@@ -147,10 +147,10 @@ class PromptReplay:
                     ends.update(dict.fromkeys(alike, self._end(node, decision)))
                 else:
                     checkpoints = policies[alike[0]].checkpoints
-                    on_their_way.append((self._after(node, decision, checkpoints), alike))
+                    on_their_way.append((self._step(node, decision, checkpoints), alike))
         return [ends[place] for place in range(len(policies))]
 
-    def _after(self, node: _Node, decision: Decision, checkpoints: tuple[int, ...]) -> _Node:
+    def _step(self, node: _Node, decision: Decision, checkpoints: tuple[int, ...]) -> _Node:
         after = node.children.get(decision)
         if after is None:
             after = _Node(self._carry_out(node.state, decision, checkpoints))
@@ -250,8 +250,8 @@ class PromptReplay:
     def _advanced(self, sample: Sample, until: int | None) -> Sample:
         record = self._find(sample.index, sample.temperature)
         if until is not None and len(record.token_ids) >= until:
-            return _changed(sample, token_ids=record.token_ids[:until], num_generated_tokens=until)
-        return _changed(
+            return _altered(sample, token_ids=record.token_ids[:until], num_generated_tokens=until)
+        return _altered(
             sample,
             token_ids=record.token_ids,
             num_generated_tokens=record.num_generated_tokens,
@@ -271,10 +271,10 @@ class PromptReplay:
         evaluation = self._reader.read(
             said[num_tokens], num_tokens=num_tokens, final=sample.finished
         )
-        return _changed(sample, evaluations=(*sample.evaluations, evaluation))
+        return _altered(sample, evaluations=(*sample.evaluations, evaluation))
 
 
-def _changed(
+def _altered(
     sample: Sample,
     *,
     token_ids: tuple[int, ...] | None = None,
@@ -323,7 +323,7 @@ def _after(state: RunState, samples: tuple[Sample, ...], usage: Usage) -> RunSta
 
 
 def _pruned(sample: Sample, _: str) -> Sample:
-    return _changed(sample, status="pruned")
+    return _altered(sample, status="pruned")
 
 
 def _holds_prompt(sample: Sample) -> bool:
