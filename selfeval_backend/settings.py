@@ -171,8 +171,14 @@ class Settings:
 
     def unpruned(self) -> Settings:
         """Return the same settings without checkpoints."""
-        plain = {f.name: f.default for f in fields(self) if f.name in _PER_CHECKPOINT}
-        return replace(self, prune_at=(), **plain)
+        plain = Settings()
+        return replace(
+            self,
+            prune_at=(),
+            keep_fraction=plain.keep_fraction,
+            prune_below=plain.prune_below,
+            accept_above=plain.accept_above,
+        )
 
     def limits(self) -> Limits:
         """Return what one call may spend."""
