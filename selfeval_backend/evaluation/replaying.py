@@ -303,15 +303,22 @@ def _decisions(
     policies: Sequence[Policy], places: range, state: RunState
 ) -> Iterator[tuple[Decision, range]]:
     """Yield what policies decide, and which of them do; those that decide alike lie together."""
+    decision = policies[places[0]].decide(state)
+    # A threshold has a say in whether the run stops, or else draws on, and in nothing else.
+    if len(places) == 1 or not isinstance(decision, Stop | Draw):
+        yield decision, places
+        return
+    asked = {places[0]: decision}
+
+    def ask(place: int) -> Decision:
+        if place not in asked:
+            asked[place] = policies[place].decide(state)
+        return asked[place]
+
     while places:
-        decision = policies[places[0]].decide(state)
-        alike = places
-        # A threshold has a say in whether the run stops, or else draws on, and in nothing else.
-        may_differ = len(places) > 1 and isinstance(decision, Stop | Draw)
-        if may_differ and policies[places[-1]].decide(state) != decision:
-            num_alike = bisect_left(
-                places, True, lo=1, key=lambda place: policies[place].decide(state) != decision
-            )
+        decision, alike = ask(places[0]), places
+        if ask(places[-1]) != decision:
+            num_alike = bisect_left(places, True, lo=1, key=lambda place: ask(place) != decision)
             alike = places[:num_alike]
         yield decision, alike
         places = places[len(alike) :]
