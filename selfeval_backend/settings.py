@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from selfeval_backend.errors import CheckpointError, ConfigurationError
@@ -168,6 +168,17 @@ class Settings:
         if self.annealing == "annealed" and self.adaptive:
             return Annealed(self.temperature)
         return Constant(self.temperature)
+
+    def unpruned(self) -> Settings:
+        """Return the same settings without checkpoints."""
+        plain = Settings()
+        return replace(
+            self,
+            prune_at=(),
+            keep_fraction=plain.keep_fraction,
+            prune_below=plain.prune_below,
+            accept_above=plain.accept_above,
+        )
 
     def limits(self) -> Limits:
         """Return what one call may spend."""

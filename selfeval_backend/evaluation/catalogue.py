@@ -145,9 +145,9 @@ def _tuned(info: RecordingInfo, *, prune: bool) -> Settings:
         settings = replace(settings, annealing="constant")
     if prune and not settings.prune_at:
         places = tuple(at for at in DEFAULT_PRUNE_AT if at in info.checkpoints)
-        return replace(settings, prune_at=places, keep_fraction=0.5, prune_below=0.0)
+        return replace(settings.unpruned(), prune_at=places, keep_fraction=0.5)
     if not prune:
-        return replace(settings, prune_at=(), keep_fraction=0.5, prune_below=0.0)
+        return settings.unpruned()
     return settings
 
 

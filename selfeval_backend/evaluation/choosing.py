@@ -210,11 +210,11 @@ def policy_of(settings: Settings) -> dict[str, Any]:
         "prune_at",
         "keep_fraction",
         "prune_below",
+        "accept_above",
     )
     plain = Settings()
-    policy = {name: getattr(settings, name) for name in fields}
-    if not settings.prune_at:
-        policy |= {"keep_fraction": plain.keep_fraction, "prune_below": plain.prune_below}
+    shown = settings if settings.prune_at else settings.unpruned()
+    policy = {name: getattr(shown, name) for name in fields}
     kept = {k: v for k, v in policy.items() if k == "threshold" or v != getattr(plain, k)}
     return {k: list(v) if isinstance(v, tuple) else v for k, v in kept.items()}
 

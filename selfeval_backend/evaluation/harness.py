@@ -108,11 +108,13 @@ async def _answer(
     chosen: tuple[Sample, ...] = (outcome.best_sample,)
     if method.rival is not None:
         chosen = method.rival.select([s for s in outcome.samples if s.finished], signals)
+    texts = [_text(model, sample) for sample in chosen]
     return PromptResult(
-        reward=fmean(item.reward(_text(model, sample)) for sample in chosen),
+        reward=fmean(map(item.reward, texts)),
         num_samples=len(outcome.samples),
         generated_tokens=outcome.usage.generated_tokens,
         self_evaluation_tokens=outcome.usage.self_evaluation_tokens,
+        response_characters=fmean(map(len, texts)),
     )
 
 

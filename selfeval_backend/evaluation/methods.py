@@ -78,7 +78,7 @@ def standard_methods(model: SelfEvaluatingModel) -> tuple[Method, ...]:
                 "keep_fraction": 0.5,
             }
         )
-    adaptive = replace(both, prune_at=(), keep_fraction=0.5, prune_below=0.0)
+    adaptive = both.unpruned()
     best_of_16 = _all_at_once(adaptive)
     one_sample = replace(best_of_16, max_samples=1)
     greedy = replace(one_sample, temperature=0.0)

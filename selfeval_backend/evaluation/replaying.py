@@ -147,10 +147,10 @@ class PromptReplay:
                     ends.update(dict.fromkeys(alike, self._end(node, decision)))
                 else:
                     checkpoints = policies[alike[0]].checkpoints
-                    on_their_way.append((self._after(node, decision, checkpoints), alike))
+                    on_their_way.append((self._step(node, decision, checkpoints), alike))
         return [ends[place] for place in range(len(policies))]
 
-    def _after(self, node: _Node, decision: Decision, checkpoints: tuple[int, ...]) -> _Node:
+    def _step(self, node: _Node, decision: Decision, checkpoints: tuple[int, ...]) -> _Node:
         after = node.children.get(decision)
         if after is None:
             after = _Node(self._carry_out(node.state, decision, checkpoints))
@@ -250,8 +250,8 @@ class PromptReplay:
     def _advanced(self, sample: Sample, until: int | None) -> Sample:
         record = self._find(sample.index, sample.temperature)
         if until is not None and len(record.token_ids) >= until:
-            return _changed(sample, token_ids=record.token_ids[:until], num_generated_tokens=until)
-        return _changed(
+            return _altered(sample, token_ids=record.token_ids[:until], num_generated_tokens=until)
+        return _altered(
             sample,
             token_ids=record.token_ids,
             num_generated_tokens=record.num_generated_tokens,
@@ -271,10 +271,10 @@ class PromptReplay:
         evaluation = self._reader.read(
             said[num_tokens], num_tokens=num_tokens, final=sample.finished
         )
-        return _changed(sample, evaluations=(*sample.evaluations, evaluation))
+        return _altered(sample, evaluations=(*sample.evaluations, evaluation))
 
 
-def _changed(
+def _altered(
     sample: Sample,
     *,
     token_ids: tuple[int, ...] | None = None,
@@ -303,15 +303,22 @@ def _decisions(
     policies: Sequence[Policy], places: range, state: RunState
 ) -> Iterator[tuple[Decision, range]]:
     """Yield what policies decide, and which of them do; those that decide alike lie together."""
+    decision = policies[places[0]].decide(state)
+    # A threshold has a say in whether the run stops, or else draws on, and in nothing else.
+    if len(places) == 1 or not isinstance(decision, Stop | Draw):
+        yield decision, places
+        return
+    asked = {places[0]: decision}
+
+    def ask(place: int) -> Decision:
+        if place not in asked:
+            asked[place] = policies[place].decide(state)
+        return asked[place]
+
     while places:
-        decision = policies[places[0]].decide(state)
-        alike = places
-        # A threshold has a say in whether the run stops, or else draws on, and in nothing else.
-        may_differ = len(places) > 1 and isinstance(decision, Stop | Draw)
-        if may_differ and policies[places[-1]].decide(state) != decision:
-            num_alike = bisect_left(
-                places, True, lo=1, key=lambda place: policies[place].decide(state) != decision
-            )
+        decision, alike = ask(places[0]), places
+        if ask(places[-1]) != decision:
+            num_alike = bisect_left(places, True, lo=1, key=lambda place: ask(place) != decision)
             alike = places[:num_alike]
         yield decision, alike
         places = places[len(alike) :]
@@ -323,7 +330,7 @@ def _after(state: RunState, samples: tuple[Sample, ...], usage: Usage) -> RunSta
 
 
 def _pruned(sample: Sample, _: str) -> Sample:
-    return _changed(sample, status="pruned")
+    return _altered(sample, status="pruned")
 
 
 def _holds_prompt(sample: Sample) -> bool:

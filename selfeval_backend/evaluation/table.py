@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from multiprocessing import get_context
 
 import numpy as np
@@ -197,12 +197,16 @@ class ResultTable:
         return _estimate(float(values.mean()), resampled)
 
     def _resamples(self, seed: int, num_resamples: int) -> Array:
-        """Shares of the prompts in each resample [R, P]."""
-        num_prompts = len(self.reward)
-        counts = np.random.default_rng(seed).multinomial(
-            num_prompts, np.full(num_prompts, 1.0 / num_prompts), size=num_resamples
-        )
-        return counts / num_prompts
+        return _shares(len(self.reward), seed, num_resamples)
+
+
+@lru_cache(maxsize=4)
+def _shares(num_prompts: int, seed: int, num_resamples: int) -> Array:
+    """Return the shares of the prompts in each resample, [R, P]; not to be written to."""
+    counts = np.random.default_rng(seed).multinomial(
+        num_prompts, np.full(num_prompts, 1.0 / num_prompts), size=num_resamples
+    )
+    return counts / num_prompts
 
 
 def _estimate(value: float, resampled: Array) -> Estimate:

@@ -113,7 +113,7 @@ def measure_policies(
 
 def _methods(tuned: Settings, best_of_n: str, *, votes: bool) -> list[Method]:
     n = tuned.max_samples
-    adaptive = replace(tuned, adaptive=True, prune_at=(), keep_fraction=1.0, prune_below=0.0)
+    adaptive = replace(tuned.unpruned(), adaptive=True)
     fixed = replace(adaptive, adaptive=False, batches=None, annealing="constant")
     pruned = replace(tuned, adaptive=False, batches=None, annealing="constant")
     first = replace(fixed, max_samples=1)

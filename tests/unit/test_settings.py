@@ -159,3 +159,14 @@ def test_temperatures_may_be_given_one_by_one() -> None:
 def test_limits() -> None:
     limits = Settings(max_samples=3, max_total_tokens=10, max_seconds=1.5).limits()
     assert (limits.max_samples, limits.max_total_tokens, limits.max_seconds) == (3, 10, 1.5)
+
+
+def test_without_checkpoints_nothing_is_left_of_what_belongs_to_them() -> None:
+    settings = Settings(
+        threshold=0.7,
+        prune_at=(8, 16),
+        keep_fraction=(0.5, 0.25),
+        prune_below=0.1,
+        accept_above=(0.9, 0.8),
+    )
+    assert settings.unpruned() == Settings(threshold=0.7)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import fmean
 
 from selfeval_backend.evaluation.rivals.voting import count_votes, winner
@@ -17,6 +18,11 @@ __all__ = ["DeepConfidence", "lowest_group_confidence"]
 
 def lowest_group_confidence(token_confidences: Sequence[float], window: int) -> float:
     """Return the lowest mean of `window` consecutive token confidences; of all, where fewer."""
+    return _lowest(tuple(token_confidences), window)
+
+
+@lru_cache(maxsize=4096)  # every decision asks it of every sample
+def _lowest(token_confidences: tuple[float, ...], window: int) -> float:
     if len(token_confidences) <= window:
         return fmean(token_confidences)
     total = math.fsum(token_confidences[:window])
