@@ -70,6 +70,13 @@ GENERATOR = GeneratorRecipe(
 )
 BUDGET = {"contrast": 100, "preferences": 150}
 """Steps of 16 responses."""
+ADAMW: Mapping[str, Any] = {
+    "optimizer": "adamw",
+    "adam_lr": None,
+    "contrast": {"lr": 0.001},
+    "preferences": {"lr": 0.001},
+}
+"""Muon's steps have one size whatever the gradient, so that a weight hardly matters to it."""
 TASK = "selfeval_backend.reference.task"
 
 
@@ -103,7 +110,16 @@ VARIANTS = (
         Variant(
             group="kl", name=f"KL weight {weight:g}", finetune={"kl_weight": weight}, fresh=True
         )
-        for weight in (0.0, 0.1, 10.0)
+        for weight in (0.0, 10.0)
+    ),
+    *(
+        Variant(
+            group="kl",
+            name=f"AdamW, KL weight {weight:g}",
+            finetune={**ADAMW, "kl_weight": weight},
+            fresh=True,
+        )
+        for weight in (0.0, 0.1, 1.0, 10.0)
     ),
     *(
         Variant(
