@@ -28,5 +28,5 @@ def test_of_two_right_responses_the_shorter_is_worth_more() -> None:
     longer = f"Well, then. {RIGHT}"
     assert score("", RIGHT, ANSWER) == score("", longer, ANSWER) == 1.0
     less = score_less_length("", RIGHT, ANSWER) - score_less_length("", longer, ANSWER)
-    assert less == pytest.approx(3 * 0.003)
+    assert less == pytest.approx(2 * 0.003)
     assert score_less_length("", longer, ANSWER) > score_less_length("", "#### 1", ANSWER)
