@@ -332,9 +332,15 @@ def run_before(held: Held, folder: Path, log: Callable[[str], None]) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     body = {
-        "group": BEFORE.group, "name": BEFORE.name, "seed": 0, "counts": {},
+        "group": BEFORE.group,
+        "name": BEFORE.name,
+        "seed": 0,
+        "counts": {},
         **measure(BEFORE, held.recipe, held, Path(held.recipe.model)),
-        "finetune_s": 0.0, "measure_s": 0.0, "cpu_s": 0.0, "load": os.getloadavg()[0],
+        "finetune_s": 0.0,
+        "measure_s": 0.0,
+        "cpu_s": 0.0,
+        "load": os.getloadavg()[0],
     }
     write_atomically(result, json.dumps(body) + "\n")
     log(f"{BEFORE.name}: {summary(body)}")

@@ -353,6 +353,7 @@ def _arguments(phase: Phase, checkpoints: Path, *, begins: bool) -> TrainingArgu
         weight_decay=0.0,
         num_train_epochs=phase.epochs,
         max_steps=-1 if phase.steps is None else phase.steps,
+        use_cpu=not torch.cuda.is_available(),  # where the weights are; without it bf16 is refused
         bf16=phase.bf16,
         gradient_checkpointing=phase.gradient_checkpointing,
         # The other way needs inputs with gradients, which adapters on frozen embeddings lack.
