@@ -1,15 +1,13 @@
 """Ablations of how the self-evaluation is trained, on short problems of the reference domain.
 
-Makes a generator that knows nothing of its self-evaluation, draws one set of rollouts, and then
-fine-tunes, calibrates and measures every variant at one equal budget: with and without ties, tie
-thresholds under a continuous reward, with and without random cuts, flipped rewards, fewer
-preference pairs, KL weights. Every result is saved at once; a stopped run goes on where it was.
-Writes ``ablations.json``, ``ablations.png`` and a page of tables.
+Draws one set of rollouts, and then fine-tunes, calibrates and measures every variant at one equal
+budget: with and without ties, tie thresholds under a continuous reward, with and without random
+cuts, flipped rewards, fewer preference pairs, KL weights. Every result is saved at once; a stopped
+run goes on where it was. Writes ``ablations.json``, ``ablations.png`` and a page of tables.
 
-The generator is the shipped model with its last layers and the question's embedding made new, and
-its language modelling learned again on demonstrations, for minutes instead of the hour that one
-from nothing takes. What is left of checking in the lower layers makes the self-evaluation quicker
-to learn than it would be from nothing; what it says before training is measured too.
+What is trained is the shipped model, taught to answer the question in two words that it has never
+answered it with. So it has a good generator and knows inside what it has to learn to say, as a
+large model may; a generator from nothing takes an hour before anything can be compared.
 
     python benchmarks/ablations.py [--folder build/ablations] [--seeds 2] [--only flips,kl]
 """
@@ -30,10 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer
 
-from selfeval_backend.chat import ChatTemplate
-from selfeval_backend.checkpoints import REFERENCE_FOLDER
 from selfeval_backend.evaluation.quality import (
     Estimate,
     Prediction,
@@ -46,40 +41,35 @@ from selfeval_backend.evaluation.quality import (
     running_at,
     whole,
 )
-from selfeval_backend.reference.problems import TASK_SHAPES
 from selfeval_backend.reference.task import score
 from selfeval_backend.rollouts import Rollout, RolloutSample
-from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
-from selfeval_backend.training.base_model import load_asking, open_engine
+from selfeval_backend.selfeval import SelfEvaluator
+from selfeval_backend.training.base_model import base_folder, load_asking, open_engine
 from selfeval_backend.training.branches import Row
 from selfeval_backend.training.calibrate import fit_calibration, rewarded_rollouts
 from selfeval_backend.training.files import write_atomically
 from selfeval_backend.training.finetune import FinetuneStage, load_weights, pad_id_of
-from selfeval_backend.training.losses import LossWeights
 from selfeval_backend.training.pipeline import Workplace
 from selfeval_backend.training.preferences import PreferenceStage
 from selfeval_backend.training.preservation import measure_kl
-from selfeval_backend.training.pretrain import Demonstrations
 from selfeval_backend.training.prompts import stored_prompts
 from selfeval_backend.training.recipe import Recipe
 from selfeval_backend.training.rollouts import PlannedDraw, draw_rows, drawing_of
 from selfeval_backend.training.scoring import score_prefixes
 from selfeval_backend.training.stages import make_pipeline
-from selfeval_backend.training.trainer import Phase, RowCollator, train_phase
 
-SHAPES = ((3,), (3, 2))
+SHAPES = ((4,), (3, 2))
 SAMPLES = 8
 FRESH_SAMPLES = 4
-POSITIONS = (16, 24, 32, 48)
-PROMPTS = {"train": 600, "validation": 0, "calibration": 1, "test": 200}
-NUM_CALIBRATED = 80
+POSITIONS = (24,)
+PROMPTS = {"train": 400, "validation": 0, "calibration": 1, "test": 160}
+NUM_CALIBRATED = 60
 """Held-out problems that the maps are fitted on; the others are measured."""
 SHOWN_CUTS = ("whole", "half")
 KL_RESPONSES = 100
-RENEWED_LAYERS = 2
-GENERATOR_STEPS = 160
-"""Of 24 demonstrations."""
-BUDGET = {"contrast": 50, "preferences": 60}
+LABELS = {"win_or_tie_label": "Add", "loss_label": "Take"}
+"""Words that the shipped model has never answered the question with."""
+BUDGET = {"contrast": 30, "preferences": 40}
 """Steps of 16 responses."""
 ADAMW: Mapping[str, Any] = {
     "optimizer": "adamw",
@@ -112,11 +102,20 @@ VARIANTS = (
     Variant(group="cuts", name="whole responses only", preferences={"cut_at_random": False}),
     *(
         Variant(group="flips", name=f"{share:.0%} flipped", preferences={"flip_share": share})
-        for share in (0.05, 0.1, 0.2)
+        for share in (0.2, 0.1, 0.05)
     ),
     *(
         Variant(group="pairs", name=f"{count} prompts", preferences={"max_prompts": count})
-        for count in (25, 75, 225)
+        for count in (20, 100)
+    ),
+    *(
+        Variant(
+            group="threshold",
+            name=f"tie threshold {threshold:g}",
+            preferences={"tie_threshold": threshold},
+            continuous=True,
+        )
+        for threshold in (0.005, 0.05, 0.02, 0.01)
     ),
     *(
         Variant(
@@ -131,16 +130,7 @@ VARIANTS = (
             finetune={**ADAMW, "kl_weight": weight},
             fresh=True,
         )
-        for weight in (0.0, 0.1, 1.0, 10.0)
-    ),
-    *(
-        Variant(
-            group="threshold",
-            name=f"tie threshold {threshold:g}",
-            preferences={"tie_threshold": threshold},
-            continuous=True,
-        )
-        for threshold in (0.0, 0.005, 0.01, 0.02, 0.05)
+        for weight in (0.0, 1.0, 10.0)
     ),
     Variant(
         group="contrast",
@@ -150,14 +140,15 @@ VARIANTS = (
 )
 
 
-def base_recipe(folder: Path, generator: Path, *, continuous: bool) -> Recipe:
+def base_recipe(folder: Path, *, continuous: bool) -> Recipe:
     """Return the recipe that every variant departs from: the reference's, with a smaller budget."""
     arguments = {**PROMPTS, "shapes": [list(shape) for shape in SHAPES]}
-    phase = {"lr": 0.004, "warmup_steps": 10}
+    phase = {"lr": 0.004, "warmup_steps": 5}
     return Recipe.model_validate(
         {
             "name": "ablations",
-            "model": str(generator),
+            "model": "reference",
+            **LABELS,
             "folder": str(folder / "stages"),
             "prompts": {
                 "source": {
@@ -166,7 +157,12 @@ def base_recipe(folder: Path, generator: Path, *, continuous: bool) -> Recipe:
                     "arguments": arguments,
                 }
             },
-            "rollouts": {"samples": SAMPLES, "max_tokens": 112, "engine": "transformers"},
+            "rollouts": {
+                "samples": SAMPLES,
+                "max_tokens": 128,
+                "engine": "transformers",
+                "shard_prompts": 140,
+            },
             "rewards": {
                 "kind": "function",
                 "function": f"{TASK}:{'score_less_length' if continuous else 'score'}",
@@ -177,7 +173,7 @@ def base_recipe(folder: Path, generator: Path, *, continuous: bool) -> Recipe:
                 "adam_lr": 0.0006,
                 "batch_size": 16,
                 "kl_weight": 1.0,
-                "blend": 0.7,
+                "blend": 1.0,
                 "contrast": {"steps": BUDGET["contrast"], **phase},
                 "preferences": {"steps": BUDGET["preferences"], **phase},
             },
@@ -210,65 +206,11 @@ class Held:
     """The same samples with the other reward."""
 
 
-def make_generator(folder: Path, log: Callable[[str], None]) -> Path:
-    """Renew the top of the shipped model, and teach it to generate again; return its folder."""
-    finished = folder / "generator"
-    if finished.exists():
-        return finished
-    torch.manual_seed(0)
-    model: Any = load_weights(REFERENCE_FOLDER)
-    chat = ChatTemplate.load(REFERENCE_FOLDER)
-    evaluator = SelfEvaluator(SelfEvalConfig(), chat)
-    ends = int(chat.end_token_ids and min(chat.end_token_ids))
-    spread = model.config.initializer_range
-    with torch.no_grad():
-        for layer in model.model.layers[-RENEWED_LAYERS:]:
-            for name, parameter in layer.named_parameters():
-                if parameter.ndim == 1:
-                    parameter.fill_(1.0)
-                elif name.endswith(("o_proj.weight", "down_proj.weight")):
-                    parameter.zero_()  # it begins as the layers below alone
-                else:
-                    parameter.normal_(std=spread)
-        question = [n for n in evaluator.question_ids if n not in chat.end_token_ids]
-        model.get_input_embeddings().weight[max(question)].normal_(std=spread)
-    train_phase(
-        model,
-        Demonstrations(
-            chat=chat, end_id=ends, batch_size=24, num_cuts=0, seed=1, shapes=TASK_SHAPES
-        ),
-        Phase(
-            folder=folder / "pretraining",
-            name="plain",
-            batch_items=12,
-            lr=0.01,
-            adam_lr=0.0015,
-            weights=LossWeights(language_model=1.0),
-            label_ids=evaluator.label_ids,
-            steps=GENERATOR_STEPS,
-            warmup_steps=10,
-            decay_share=0.6,
-            save_steps=40,
-        ),
-        RowCollator(
-            question_ids=evaluator.question_ids, pad_id=pad_id_of(REFERENCE_FOLDER), branches=True
-        ),
-        tell=lambda done, total: log(f"generator: {done} of {total}") if done % 20 == 0 else None,
-        log=lambda line: log(f"generator: {line}"),
-    )
-    unfinished = folder / "generator.partial"
-    model.save_pretrained(unfinished)
-    AutoTokenizer.from_pretrained(REFERENCE_FOLDER).save_pretrained(unfinished)
-    unfinished.rename(finished)
-    return finished
-
-
 def prepare(folder: Path, log: Callable[[str], None]) -> tuple[Held, Held]:
-    """Train the generator, draw and reward; return what binary and continuous variants build on."""
-    generator = make_generator(folder, log)
+    """Draw and reward; return what binary and continuous variants build on."""
     both = []
     for continuous in (False, True):
-        recipe = base_recipe(folder, generator, continuous=continuous)
+        recipe = base_recipe(folder, continuous=continuous)
         pipeline = make_pipeline(recipe, progress=lambda *_: None, log=log)
         pipeline.run("rewards")
         both.append((recipe, {name: pipeline.folder(name) for name in ("rollouts", "rewards")}))
@@ -336,7 +278,7 @@ def run_before(held: Held, folder: Path, log: Callable[[str], None]) -> None:
         "name": BEFORE.name,
         "seed": 0,
         "counts": {},
-        **measure(BEFORE, held.recipe, held, Path(held.recipe.model)),
+        **measure(BEFORE, held.recipe, held, base_folder(held.recipe)),
         "finetune_s": 0.0,
         "measure_s": 0.0,
         "cpu_s": 0.0,
@@ -393,7 +335,7 @@ def measure(variant: Variant, recipe: Recipe, held: Held, folder: Path) -> dict[
     )
     found["oracle"] = mean([max(s.reward for s in r.samples) for r in test])
     found["one_sample"] = mean([float(np.mean([s.reward for s in r.samples])) for r in test])
-    before = load_weights(Path(recipe.model)).eval()
+    before = load_weights(base_folder(recipe)).eval()
     rows = [
         Row(prompt_ids=r.prompt_ids, response_ids=r.samples[0].token_ids)
         for r in test[:KL_RESPONSES]
@@ -632,7 +574,8 @@ def report(folder: Path, results: Path) -> None:
     rows = [row(some, base) for some in found.values()]
     results.mkdir(parents=True, exist_ok=True)
     body = {
-        "generator": {"renewed_layers": RENEWED_LAYERS, "steps": GENERATOR_STEPS},
+        "model": "reference",
+        "labels": LABELS,
         "budget_steps": BUDGET,
         "responses_of_a_step": 16,
         "prompts": PROMPTS,
@@ -652,7 +595,7 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=Path("docs/results"))
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--only", default="", help="groups, with commas between")
-    parser.add_argument("--until", choices=("generator", "rollouts", "report"), default="report")
+    parser.add_argument("--until", choices=("rollouts", "report"), default="report")
     arguments = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     arguments.folder.mkdir(parents=True, exist_ok=True)
@@ -661,9 +604,6 @@ def main() -> int:
     def log(line: str) -> None:
         print(f"{time.monotonic() - began:6.0f} s  {line}", file=sys.stderr, flush=True)
 
-    if arguments.until == "generator":
-        make_generator(arguments.folder, log)
-        return 0
     binary, continuous = prepare(arguments.folder, log)
     shares = [float(np.mean([s.reward for s in r.samples])) for r in binary.rollouts]
     log(f"one sample right, held-out problems: {mean(shares)}")
