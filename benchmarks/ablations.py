@@ -67,8 +67,8 @@ NUM_CALIBRATED = 60
 """Held-out problems that the maps are fitted on; the others are measured."""
 SHOWN_CUTS = ("whole", "half")
 KL_RESPONSES = 100
-LABELS = {"win_or_tie_label": "Add", "loss_label": "Take"}
-"""Words that the shipped model has never answered the question with."""
+LABELS = {"win_or_tie_label": "exactly", "loss_label": "over"}
+"""Words that the shipped model has never answered the question with, and that tell nothing before."""
 BUDGET = {"contrast": 30, "preferences": 40}
 """Steps of 16 responses."""
 ADAMW: Mapping[str, Any] = {
