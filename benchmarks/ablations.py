@@ -68,7 +68,7 @@ NUM_CALIBRATED = 60
 SHOWN_CUTS = ("whole", "half")
 KL_RESPONSES = 100
 LABELS = {"win_or_tie_label": "exactly", "loss_label": "over"}
-"""Words that the shipped model has never answered the question with, and that tell nothing before."""
+"""It has never answered the question with these words, and what it gives them tells nothing."""
 BUDGET = {"contrast": 30, "preferences": 40}
 """Steps of 16 responses."""
 ADAMW: Mapping[str, Any] = {
