@@ -173,7 +173,7 @@ def base_recipe(folder: Path, *, continuous: bool) -> Recipe:
                 "adam_lr": 0.0006,
                 "batch_size": 16,
                 "kl_weight": 1.0,
-                "blend": 1.0,
+                "blend": 0.7,
                 "contrast": {"steps": BUDGET["contrast"], **phase},
                 "preferences": {"steps": BUDGET["preferences"], **phase},
             },
