@@ -137,6 +137,7 @@ VARIANTS = (
         name="no contrast first",
         finetune={"contrast": None, "preferences": {"steps": sum(BUDGET.values())}},
     ),
+    Variant(group="blend", name="not blended", finetune={"blend": 1.0}, fresh=True),
 )
 
 
