@@ -18,6 +18,7 @@ import argparse
 import asyncio
 import json
 import os
+import re
 import shutil
 import sys
 import time
@@ -94,7 +95,25 @@ class Variant:
     fresh: bool = False
     """Whether the generator's pass@1 is measured too, on samples of its own."""
 
+    @property
+    def slug(self) -> str:
+        """Name of its folder."""
+        return re.sub(r"[^\w.]+", "-", self.name)
 
+
+GROUPS = (
+    "before",
+    "base",
+    "ties",
+    "threshold",
+    "cuts",
+    "contrast",
+    "flips",
+    "pairs",
+    "kl",
+    "blend",
+)
+"""In the order of the tables."""
 BEFORE = Variant(group="before", name="before any of it")
 VARIANTS = (
     Variant(group="base", name="base", fresh=True),
@@ -115,7 +134,7 @@ VARIANTS = (
             preferences={"tie_threshold": threshold},
             continuous=True,
         )
-        for threshold in (0.005, 0.05, 0.02, 0.01)
+        for threshold in (0.005, 0.05)
     ),
     *(
         Variant(
@@ -138,6 +157,15 @@ VARIANTS = (
         finetune={"contrast": None, "preferences": {"steps": sum(BUDGET.values())}},
     ),
     Variant(group="blend", name="not blended", finetune={"blend": 1.0}, fresh=True),
+    *(
+        Variant(
+            group="threshold",
+            name=f"tie threshold {threshold:g}",
+            preferences={"tie_threshold": threshold},
+            continuous=True,
+        )
+        for threshold in (0.02, 0.01)
+    ),
 )
 
 
@@ -418,9 +446,10 @@ async def pass_at_1(held: Held, folder: Path) -> dict[str, Any]:
 def load_results(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """Return the results of every variant, one a seed, in the order of the variants."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for path in sorted(folder.glob("runs/*/result.json")):
-        body = json.loads(path.read_text(encoding="utf-8"))
-        found.setdefault(body["name"], []).append(body)
+    for variant in sorted((BEFORE, *VARIANTS), key=lambda variant: GROUPS.index(variant.group)):
+        paths = sorted(folder.glob(f"runs/{variant.slug}-*/result.json"))
+        if paths:
+            found[variant.name] = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     return found
 
 
@@ -611,13 +640,13 @@ def main() -> int:
     if arguments.until == "rollouts":
         return 0
     groups = set(filter(None, arguments.only.split(",")))
-    run_before(binary, arguments.folder / "runs" / "00-before", log)
+    run_before(binary, arguments.folder / "runs" / f"{BEFORE.slug}-0", log)
     for seed in range(arguments.seeds):
-        for place, variant in enumerate(VARIANTS):
+        for variant in VARIANTS:
             if groups and variant.group not in groups:
                 continue
             held = continuous if variant.continuous else binary
-            run(variant, seed, held, arguments.folder / "runs" / f"{place:02d}-{seed}", log)
+            run(variant, seed, held, arguments.folder / "runs" / f"{variant.slug}-{seed}", log)
             report(arguments.folder, arguments.results)
     print((arguments.folder / "ablations.md").read_text(encoding="utf-8"))
     return 0
