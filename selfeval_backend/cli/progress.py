@@ -30,11 +30,20 @@ def live_progress() -> Iterator[Progress]:
 def _bars() -> Iterator[Progress]:
     from rich import progress as rich_progress
     from rich.console import Console
+    from rich.text import Text
+
+    class Rate(rich_progress.ProgressColumn):
+        """How many a second."""
+
+        def render(self, task: rich_progress.Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text("" if speed is None else f"{speed:.3g} a second")
 
     columns = (
         rich_progress.TextColumn("{task.description:<17}"),
         rich_progress.BarColumn(),
         rich_progress.MofNCompleteColumn(),
+        Rate(),
         rich_progress.TimeElapsedColumn(),
         rich_progress.TimeRemainingColumn(),
     )

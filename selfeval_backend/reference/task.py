@@ -5,11 +5,12 @@ The answer of a prompt is its puzzles as text, so that the reward needs nothing 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import get_args
 
 from selfeval_backend.reference.problems import (
+    TASK_SHAPES,
     Problem,
     Puzzle,
     Split,
@@ -17,11 +18,19 @@ from selfeval_backend.reference.problems import (
     reward,
 )
 
-__all__ = ["prompts", "score"]
+__all__ = ["prompts", "score", "score_less_length"]
+
+_COST_OF_A_WORD = 0.003
 
 
 def prompts(
-    *, train: int, calibration: int, test: int, validation: int = 100, seed: int = 0
+    *,
+    train: int,
+    calibration: int,
+    test: int,
+    validation: int = 100,
+    seed: int = 0,
+    shapes: Sequence[Sequence[int]] = (),
 ) -> Iterator[Mapping[str, str]]:
     """Yield problems of every split, told apart by a hash of their puzzles.
 
@@ -31,10 +40,13 @@ def prompts(
         test: Held-out problems that are reported on.
         validation: Problems that training watches: of the train split, but none of the former.
         seed: Of the generator.
+        shapes: How many numbers each puzzle of a problem has, equally often; none: the task's mix.
     """
+    weights = {tuple(shape): 1 for shape in shapes} or TASK_SHAPES
     counts = {"train": train + validation, "calibration": calibration, "test": test}
     for split in get_args(Split):
-        for place, problem in enumerate(islice(generate_problems(split, seed=seed), counts[split])):
+        problems = generate_problems(split, seed=seed, shapes=weights)
+        for place, problem in enumerate(islice(problems, counts[split])):
             watched = split == "train" and place >= train
             yield {
                 "prompt": problem.text,
@@ -52,3 +64,12 @@ def score(prompt: str, response: str, answer: str) -> float:
         numbers, _, target = part.partition("=")
         puzzles.append(Puzzle(numbers=tuple(map(int, numbers.split(","))), target=int(target)))
     return reward(Problem(puzzles=tuple(puzzles), text=prompt), response)
+
+
+def score_less_length(prompt: str, response: str, answer: str) -> float:
+    """Return what `score` does, less 0.003 for every word: a continuous reward.
+
+    A right response is always worth more than a wrong one; of two right ones the shorter is worth
+    more.
+    """
+    return score(prompt, response, answer) - _COST_OF_A_WORD * len(response.split())

@@ -40,6 +40,8 @@ from selfeval_backend.training.trainer import Phase, RowCollator, train_phase
 __all__ = ["FinetuneStage", "load_weights", "pad_id_of"]
 
 _GIB = 1 << 30
+_SPLITTING = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
+"""Set by `accelerate launch` where weights are split; refused, for that has not been tried."""
 
 
 def load_weights(folder: Path, *, dtype: torch.dtype | None = None) -> Any:
@@ -129,8 +131,25 @@ class FinetuneStage:
         return lines
 
     def run(self, place: Workplace) -> dict[str, Any]:
-        """Train every phase, blend, and export."""
+        """Train every phase, blend, and export.
+
+        Raises:
+            ConfigurationError: The launcher is set to split the weights over its processes.
+        """
+        _refuse_split_weights()
         return _Training(place).run()
+
+
+def _refuse_split_weights() -> None:
+    """DDP keeps whole weights in every process; what FSDP or ZeRO leave of them is not exported."""
+    for variable in _SPLITTING:
+        if os.environ.get(variable, "false").lower() in {"true", "1"}:
+            raise ConfigurationError(
+                variable,
+                os.environ[variable],
+                "false: every process needs the whole weights",
+                remedy="Launch with --multi_gpu (DDP); for a large model, set finetune.lora.",
+            )
 
 
 def _memory(recipe: Recipe) -> str:

@@ -100,13 +100,14 @@ def make_examples(
         rng: Chooses pairs and cuts.
 
     Returns:
-        One example for each sample that is in a pair; none for fewer than two candidates.
+        One example for each sample that is in a pair that counts; none for fewer than two
+        candidates.
     """
     outcomes: dict[int, list[Comparison]] = {c.index: [] for c in candidates}
     for mine, other in _pairs(candidates, settings, rng):
-        outcomes[mine.index].append(
-            compare(mine.reward, other.reward, tie_threshold=settings.tie_threshold)
-        )
+        outcome = compare(mine.reward, other.reward, tie_threshold=settings.tie_threshold)
+        if outcome != "tie" or settings.ties == "keep":
+            outcomes[mine.index].append(outcome)
     if settings.mixed_only and not any("loss" in found for found in outcomes.values()):
         return []
     return [

@@ -164,6 +164,8 @@ class PreferenceSettings(_Section):
 
     tie_threshold: Annotated[float, Field(ge=0.0)] = 0.01
     """Rewards that differ by no more are a tie."""
+    ties: Literal["keep", "drop"] = "keep"
+    """keep: a tie is labelled as a win is; drop: pairs that tie are left out."""
     labels: Literal["soft", "hard"] = "soft"
     """soft: the mean over a sample's pairs; hard: 0 or 1, one label for each pair."""
     pairs: Literal["all", "random"] | Count = "all"

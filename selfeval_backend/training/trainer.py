@@ -1,7 +1,7 @@
 """Training by transformers' Trainer: rows with labelled cuts in, a better self-evaluation out.
 
-One device or many: `accelerate launch` starts one process for each, and what it is configured for
-(DDP, FSDP) is the Trainer's business.
+One device or many: `accelerate launch` starts one process for each (DDP), and how they keep
+together is the Trainer's business.
 """
 
 from __future__ import annotations
@@ -353,8 +353,11 @@ def _arguments(phase: Phase, checkpoints: Path, *, begins: bool) -> TrainingArgu
         weight_decay=0.0,
         num_train_epochs=phase.epochs,
         max_steps=-1 if phase.steps is None else phase.steps,
+        use_cpu=not torch.cuda.is_available(),  # where the weights are; without it bf16 is refused
         bf16=phase.bf16,
         gradient_checkpointing=phase.gradient_checkpointing,
+        # The other way needs inputs with gradients, which adapters on frozen embeddings lack.
+        gradient_checkpointing_kwargs={"use_reentrant": False},
         eval_strategy="steps" if watched else "no",
         eval_steps=phase.eval_steps,
         eval_on_start=watched and begins,

@@ -177,10 +177,12 @@ def shared(trained: Recipe, **changes: Any) -> Recipe:
     return trained.model_copy(update={"finetune": finetune})
 
 
-def test_adapters_are_merged_on_export(trained: Recipe) -> None:
+@pytest.mark.parametrize("memory_is_short", [False, True])
+def test_adapters_are_merged_on_export(trained: Recipe, memory_is_short: bool) -> None:
     from selfeval_backend.training.recipe import LoraSettings
 
-    chosen = shared(trained, lora=LoraSettings(rank=4))
+    saving = {"gradient_checkpointing": True, "bf16": "yes"} if memory_is_short else {}
+    chosen = shared(trained, lora=LoraSettings(rank=4), **saving)
     folder = pipeline(chosen).run("finetune")
     assert not list((folder / "model").glob("adapter*"))
     assert (folder / "model" / "model.safetensors").is_file()

@@ -11,6 +11,7 @@ from transformers import (
     MistralForCausalLM,
 )
 
+from selfeval_backend.checkpoints import REFERENCE_FOLDER
 from selfeval_backend.training.branches import (
     LabelledCut,
     Row,
@@ -19,6 +20,7 @@ from selfeval_backend.training.branches import (
     run,
     takes_branches,
 )
+from selfeval_backend.training.finetune import load_weights
 from selfeval_backend.training.losses import LossWeights, compute_losses
 
 QUESTION = (5, 6, 7)
@@ -105,6 +107,12 @@ def test_whether_a_model_takes_branches_is_tried(model: LlamaForCausalLM) -> Non
         MambaConfig(vocab_size=40, hidden_size=32, num_hidden_layers=1, state_size=4)
     )
     assert not takes_branches(recurrent, max_tokens=32)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rounding_of_half_precision_is_no_reason_against_branches(dtype: torch.dtype) -> None:
+    model = load_weights(REFERENCE_FOLDER, dtype=dtype)
+    assert takes_branches(model, max_tokens=64)
 
 
 def test_untrained_response_tokens_and_padding_have_no_label() -> None:

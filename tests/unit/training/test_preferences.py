@@ -111,6 +111,13 @@ def test_prompts_without_a_difference_can_be_left_out() -> None:
     assert len(make_examples(candidates(0.5, 0.7), chosen, random.Random(0))) == 2
 
 
+def test_pairs_that_tie_can_be_left_out() -> None:
+    chosen = settings(ties="drop", tie_threshold=0.1)
+    found = make_examples(candidates(1, 0, 0.05, 1), chosen, random.Random(0))
+    assert [e.outcomes for e in found] == [("win",) * 2, ("loss",) * 2, ("loss",) * 2, ("win",) * 2]
+    assert make_examples(candidates(0.5, 0.55), chosen, random.Random(0)) == []
+
+
 def test_whole_responses_alone_or_cuts_alone() -> None:
     whole = make_examples(candidates(1, 0), settings(cut_at_random=False), random.Random(0))
     assert [e.cuts for e in whole] == [(20,), (20,)]
