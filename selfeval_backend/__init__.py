@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from selfeval_backend.chat import Message
+    from selfeval_backend.chat import Message, ToolCall, ToolSpec
     from selfeval_backend.errors import (
         AICError,
         CheckpointError,
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     )
     from selfeval_backend.policy import BestOfN
     from selfeval_backend.settings import Settings
+    from selfeval_backend.structured import JsonForm, ToolForm
     from selfeval_backend.types import Limits, Outcome, Sample, SelfEvaluation, Usage
 
     __version__: str
@@ -70,6 +71,7 @@ __all__ = [
     "GateError",
     "GatePolicy",
     "GateRecord",
+    "JsonForm",
     "Limits",
     "LowConfidenceError",
     "Message",
@@ -83,6 +85,9 @@ __all__ = [
     "SelfEvaluationError",
     "Settings",
     "StreamBrokenError",
+    "ToolCall",
+    "ToolForm",
+    "ToolSpec",
     "UncalibratedConfidenceError",
     "UncalibratedWarning",
     "Usage",
@@ -95,6 +100,7 @@ _HOMES = {
     "BestOfN": "policy",
     "GatePolicy": "gate",
     "GateRecord": "gate",
+    "JsonForm": "structured",
     "Limits": "types",
     "Message": "chat",
     "Outcome": "types",
@@ -102,6 +108,9 @@ _HOMES = {
     "SelfEvaluatingModel": "model",
     "SelfEvaluation": "types",
     "Settings": "settings",
+    "ToolCall": "chat",
+    "ToolForm": "structured",
+    "ToolSpec": "chat",
     "UncalibratedWarning": "model",
     "Usage": "types",
     "load_model": "model",

@@ -26,7 +26,7 @@ class Spent(TypedDict):
     """Both together."""
     input_details: dict[str, int]
     """Parts of the input: `cache_read`, read from the KV cache, as other providers count it; and
-    `self_evaluation`."""
+    `self_evaluation`, computed for self-evaluations, so that no token stands in two of them."""
     output_details: dict[str, int]
     """What became of the output: `chosen`, `discarded`, `pruned`, `aborted`."""
 
@@ -52,7 +52,7 @@ def spent_of(usage: Usage) -> Spent:
             "cache_read": usage.cached_prompt_tokens
             + usage.cached_resent_tokens
             + usage.cached_self_evaluation_tokens,
-            "self_evaluation": self_evaluation,
+            "self_evaluation": usage.self_evaluation_tokens,
         },
         output_details={},
     )

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.model import EngineName, SelfEvaluatingModel, Server, shared_model
 from selfeval_backend.settings import Settings, resolve_settings
+from selfeval_backend.structured import AnswerForm, ToolForm
 from selfeval_backend.types import TraceEvent
 
 __all__ = [
@@ -38,7 +39,10 @@ SETTING_NAMES = tuple(field.name for field in fields(Settings))
 CALL_NAMES = (*SETTING_NAMES, "include_samples")
 """Fields that may be given for one call too."""
 
-IDENTITY_NAMES = ("model", "engine", "engine_args", "base_url", "checkpoint", *CALL_NAMES)
+IDENTITY_NAMES = (
+    *("model", "engine", "engine_args", "base_url", "checkpoint", "tool_parser"),
+    *CALL_NAMES,
+)
 """Fields that say what an answer may be: the same values, the same answers."""
 
 
@@ -84,6 +88,9 @@ class AdaptiveFields(BaseModel):
     twice."""
     verify: bool | str = True
     """Of a server: False: certificates are not checked; a path: a bundle of authorities."""
+    tool_parser: str | None = None
+    """One of vLLM's, as in its ``--tool-call-parser`` ("hermes", "llama3_json", ...), for a model
+    that calls tools in its own words; None: calls are plain JSON."""
     max_samples: int | None = None
     """At least 1."""
     adaptive: bool | None = None
@@ -163,6 +170,15 @@ class AdaptiveFields(BaseModel):
         """Do what `_loaded_model` does without holding up the caller's loop."""
         # Reading weights takes seconds.
         return await asyncio.to_thread(self._loaded_model) if self.backend is None else self.backend
+
+    async def _read_by_parser(
+        self, model: SelfEvaluatingModel, form: AnswerForm | None
+    ) -> AnswerForm | None:
+        """Return a form whose calls are read by `tool_parser`, if that is set."""
+        if not isinstance(form, ToolForm) or self.tool_parser is None:
+            return form
+        # The first time vLLM is imported, which takes seconds.
+        return replace(form, parser=await asyncio.to_thread(model.tool_parser, self.tool_parser))
 
     def _server(self) -> Server | None:
         if self.base_url is None:

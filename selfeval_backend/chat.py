@@ -1,9 +1,11 @@
-"""Messages to token ids, and whole responses to text: the one door to tokenizers."""
+"""Messages and tools to token ids, and whole responses to text: the one door to tokenizers."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
@@ -17,13 +19,44 @@ from selfeval_backend.errors import (
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Chat", "ChatTemplate", "Message", "Role", "check_messages"]
+__all__ = [
+    "Chat",
+    "ChatTemplate",
+    "Message",
+    "Role",
+    "ToolCall",
+    "ToolSpec",
+    "check_messages",
+    "in_plain_turns",
+    "with_tools",
+]
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 
 _PROMPT_MARK = "\N{SECTION SIGN}prompt\N{SECTION SIGN}"
 _RESPONSE_MARK = "\N{SECTION SIGN}response\N{SECTION SIGN}"
 _QUESTION_MARK = "\N{SECTION SIGN}question\N{SECTION SIGN}"
+_TOOL_MARK = "does_the_template_show_tools"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolSpec:
+    """A tool that a model may call."""
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=lambda: {"type": "object"})
+    """JSON schema of its arguments."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """A call of a tool, as a model wrote it."""
+
+    id: str
+    """What its result refers to."""
+    name: str
+    arguments: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +65,12 @@ class Message:
 
     role: Role
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    """Of an assistant's turn."""
+    tool_call_id: str | None = None
+    """Of a tool's turn: the call that it answers."""
+    name: str | None = None
+    """Of a tool's turn: the tool's."""
 
 
 class Chat(Protocol):
@@ -42,8 +81,10 @@ class Chat(Protocol):
         """Tokens that end an assistant turn."""
         ...
 
-    def prompt_ids(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """Render a conversation, with the assistant's turn opened.
+    def prompt_ids(
+        self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()
+    ) -> tuple[int, ...]:
+        """Render a conversation, and tools that may be called, with the assistant's turn opened.
 
         Raises:
             ConfigurationError: The conversation cannot be answered.
@@ -54,8 +95,8 @@ class Chat(Protocol):
         """Return the tokens of a response's text, without an end token."""
         ...
 
-    def decode(self, token_ids: Sequence[int]) -> str:
-        """Return the text of a whole response; special tokens are left out."""
+    def decode(self, token_ids: Sequence[int], *, keep_special_tokens: bool = False) -> str:
+        """Return the text of a whole response; special tokens are left out if not asked for."""
         ...
 
     def follow_up_ids(self, text: str) -> tuple[int, ...]:
@@ -71,8 +112,8 @@ def check_messages(messages: Sequence[Message]) -> None:
     """Refuse a conversation that cannot be answered.
 
     Raises:
-        ConfigurationError: No message, an unknown role, a content that is no text, or an empty
-            last message.
+        ConfigurationError: No message, an unknown role, a content that is no text, tool calls of
+            anybody but the assistant, or an empty last message.
     """
     if not messages:
         raise ConfigurationError("messages", list(messages), "at least one message")
@@ -88,7 +129,11 @@ def check_messages(messages: Sequence[Message]) -> None:
                 "text",
                 remedy="Images, audio and other blocks are not supported.",
             )
-    if not messages[-1].content.strip():
+        if message.tool_calls and message.role != "assistant":
+            raise ConfigurationError(
+                f"messages[{place}].tool_calls", message.tool_calls, "none but of the assistant"
+            )
+    if not messages[-1].content.strip() and messages[-1].role != "tool":
         raise ConfigurationError(
             f"messages[{len(messages) - 1}].content", messages[-1].content, "a prompt with text"
         )
@@ -154,24 +199,53 @@ class ChatTemplate:
         ends = frozenset() if eos is None else frozenset([eos] if isinstance(eos, int) else eos)
         return cls(tokenizer, name=str(name_or_path), end_token_ids=ends)
 
-    def prompt_ids(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """Render a conversation, with the assistant's turn opened.
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The checkpoint's, as it was given."""
+        return self._tokenizer
+
+    @cached_property
+    def shows_tools(self) -> bool:
+        """Whether the template shows tools, calls and results in its own words.
+
+        If not they are shown as plain JSON, in turns of the user and the assistant.
+        """
+        try:
+            rendered = self._render(
+                [{"role": "user", "content": _PROMPT_MARK}],
+                [_tool_dict(ToolSpec(name=_TOOL_MARK))],
+            )
+        except ConfigurationError:
+            return False
+        return _TOOL_MARK in rendered
+
+    def prompt_ids(
+        self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()
+    ) -> tuple[int, ...]:
+        """Render a conversation, and tools that may be called, with the assistant's turn opened.
 
         Raises:
             ConfigurationError: The conversation cannot be answered, or the template refuses it.
         """
         check_messages(messages)
-        text = self._render([{"role": m.role, "content": m.content} for m in messages])
-        return self._encode(text)
+        if with_tools(messages, tools) and not self.shows_tools:
+            return self._encode(
+                self._render([_turn_dict(m) for m in in_plain_turns(messages, tools)])
+            )
+        return self._encode(
+            self._render([_turn_dict(m) for m in messages], [_tool_dict(tool) for tool in tools])
+        )
 
     def response_ids(self, text: str) -> tuple[int, ...]:
         """Return the tokens of a response's text, without an end token."""
         return self._encode(text)
 
-    def decode(self, token_ids: Sequence[int]) -> str:
-        """Return the text of a whole response; special tokens are left out."""
+    def decode(self, token_ids: Sequence[int], *, keep_special_tokens: bool = False) -> str:
+        """Return the text of a whole response; special tokens are left out if not asked for."""
         text = self._tokenizer.decode(
-            list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+            list(token_ids),
+            skip_special_tokens=not keep_special_tokens,
+            clean_up_tokenization_spaces=False,
         )
         assert isinstance(text, str), "one sequence in, one text out"
         return text
@@ -212,12 +286,17 @@ class ChatTemplate:
             )
         return ids[0]
 
-    def _render(self, conversation: list[dict[str, str]]) -> str:
+    def _render(
+        self, conversation: list[dict[str, Any]], tools: list[dict[str, Any]] | None = None
+    ) -> str:
         from jinja2 import TemplateError
 
         try:
             text = self._tokenizer.apply_chat_template(
-                conversation, add_generation_prompt=True, tokenize=False
+                conversation,
+                tools=tools or None,  # type: ignore[arg-type]  # it names no parameter of dict
+                add_generation_prompt=True,
+                tokenize=False,
             )
         except TemplateError as error:
             raise ConfigurationError(
@@ -232,6 +311,71 @@ class ChatTemplate:
     def _encode(self, text: str) -> tuple[int, ...]:
         encoding: Mapping[str, Any] = self._tokenizer(text, add_special_tokens=False)
         return tuple(encoding["input_ids"])
+
+
+def _turn_dict(message: Message) -> dict[str, Any]:
+    """Return a turn as chat templates take it: as OpenAI's API, but with arguments as objects."""
+    turn: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        turn["tool_calls"] = [
+            {
+                "type": "function",
+                "id": call.id,
+                "function": {"name": call.name, "arguments": dict(call.arguments)},
+            }
+            for call in message.tool_calls
+        ]
+    if message.role == "tool":
+        turn |= {"tool_call_id": message.tool_call_id, "name": message.name}
+    return turn
+
+
+def _tool_dict(tool: ToolSpec) -> dict[str, Any]:
+    function = {"name": tool.name, "description": tool.description}
+    return {"type": "function", "function": {**function, "parameters": dict(tool.parameters)}}
+
+
+def with_tools(messages: Sequence[Message], tools: Sequence[ToolSpec]) -> bool:
+    """Tell whether there is anything of tools in a conversation."""
+    return bool(tools) or any(m.role == "tool" or m.tool_calls for m in messages)
+
+
+def in_plain_turns(
+    messages: Sequence[Message], tools: Sequence[ToolSpec] = ()
+) -> tuple[Message, ...]:
+    """Return a conversation with tools as one of text alone, for templates that know no tools.
+
+    Tools stand in front of the first message, calls are JSON in the assistant's turn, and results
+    are the user's; turns of the user that then follow each other become one.
+    """
+    turns: list[Message] = []
+    for message in messages:
+        plain = _plain_turn(message)
+        if turns and turns[-1].role == plain.role == "user":
+            plain = Message(role="user", content=f"{turns.pop().content}\n{plain.content}")
+        turns.append(plain)
+    if tools:
+        first = turns[0]
+        shown = "\n".join(json.dumps(_tool_dict(tool)["function"]) for tool in tools)
+        content = f"Tools:\n{shown}\n{_HOW_TO_CALL}\n\n{first.content}"
+        turns[0] = Message(role=first.role, content=content)
+    return tuple(turns)
+
+
+_HOW_TO_CALL = 'To call a tool answer with JSON only: {"name": ..., "arguments": {...}}'
+"""Short, as it is read with every prompt. `selfeval_backend.tools` reads what comes of it."""
+
+
+def _plain_turn(message: Message) -> Message:
+    if message.role == "tool":
+        of = f" of {message.name}" if message.name else ""
+        return Message(role="user", content=f"Result{of}: {message.content}")
+    calls = [
+        json.dumps({"name": call.name, "arguments": dict(call.arguments)})
+        for call in message.tool_calls
+    ]
+    parts = [message.content, *calls] if message.content.strip() else calls
+    return Message(role=message.role, content="\n".join(parts) if calls else message.content)
 
 
 def _first_line(error: BaseException) -> str:

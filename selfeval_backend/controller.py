@@ -22,6 +22,7 @@ from selfeval_backend.engine.base import (
     SampleStream,
     SamplingParams,
 )
+from selfeval_backend.engine.checks import check_grammar
 from selfeval_backend.errors import (
     ConfigurationError,
     ContextLengthError,
@@ -51,10 +52,13 @@ from selfeval_backend.types import (
     Usage,
 )
 
-__all__ = ["Follower", "Observer", "derive_seed", "run"]
+__all__ = ["Follower", "Observer", "Validator", "derive_seed", "run"]
 
 Observer = Callable[[TraceEvent], None]
 """Told of every decision once it has been carried out."""
+
+Validator = Callable[[tuple[int, ...]], bool]
+"""Tells whether the tokens of a finished sample are of the form that was asked for; pure."""
 
 Follower = Callable[[Sample], None]
 """Told of the sample that is certain to be the answer if it finishes: as it stands when that is
@@ -81,6 +85,7 @@ async def run(
     limits: Limits,
     sampling: SamplingParams,
     stop_strings: StopStrings | None = None,
+    validator: Validator | None = None,
     observer: Observer | None = None,
     follower: Follower | None = None,
 ) -> Outcome:
@@ -96,6 +101,8 @@ async def run(
             the policy gives each sample its own temperature, and its seed is derived from `seed`.
         stop_strings: End a sample as an end token does. Its tokens up to the one that completes
             the string stay; its text is to be cut (`StopStrings.cut`).
+        validator: Tells which finished samples are of the form that was asked for
+            (`Sample.valid`): another one is chosen only where there is none. None: all are.
         observer: Told of every step.
         follower: Told of the answer as it grows, from when it is certain which sample that is.
 
@@ -105,7 +112,14 @@ async def run(
     """
     _check_fit(prompt_ids, engine, evaluator, policy, sampling)
     current = _Run(
-        prompt_ids, engine, evaluator, limits, sampling, policy.checkpoints, stop_strings
+        prompt_ids,
+        engine,
+        evaluator,
+        limits,
+        sampling,
+        policy.checkpoints,
+        stop_strings,
+        validator,
     )
     try:
         while not isinstance(decision := policy.decide(state := current.state()), Stop):
@@ -143,6 +157,8 @@ def _check_fit(
             policy.checkpoints[-1],
             f"a checkpoint below max_tokens ({sampling.max_tokens})",
         )
+    if sampling.grammar is not None:
+        check_grammar(sampling.grammar, capabilities)
     reserved = sampling.max_tokens + len(evaluator.question_ids)
     if len(prompt_ids) + reserved > capabilities.context_length:
         raise ContextLengthError(
@@ -155,10 +171,17 @@ def _check_fit(
 class _Live:
     """A sample and its open stream."""
 
-    def __init__(self, sample: Sample, stream: SampleStream, stops: StopStrings | None) -> None:
+    def __init__(
+        self,
+        sample: Sample,
+        stream: SampleStream,
+        stops: StopStrings | None,
+        validator: Validator | None,
+    ) -> None:
         self.sample = sample
         self.stream = stream
         self._stops = stops
+        self._validator = validator
         self._ahead: tuple[int, ...] = ()
         self._finish: FinishReason | None = None
         self.follower: Follower | None = None
@@ -223,7 +246,10 @@ class _Live:
             # Its end may be known already; an engine that pauses here would not know it yet.
             return True
         if self._finish is not None and not self._ahead:
-            self.sample = replace(self.sample, status="finished", finish_reason=self._finish)
+            valid = None if self._validator is None else self._validator(shown)
+            self.sample = replace(
+                self.sample, status="finished", finish_reason=self._finish, valid=valid
+            )
             return True
         return False
 
@@ -240,12 +266,14 @@ class _Run:
         sampling: SamplingParams,
         checkpoints: tuple[int, ...],
         stop_strings: StopStrings | None,
+        validator: Validator | None,
     ) -> None:
         self._prompt_ids = prompt_ids
         self._engine = engine
         self._evaluator = evaluator
         self._limits = limits
         self._stop_strings = stop_strings
+        self._validator = validator
         self._sampling = replace(sampling, checkpoints=checkpoints)
         if stop_strings is not None:
             self._sampling = _watched(self._sampling, pauses=self._pauses)
@@ -303,7 +331,7 @@ class _Run:
             params = replace(self._sampling, temperature=temperature, seed=seed)
             sample = Sample(index=index, temperature=temperature, seed=seed)
             stream = self._engine.stream(self._prompt_ids, params)
-            self._live.append(_Live(sample, stream, self._stop_strings))
+            self._live.append(_Live(sample, stream, self._stop_strings, self._validator))
 
     async def _advance(self, until: int | None) -> None:
         running = [live for live in self._live if live.sample.status == "running"]

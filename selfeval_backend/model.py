@@ -34,6 +34,7 @@ from selfeval_backend.policy import Policy
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
 from selfeval_backend.settings import Settings, resolve_settings
 from selfeval_backend.stop_strings import StopStrings
+from selfeval_backend.structured import AnswerForm, Parsed, ToolParser, load_tool_parser
 from selfeval_backend.sync import run_sync
 from selfeval_backend.text_flow import TextFlow
 from selfeval_backend.types import Outcome, Sample, SelfEvaluation, Usage, to_json
@@ -97,6 +98,8 @@ class Answer:
     seed: int
     """Of the run: with the same model, engine and settings it gives the same answer."""
     outcome: Outcome
+    parsed: Parsed | None = None
+    """What was found in the chosen sample; None where no form was asked for."""
 
     def summary(self) -> dict[str, Any]:
         """Return what a caller wants to know, in JSON types: confidence, samples, tokens, policy.
@@ -111,6 +114,8 @@ class Answer:
             "stop_reason": outcome.stop_reason,
             "fault": outcome.trace.fault,
             "num_samples": len(outcome.samples),
+            "valid": best.valid,
+            "num_invalid": sum(s.valid is False for s in outcome.samples),
             "samples": [_describe(outcome, index) for index in range(len(outcome.samples))],
             "tokens": {
                 "chosen": best.num_generated_tokens,
@@ -137,6 +142,7 @@ def _describe(outcome: Outcome, index: int) -> dict[str, Any]:
         "temperature": sample.temperature,
         "generated_tokens": sample.num_generated_tokens,
         "finish_reason": sample.finish_reason,
+        "valid": sample.valid,
         "fate": outcome.fate(index),
         "evaluations": to_json(sample.evaluations),
     }
@@ -171,6 +177,18 @@ class SelfEvaluatingModel:
                 UncalibratedWarning,
                 stacklevel=3,
             )
+        self._tool_parsers: dict[str | None, ToolParser] = {}
+
+    def tool_parser(self, name: str | None) -> ToolParser:
+        """Return one of vLLM's tool parsers for this model; None: the one of plain JSON.
+
+        Raises:
+            ConfigurationError: There is none of that name, or it does not go with the model.
+            MissingDependencyError: vLLM is not installed.
+        """
+        if name not in self._tool_parsers:
+            self._tool_parsers[name] = load_tool_parser(name, self.chat)
+        return self._tool_parsers[name]
 
     def settings(self, given: Mapping[str, Any] | None = None) -> Settings:
         """Return the settings of a call: what is given, else the model's own, else the defaults.
@@ -204,6 +222,7 @@ class SelfEvaluatingModel:
         messages: Sequence[Message],
         settings: Settings | None = None,
         *,
+        form: AnswerForm | None = None,
         policy: Policy | None = None,
         observer: Observer | None = None,
         follower: Follower | None = None,
@@ -213,6 +232,9 @@ class SelfEvaluatingModel:
         Args:
             messages: Its turns; the last one is answered.
             settings: None: the model's own.
+            form: What the answer must be: the prompt shows its tools, samples are drawn under its
+                grammar, and one that it cannot read is chosen only where it can read none. None:
+                text.
             policy: None: the one that the settings describe.
             observer: Told of every decision once it has been carried out.
             follower: Told of the chosen sample as it grows, from when it is certain which it is.
@@ -223,7 +245,7 @@ class SelfEvaluatingModel:
             NoFinishedSampleError: The run ended before any sample had; carries the trace.
         """
         settings = settings or self.settings()
-        prompt_ids = self.chat.prompt_ids(messages)
+        prompt_ids = self.chat.prompt_ids(messages, () if form is None else form.shown)
         seed = secrets.randbits(32) if settings.seed is None else settings.seed
         outcome = await run(
             prompt_ids,
@@ -237,9 +259,15 @@ class SelfEvaluatingModel:
                 max_tokens=self.max_tokens(prompt_ids, settings),
                 seed=seed,
                 stop_token_ids=self.chat.end_token_ids,
+                grammar=None if form is None else form.grammar,
                 chunk_tokens=None if follower is None else _STREAMED_TOKENS,
             ),
             stop_strings=self._stop_strings(settings),
+            validator=(
+                None
+                if form is None
+                else lambda token_ids: self._parsed(token_ids, settings, form).valid
+            ),
             observer=observer,
             follower=follower,
         )
@@ -250,6 +278,11 @@ class SelfEvaluatingModel:
             settings=settings,
             seed=seed,
             outcome=outcome,
+            parsed=(
+                None
+                if form is None
+                else self._parsed(outcome.best_sample.token_ids, settings, form)
+            ),
         )
 
     async def stream(
@@ -257,6 +290,7 @@ class SelfEvaluatingModel:
         messages: Sequence[Message],
         settings: Settings | None = None,
         *,
+        form: AnswerForm | None = None,
         policy: Policy | None = None,
         observer: Observer | None = None,
     ) -> AsyncGenerator[str | Answer, None]:
@@ -272,12 +306,13 @@ class SelfEvaluatingModel:
         Args:
             messages: Its turns; the last one is answered.
             settings: None: the model's own.
+            form: As for `answer`. What has to be read as a whole is given as a whole.
             policy: None: the one that the settings describe.
             observer: Told of every decision once it has been carried out.
 
         Yields:
             Pieces of the text, none of them empty, which together are the answer's; then the
-            Answer.
+            Answer. With a form, the Answer alone.
 
         Raises:
             StreamBrokenError: The sample whose text was given did not finish (a limit, a fault),
@@ -285,6 +320,9 @@ class SelfEvaluatingModel:
             What `answer` raises.
         """
         settings = settings or self.settings()
+        if form is not None:
+            yield await self.answer(messages, settings, form=form, policy=policy, observer=observer)
+            return
         flow = TextFlow(self.chat.decode, self._stop_strings(settings))
         pieces: asyncio.Queue[str | None] = asyncio.Queue()
         followed: list[int] = []
@@ -353,7 +391,16 @@ class SelfEvaluatingModel:
 
     def text(self, sample: Sample, settings: Settings) -> str:
         """Return the text of a sample: without stop strings, and without space around it."""
-        text = self.chat.decode(sample.token_ids)
+        return self._text(sample.token_ids, settings)
+
+    def _parsed(self, token_ids: tuple[int, ...], settings: Settings, form: AnswerForm) -> Parsed:
+        keep = form.keeps_special_tokens
+        return form.parse(self._text(token_ids, settings, keep_special_tokens=keep))
+
+    def _text(
+        self, token_ids: tuple[int, ...], settings: Settings, *, keep_special_tokens: bool = False
+    ) -> str:
+        text = self.chat.decode(token_ids, keep_special_tokens=keep_special_tokens)
         stop_strings = self._stop_strings(settings)
         return (text if stop_strings is None else stop_strings.cut(text)).strip()
 

@@ -90,6 +90,8 @@ class Sample:
     """Set once finished."""
     evaluations: tuple[SelfEvaluation, ...] = ()
     """In order of time."""
+    valid: bool | None = None
+    """Set once finished, where an answer of some form was asked for: whether it is of that form."""
     sum_logprob: float | None = None
     """Natural log-probability of the generated tokens, temperature 1; None if not asked for."""
 
@@ -201,6 +203,11 @@ class RunState:
     def finished(self) -> tuple[Sample, ...]:
         """Samples that ended by themselves, in order of index."""
         return tuple(s for s in self.samples if s.finished)
+
+    @cached_property
+    def usable(self) -> tuple[Sample, ...]:
+        """Finished samples but for those that are not of the form that was asked for."""
+        return tuple(s for s in self.finished if s.valid is not False)
 
     @cached_property
     def to_evaluate(self) -> tuple[int, ...]:

@@ -26,6 +26,7 @@ _ARGUMENTS = (
     *("--dtype", "float32", "--block-size", "32", "--enforce-eager"),
     "--no-enable-chunked-prefill",  # see engine/vllm/loading.py
     *("--enable-prompt-tokens-details", "--scheduling-policy", "priority", "--enable-scale-out"),
+    *("--structured-outputs-config", '{"backend": "guidance"}'),  # see engine/grammars.py
     *("--distributed-executor-backend", "vllm.v1.executor.uniproc_executor.UniProcExecutor"),
 )
 _ENVIRONMENT = {

@@ -24,6 +24,7 @@ from selfeval_backend.calls import (
 from selfeval_backend.chat import Message
 from selfeval_backend.errors import ContextLengthError
 from selfeval_backend.model import Answer, SelfEvaluatingModel
+from selfeval_backend.structured import AnswerForm
 
 __all__ = ["AdaptiveContextOverflowError", "AdaptiveModel", "Request", "context_overflow", "texts"]
 
@@ -42,6 +43,8 @@ class Request:
     conversation: tuple[Message, ...]
     given: Mapping[str, Any]
     include_samples: bool
+    form: AnswerForm | None = None
+    """What the answer must be; None: text."""
 
 
 class AdaptiveModel(AdaptiveFields, Serializable):
@@ -106,9 +109,12 @@ class AdaptiveModel(AdaptiveFields, Serializable):
         self, model: SelfEvaluatingModel, request: Request, run_manager: RunManager | None
     ) -> Answer:
         try:
-            async with progress_reported(run_manager, self.on_progress) as observer:
+            async with progress_reported(run_manager, self.on_progress) as progress:
                 return await model.answer(
-                    request.conversation, model.settings(request.given), observer=observer
+                    request.conversation,
+                    model.settings(request.given),
+                    form=await self._read_by_parser(model, request.form),
+                    observer=progress.observer,
                 )
         except ContextLengthError as error:
             raise context_overflow(error) from error
@@ -118,15 +124,20 @@ class AdaptiveModel(AdaptiveFields, Serializable):
     ) -> AsyncGenerator[str | Answer, None]:
         """Yield the pieces of the text, then the answer."""
         try:
+            form = await self._read_by_parser(model, request.form)
             async with (
-                progress_reported(run_manager, self.on_progress) as observer,
+                progress_reported(run_manager, self.on_progress) as progress,
                 aclosing(
                     model.stream(
-                        request.conversation, model.settings(request.given), observer=observer
+                        request.conversation,
+                        model.settings(request.given),
+                        form=form,
+                        observer=progress.observer,
                     )
                 ) as items,
             ):
                 async for item in items:
+                    await progress.tell()
                     yield item
         except ContextLengthError as error:
             raise context_overflow(error) from error

@@ -5,10 +5,12 @@ Importing it loads no weights and no torch; the model is loaded at the first cal
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
+from dataclasses import replace
 from functools import partial
-from typing import Any, NoReturn
+from operator import itemgetter
+from typing import Any, Literal, get_args
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForLLMRun,
@@ -19,8 +21,7 @@ from langchain_core.language_models.base import LangSmithParams
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable
-from langchain_core.tools import BaseTool
+from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
 from pydantic import BaseModel
 
 from aic_integrations.langchain.base import (
@@ -36,23 +37,22 @@ from aic_integrations.langchain.messages import (
     to_conversation,
 )
 from aic_integrations.langchain.progress import RunManager
+from aic_integrations.langchain.structured import (
+    FORM_KEYWORDS,
+    Tool,
+    form_of,
+    json_parser,
+    json_schema,
+    openai_tools,
+    tool_call_parser,
+)
+from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.model import Answer, SelfEvaluatingModel
 from selfeval_backend.sync import iterate_sync, run_sync
 
 __all__ = ["AdaptiveContextOverflowError", "ChatAdaptive"]
 
-_NOT_YET = {
-    "tools": "Tools are not supported in this release. Ask for the answer as text and parse it, "
-    "for example with `llm | StrOutputParser()`.",
-    "structured output": "Structured output is not supported in this release. Ask for JSON in the "
-    "prompt and parse it, with `llm | JsonOutputParser()` or `llm | PydanticOutputParser(...)`.",
-}
-_NOT_YET_KEYWORDS = {
-    "tools": "tools",
-    "tool_choice": "tools",
-    "functions": "tools",
-    "response_format": "structured output",
-}
+_Method = Literal["json_schema", "function_calling", "json_mode"]
 
 
 class ChatAdaptive(AdaptiveModel, BaseChatModel):
@@ -78,7 +78,6 @@ class ChatAdaptive(AdaptiveModel, BaseChatModel):
 
     Raises:
         ConfigurationError: A value is out of its range, or a name is unknown.
-        NotImplementedError: Something is asked for that comes in a later release.
     """
 
     streaming: bool = False
@@ -139,17 +138,11 @@ class ChatAdaptive(AdaptiveModel, BaseChatModel):
     def _chat_request(
         self, messages: Sequence[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]
     ) -> Request:
-        # LangChain passes on what it has decided by.
-        asked = {name: value for name, value in kwargs.items() if name != "stream"}
-        return self._request(partial(to_conversation, messages), stop, asked)
-
-    @classmethod
-    def _spelled_out(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        given = dict(values)
-        for keyword, feature in _NOT_YET_KEYWORDS.items():
-            if given.pop(keyword, None):
-                _refuse(feature)
-        return super()._spelled_out(given)
+        asked = {name: kwargs[name] for name in FORM_KEYWORDS if name in kwargs}
+        # LangChain passes on what it has decided by: "stream".
+        settings = {n: value for n, value in kwargs.items() if n not in asked and n != "stream"}
+        request = self._request(partial(to_conversation, messages), stop, settings)
+        return replace(request, form=form_of(asked))
 
     async def _result(
         self, model: SelfEvaluatingModel, request: Request, run_manager: RunManager | None
@@ -173,23 +166,93 @@ class ChatAdaptive(AdaptiveModel, BaseChatModel):
                     chunk = AIMessageChunk(content=item)
                 yield ChatGenerationChunk(message=chunk)
 
-    # What comes in a later release.
+    # What an answer must be.
 
     def bind_tools(
         self,
-        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        tools: Sequence[Tool],
         *,
-        tool_choice: str | None = None,
+        tool_choice: str | bool | dict[str, Any] | None = None,
+        parallel_tool_calls: bool | None = None,
+        strict: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """Raise NotImplementedError: tools come in a later release."""
-        _refuse("tools")
+        """Return the model with tools that it may call.
+
+        A call that is forced is drawn under the grammar of the tools' arguments. Where the choice
+        is the model's, samples are drawn freely and read (see `tool_parser`); one with a call that
+        cannot be read is chosen only where there is no other.
+
+        Args:
+            tools: Functions, pydantic classes, LangChain tools, or OpenAI's dicts.
+            tool_choice: None or "auto": the model's; "any", "required" or True: at least one call;
+                a tool's name: a call of it; "none" or False: text.
+            parallel_tool_calls: False: at most one call.
+            strict: Of no effect: a grammar is always strict.
+            kwargs: Settings.
+
+        Raises:
+            ConfigurationError: One of the tools cannot be one, or there is none of that name.
+        """
+        asked: dict[str, Any] = {"tools": openai_tools(tools)}
+        if tool_choice is not None:
+            asked["tool_choice"] = tool_choice
+        if parallel_tool_calls is not None:
+            asked["parallel_tool_calls"] = parallel_tool_calls
+        # LangChain's suite binds tools of one name: a call with them is refused, not the binding.
+        by_name = {str(tool.get("function", {}).get("name")): tool for tool in asked["tools"]}
+        form_of({**asked, "tools": list(by_name.values())})
+        return self.bind(**asked, **kwargs)
 
     def with_structured_output(
-        self, schema: dict[str, Any] | type, *, include_raw: bool = False, **kwargs: Any
+        self,
+        schema: dict[str, Any] | type | None = None,
+        *,
+        method: _Method = "json_schema",
+        include_raw: bool = False,
+        strict: bool | None = None,
+        **kwargs: Any,
     ) -> Runnable[LanguageModelInput, dict[str, Any] | BaseModel]:
-        """Raise NotImplementedError: structured output comes in a later release."""
-        _refuse("structured output")
+        """Return the model with answers of a schema, every sample drawn under its grammar.
+
+        An answer that is not of the schema (it was cut at `max_tokens`, in all samples) is an
+        OutputParserException.
+
+        Args:
+            schema: A pydantic class, of which answers are instances; a TypedDict or a JSON schema:
+                they are dicts. None, with "json_mode": any object.
+            method: "json_schema" and "json_mode": the answer's text is the JSON, and the prompt
+                says nothing of the schema that you do not say; "function_calling": it is the call
+                of a tool, which the prompt shows.
+            include_raw: Return a dict of `raw`, the message, `parsed`, and `parsing_error`.
+            strict: Of no effect: a grammar is always strict.
+            kwargs: Settings.
+
+        Raises:
+            ConfigurationError: The schema is none, or the method is unknown.
+        """
+        if method not in get_args(_Method):
+            raise ConfigurationError("method", method, f"one of {', '.join(get_args(_Method))}")
+        if schema is None and method != "json_mode":
+            raise ConfigurationError("schema", schema, "a schema, but for json_mode")
+        traced = {"kwargs": {"method": method}, "schema": schema}
+        if method == "function_calling" and schema is not None:
+            (tool,) = openai_tools([schema])
+            name = tool["function"]["name"]
+            llm = self.bind_tools(
+                [tool], tool_choice=name, ls_structured_output_format=traced, **kwargs
+            )
+            parser = tool_call_parser(schema, name)
+        else:
+            asked: dict[str, Any] = {"type": "json_object"}
+            if schema is not None:
+                described = {"name": "answer", "schema": json_schema(schema)}
+                asked = {"type": "json_schema", "json_schema": described}
+                kwargs["ls_structured_output_format"] = traced
+            form_of({"response_format": asked})
+            llm = self.bind(response_format=asked, **kwargs)
+            parser = json_parser(schema)
+        return _with_raw(llm, parser) if include_raw else llm | parser
 
     # What LangChain asks for tracing.
 
@@ -207,5 +270,12 @@ def _message(answer: Answer, model: SelfEvaluatingModel, request: Request) -> AI
     return to_ai_message(answer, texts=texts(answer, model) if request.include_samples else None)
 
 
-def _refuse(feature: str) -> NoReturn:
-    raise NotImplementedError(_NOT_YET[feature])
+def _with_raw(
+    llm: Runnable[LanguageModelInput, AIMessage], parser: Runnable[AIMessage, Any]
+) -> Runnable[LanguageModelInput, Any]:
+    """Return what gives the message too, and an error of parsing instead of raising it."""
+    parsed = RunnablePassthrough.assign(
+        parsed=itemgetter("raw") | parser, parsing_error=lambda _: None
+    )
+    failed = RunnablePassthrough.assign(parsed=lambda _: None)
+    return RunnableMap(raw=llm) | parsed.with_fallbacks([failed], exception_key="parsing_error")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any, cast, get_args
 
@@ -17,15 +16,20 @@ from langchain_core.messages import (
     ToolMessage,
 )
 from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, UsageMetadata
-from langchain_core.messages.tool import tool_call_chunk
+from langchain_core.messages.tool import invalid_tool_call as create_invalid_tool_call
+from langchain_core.messages.tool import tool_call as create_tool_call
 
 from selfeval_backend.answers import PROVIDER, best_of_n, spent
-from selfeval_backend.chat import Message, Role, check_messages
+from selfeval_backend.chat import Message, Role, ToolCall, check_messages
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.model import Answer
+from selfeval_backend.structured import Parsed
 from selfeval_backend.types import Outcome
 
 __all__ = ["PROVIDER", "last_chunk", "to_ai_message", "to_conversation", "usage_metadata"]
+
+
+_CALL_BLOCKS = ("tool_use", "tool_call", "function_call", "invalid_tool_call")
 
 
 def to_conversation(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
@@ -35,12 +39,32 @@ def to_conversation(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
         ConfigurationError: A message is of a kind that this release does not take, or nothing is
             asked; names the message and what to do.
     """
-    conversation = tuple(
-        Message(role=_role(message, place), content=_text(message, place))
-        for place, message in enumerate(messages)
-    )
+    conversation = tuple(_turn(message, place) for place, message in enumerate(messages))
     check_messages(conversation)
     return conversation
+
+
+def _turn(message: BaseMessage, place: int) -> Message:
+    text = _text(message, place)
+    if isinstance(message, ToolMessage):
+        call_id = message.tool_call_id
+        return Message(role="tool", content=text, tool_call_id=call_id, name=message.name)
+    if isinstance(message, FunctionMessage):
+        return Message(role="tool", content=text, name=message.name)
+    if isinstance(message, AIMessage):
+        return _assistant_turn(message, text)
+    return Message(role=_role(message, place), content=text)
+
+
+def _assistant_turn(message: AIMessage, text: str) -> Message:
+    calls = tuple(
+        ToolCall(id=call["id"] or f"call_{index}", name=call["name"], arguments=call["args"])
+        for index, call in enumerate(message.tool_calls)
+    )
+    # What was no call stays what the model wrote.
+    broken = [call["args"] or "" for call in message.invalid_tool_calls]
+    written = "\n".join(part for part in (text, *broken) if part)
+    return Message(role="assistant", content=written, tool_calls=calls)
 
 
 def _role(message: BaseMessage, place: int) -> Role:
@@ -48,32 +72,14 @@ def _role(message: BaseMessage, place: int) -> Role:
         return "user"
     if isinstance(message, SystemMessage):
         return "system"
-    if isinstance(message, AIMessage):
-        _refuse_tool_calls(message, place)
-        return "assistant"
     if isinstance(message, ChatMessage):
         return _named_role(message, place)
-    is_tool = isinstance(message, ToolMessage | FunctionMessage)
     raise ConfigurationError(
         f"messages[{place}]",
         type(message).__name__,
-        "a human, system or AI message",
-        remedy=(
-            "Tools are not supported in this release: put the tool's result into a HumanMessage."
-            if is_tool
-            else "Leave it out, or turn it into one of them."
-        ),
+        "a human, system, AI or tool message",
+        remedy="Leave it out, or turn it into one of them.",
     )
-
-
-def _refuse_tool_calls(message: AIMessage, place: int) -> None:
-    if message.tool_calls or message.invalid_tool_calls:
-        raise ConfigurationError(
-            f"messages[{place}].tool_calls",
-            message.tool_calls or message.invalid_tool_calls,
-            "an AI message without tool calls",
-            remedy="Tools are not supported in this release: keep the message's text only.",
-        )
 
 
 def _named_role(message: ChatMessage, place: int) -> Role:
@@ -87,8 +93,13 @@ def _named_role(message: ChatMessage, place: int) -> Role:
 def _text(message: BaseMessage, place: int) -> str:
     if isinstance(message.content, str):
         return message.content
-    blocks = enumerate(message.content)
-    return "".join(_block_text(block, f"messages[{place}].content[{i}]") for i, block in blocks)
+    # Calls stand in blocks too, as the provider wrote them; those of the message are what counts.
+    skipped = _CALL_BLOCKS if isinstance(message, AIMessage) else ()
+    return "".join(
+        _block_text(block, f"messages[{place}].content[{i}]")
+        for i, block in enumerate(message.content)
+        if isinstance(block, str) or block.get("type") not in skipped
+    )
 
 
 def _block_text(block: str | dict[Any, Any], field: str) -> str:
@@ -110,15 +121,27 @@ def to_ai_message(answer: Answer, *, texts: Sequence[str] | None) -> AIMessage:
     """Turn an answer into the message that LangChain gets.
 
     Args:
-        answer: The chosen response becomes the content.
+        answer: The chosen response becomes the content, and the calls of tools in it the message's.
         texts: Of all samples, in order of drawing, to stand in ``best_of_n``; None: left out.
     """
+    parsed = answer.parsed or Parsed(text=answer.text)
+    finish_reason = answer.outcome.best_sample.finish_reason
     return AIMessage(
-        content=answer.text,
+        content=parsed.text,
+        tool_calls=[
+            create_tool_call(name=call.name, args=dict(call.arguments), id=call.id)
+            for call in parsed.tool_calls
+        ],
+        invalid_tool_calls=[
+            create_invalid_tool_call(name=call.name, args=call.arguments, id=None, error=call.error)
+            for call in parsed.invalid_tool_calls
+        ],
         response_metadata={
             "model_name": answer.model,
             "model_provider": PROVIDER,
-            "finish_reason": answer.outcome.best_sample.finish_reason,
+            "finish_reason": (
+                "tool_calls" if parsed.tool_calls and finish_reason == "stop" else finish_reason
+            ),
             "best_of_n": best_of_n(answer, texts=texts),
         },
         usage_metadata=usage_metadata(answer.outcome),
@@ -140,10 +163,9 @@ def last_chunk(message: AIMessage, *, shown: str) -> AIMessageChunk:
         additional_kwargs=message.additional_kwargs,
         response_metadata=message.response_metadata,
         usage_metadata=message.usage_metadata,
-        tool_call_chunks=[
-            tool_call_chunk(name=c["name"], args=json.dumps(c["args"]), id=c["id"], index=place)
-            for place, c in enumerate(message.tool_calls)
-        ],
+        # Whole ones: of their chunks LangChain would make calls even where they are broken off.
+        tool_calls=message.tool_calls,
+        invalid_tool_calls=message.invalid_tool_calls,
         chunk_position="last",
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -22,7 +23,7 @@ from langchain_core.runnables.config import ensure_config, get_async_callback_ma
 from selfeval_backend.controller import Observer
 from selfeval_backend.types import Accept, Advance, Draw, Evaluate, Prune, Stop, TraceEvent
 
-__all__ = ["PROGRESS_EVENT", "RunManager", "progress_reported"]
+__all__ = ["PROGRESS_EVENT", "Progress", "RunManager", "progress_reported"]
 
 PROGRESS_EVENT = "best_of_n"
 """The custom events' name."""
@@ -33,40 +34,68 @@ _Dispatch = Callable[[dict[str, Any]], Awaitable[None]]
 _SILENT = (RunManagerMixin.on_custom_event, AsyncCallbackHandler.on_custom_event)
 
 
+class Progress:
+    """Tells LangChain's handlers of the decisions of one run, in their order.
+
+    Args:
+        dispatch: Hands one event's data to them; None: nobody listens.
+        observer: Told too, at once.
+    """
+
+    def __init__(self, dispatch: _Dispatch | None, observer: Observer | None) -> None:
+        self._dispatch = dispatch
+        self._observer = observer
+        self._untold: deque[dict[str, Any]] = deque()
+        self._happened = asyncio.Event()
+        self._telling = asyncio.Lock()
+        self._num_drawn = 0
+
+    @property
+    def observer(self) -> Observer | None:
+        """Of the run."""
+        return self._observer if self._dispatch is None else self._observe
+
+    def _observe(self, event: TraceEvent) -> None:
+        if (data := _describe(event, self._num_drawn)) is not None:
+            self._untold.append(data)
+            self._happened.set()
+        if isinstance(event.decision, Draw):
+            self._num_drawn += len(event.decision.temperatures)
+        if self._observer is not None:
+            self._observer(event)
+
+    async def tell(self) -> None:
+        """Return when all that has happened is told."""
+        if self._dispatch is None:
+            return
+        async with self._telling:
+            while self._untold:
+                await self._dispatch(self._untold.popleft())
+
+    async def keep_telling(self) -> None:
+        """Tell what happens when it happens, until cancelled."""
+        while True:
+            await self._happened.wait()
+            self._happened.clear()
+            await self.tell()
+
+
 @asynccontextmanager
 async def progress_reported(
     run_manager: RunManager | None, observer: Observer | None
-) -> AsyncGenerator[Observer | None, None]:
-    """Give the observer of a run, which tells LangChain's handlers and then another observer.
+) -> AsyncGenerator[Progress, None]:
+    """Report a run's progress: to LangChain's handlers, and to another observer.
 
     The events go to the run's own handlers where LangChain hands the run over; else to those of the
     run around it (a chain's, a graph's); else to none, as there is no way to reach them.
     """
-    dispatch = _dispatch(run_manager)
-    if dispatch is None:
-        yield observer
-        return
-    happened: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
-    num_drawn = 0
-
-    def observe(event: TraceEvent) -> None:
-        nonlocal num_drawn
-        if (told := _describe(event, num_drawn)) is not None:
-            happened.put_nowait(told)
-        if isinstance(event.decision, Draw):
-            num_drawn += len(event.decision.temperatures)
-        if observer is not None:
-            observer(event)
-
-    async def tell() -> None:
-        while (told := await happened.get()) is not None:
-            await dispatch(told)
-
-    telling = asyncio.create_task(tell())
+    progress = Progress(_dispatch(run_manager), observer)
+    telling = asyncio.create_task(progress.keep_telling())
     try:
-        yield observe
-        happened.put_nowait(None)
-        await telling
+        yield progress
+        if telling.done():
+            await telling  # a handler that raises on purpose has ended it
+        await progress.tell()
     finally:
         telling.cancel()
         await asyncio.gather(telling, return_exceptions=True)

@@ -8,6 +8,7 @@ from typing import Any
 from llama_index.core.base.response.schema import Response
 from llama_index.core.evaluation.base import BaseEvaluator, EvaluationResult
 from llama_index.core.prompts.mixin import PromptDictType
+
 from selfeval_backend.gate import GateAction, GatePolicy, decide, raise_gate_error, read_confidence
 
 __all__ = ["ConfidenceEvaluator"]

@@ -6,6 +6,9 @@ from typing import Any
 
 from llama_index.core.workflow import Event, step
 from pydantic import Field
+
+from aic_integrations.llama_index.scopes import Collection
+from selfeval_backend.answers import spent_of
 from selfeval_backend.gate import (
     AttemptUsage,
     GatePolicy,
@@ -15,9 +18,6 @@ from selfeval_backend.gate import (
     read_confidence,
     retry_settings,
 )
-
-from aic_integrations.llama_index.scopes import Collection
-from selfeval_backend.answers import spent_of
 
 __all__ = ["AnsweredEvent", "ConfidenceGateStep", "ConfidentEvent", "UnsureEvent"]
 

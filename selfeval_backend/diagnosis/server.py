@@ -18,6 +18,7 @@ from selfeval_backend.engine.server.connect import (
     aborts_by_name,
     served_models,
     streams_token_ids,
+    takes_grammars,
     takes_priorities,
 )
 from selfeval_backend.engine.server.engine import ServerEngine, ServerFacts
@@ -232,6 +233,15 @@ async def _priorities(subject: _Subject) -> tuple[Check]:
     return (warning(name, found, remedy=remedy),)
 
 
+async def _grammars(subject: _Subject) -> tuple[Check]:
+    name = "grammars"
+    if await takes_grammars(subject.client, subject.model):
+        return (ok(name, "samples can be drawn under a JSON schema"),)
+    found = "none: forced tool calls and structured output are refused"
+    remedy = "Use vLLM 0.32 or newer, without --skip-tokenizer-init."
+    return (warning(name, found, remedy=remedy),)
+
+
 async def _aborts_by_name(subject: _Subject) -> tuple[Check]:
     name = "exact counts"
     if await aborts_by_name(subject.client):
@@ -363,4 +373,5 @@ _PROBES = (
     ),
     _Probe(names=("aborts",), look=_aborts, needs="token ids"),
     _Probe(names=("exact counts",), look=_aborts_by_name),
+    _Probe(names=("grammars",), look=_grammars),
 )

@@ -7,15 +7,19 @@ cache is the engine's business, and it reports what it reused.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
+from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.types import FinishReason
 
 __all__ = [
     "Capabilities",
     "Chunk",
     "Engine",
+    "Grammar",
     "LabelLogprobs",
     "SampleStream",
     "SamplingParams",
@@ -38,6 +42,35 @@ class Capabilities:
     resubmits: bool = False
     """Whether a sample goes on past a checkpoint as a new request over its prefix, which is read
     again: stop and resubmit."""
+    takes_grammars: bool = False
+    """Whether samples may be drawn under a `Grammar`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grammar:
+    """What a sample's text must be: tokens that lead elsewhere are never drawn.
+
+    A sample that ends by itself is whole; one that `max_tokens` or a stop string cuts is only the
+    beginning of such a text.
+    """
+
+    json_schema: str
+    """A JSON schema, as JSON. The text is one value of it, with no more white space than a space
+    behind each comma and colon; a vLLM server may allow more."""
+
+    @classmethod
+    def of(cls, schema: Mapping[str, Any]) -> Grammar:
+        """Return the grammar of a JSON schema; the order of its properties is that of the text.
+
+        Raises:
+            ConfigurationError: It cannot be written as JSON.
+        """
+        try:
+            return cls(json_schema=json.dumps(schema))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ConfigurationError(
+                "schema", schema, "a JSON schema", remedy=f"It is no JSON: {error}."
+            ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +95,10 @@ class SamplingParams:
     chunk_tokens: int | None = None
     """Most tokens of a chunk, at least 1: fewer let a consumer see them sooner, at more overhead;
     None: the engine's choice."""
+    grammar: Grammar | None = None
+    """What the text must be, for engines with `Capabilities.takes_grammars`. It needs a stop token.
+    Log-probabilities stay those of the model without it, and self-evaluations know nothing of
+    it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +181,8 @@ class Engine(Protocol):
         closes.
 
         Raises (the first time that a chunk is asked for):
-            ConfigurationError: The prompt or a parameter is out of range.
+            ConfigurationError: The prompt or a parameter is out of range, or the grammar is one
+                that the engine cannot follow.
             ContextLengthError: Prompt and max_tokens exceed the context.
         """
         ...

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 
-from selfeval_backend.engine.base import SamplingParams
+from selfeval_backend.engine.base import Capabilities, Grammar, SamplingParams
 from selfeval_backend.errors import ConfigurationError, ContextLengthError
 
-__all__ = ["check_length", "check_params", "check_token_ids"]
+__all__ = [
+    "check_grammar",
+    "check_length",
+    "check_params",
+    "check_token_ids",
+    "refused_grammar",
+]
 
 
-def check_params(params: SamplingParams) -> None:
-    """Refuse parameters that are out of range.
+def check_params(params: SamplingParams, capabilities: Capabilities) -> None:
+    """Refuse parameters that are out of range, or more than an engine can do.
 
     Raises:
         ConfigurationError: Names the first one that is.
@@ -31,6 +38,45 @@ def check_params(params: SamplingParams) -> None:
     for field, (holds, allowed) in rules.items():
         if not holds:
             raise ConfigurationError(field, getattr(params, field), allowed)
+    if params.grammar is not None:
+        check_grammar(params.grammar, capabilities)
+        if not params.stop_token_ids:
+            raise ConfigurationError(
+                "stop_token_ids", (), "at least one with a grammar: what ends the text"
+            )
+
+
+def check_grammar(grammar: Grammar, capabilities: Capabilities) -> None:
+    """Refuse a grammar that an engine cannot follow, as far as it can be told without one.
+
+    Raises:
+        ConfigurationError: The engine follows none, or it is no JSON schema.
+    """
+    if not capabilities.takes_grammars:
+        raise ConfigurationError(
+            "grammar",
+            grammar.json_schema,
+            f"none: the engine {capabilities.name!r} cannot draw samples under one",
+            remedy="Ask for text and parse it, or choose another engine."
+            if not capabilities.resubmits
+            else "It would begin anew at every checkpoint: use a server that streams token ids.",
+        )
+    try:
+        schema = json.loads(grammar.json_schema)
+    except ValueError as error:
+        raise refused_grammar(grammar, f"it is no JSON: {error}") from error
+    if not isinstance(schema, dict | bool):
+        raise refused_grammar(grammar, "it is neither an object nor a boolean")
+
+
+def refused_grammar(grammar: Grammar, reason: str) -> ConfigurationError:
+    """Return the error of a grammar that an engine cannot follow."""
+    return ConfigurationError(
+        "grammar",
+        grammar.json_schema,
+        "a JSON schema that samples can be drawn under",
+        remedy=f"Use a simpler one; the engine says: {' '.join(reason.split())[:400]}",
+    )
 
 
 def check_token_ids(field: str, token_ids: tuple[int, ...], *, limit: int | None = None) -> None:

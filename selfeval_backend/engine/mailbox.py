@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Generic, Protocol, Self, TypeVar
 
@@ -72,6 +72,7 @@ class MailboxStream:
         go_on: Asks the worker to start, and to go on where it paused.
         drop: Asks it to stop; from any thread. It answers with the last word, unless the sample
             has finished or failed.
+        prepare: Awaited before `begin`: what takes long; None: nothing.
     """
 
     def __init__(
@@ -80,7 +81,9 @@ class MailboxStream:
         *,
         go_on: Callable[[], None],
         drop: Callable[[], None],
+        prepare: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        self._prepare = prepare
         self._begin = begin
         self._go_on = go_on
         self._drop = drop
@@ -99,6 +102,10 @@ class MailboxStream:
             raise StopAsyncIteration
         try:
             if self._mailbox is None:
+                if self._prepare is not None:
+                    await self._prepare()
+                    if self._is_closed:
+                        raise StopAsyncIteration
                 self._mailbox = self._begin()
             if self._stands_still:
                 self._go_on()

@@ -91,6 +91,7 @@ class ReplayEngine:
             name="replay",
             context_length=context_length,
             label_ids=label_ids,
+            takes_grammars=False,
         )
 
     @property

@@ -103,7 +103,8 @@ class ReplicaSet:
     All requests of a prompt go to one replica, which has its KV cache, as long as a sample of it is
     open; a new prompt goes to the replica that works on the fewest requests. When a replica fails,
     its open samples go on elsewhere from where they were: prompt and sample are sent again
-    (`Usage.resent_tokens`), and nothing that was generated is lost. The failed one is left out for
+    (`Usage.resent_tokens`), and nothing that was generated is lost; a sample under a grammar, which
+    would begin anew, fails once it has begun. The failed one is left out for
     a while, which doubles up to a minute with every failure in a row, and used again once it can be
     connected to.
 
@@ -126,6 +127,7 @@ class ReplicaSet:
             evaluates_mid_generation=all(c.evaluates_mid_generation for c in all_have),
             pauses_at_checkpoints=all(c.pauses_at_checkpoints for c in all_have),
             resubmits=any(c.resubmits for c in all_have),
+            takes_grammars=all(c.takes_grammars for c in all_have),
         )
 
     @property
@@ -150,7 +152,7 @@ class ReplicaSet:
     async def _generate(
         self, prompt_ids: tuple[int, ...], params: SamplingParams, rest: list[Chunk]
     ) -> AsyncGenerator[Chunk, None]:
-        check_params(params)
+        check_params(params, self._capabilities)
         so_far = SampleSoFar(prompt_ids, params)
         with self._pinned(prompt_ids):
             while so_far.num_left:
@@ -168,6 +170,13 @@ class ReplicaSet:
                     raise EngineResponseError(f"{replica.name} ended a sample with no word of why")
                 except EngineError as error:
                     self._failed(replica, engine, error)
+                    if params.grammar is not None and so_far.num_generated:
+                        # The rest would be drawn under the grammar from its beginning.
+                        raise EngineError(
+                            f"{replica.name} failed within a sample that is drawn under a grammar, "
+                            "which cannot go on elsewhere.",
+                            retryable=True,
+                        ) from error
                     # What the failed stream had left belongs to the sample: it goes on behind it.
                     if rest[-1].num_generated_tokens:
                         yield rest.pop()

@@ -20,7 +20,13 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from selfeval_backend.chat import Message, check_messages
+from selfeval_backend.chat import (
+    Message,
+    ToolSpec,
+    check_messages,
+    in_plain_turns,
+    with_tools,
+)
 from selfeval_backend.engine.base import Capabilities, Chunk, LabelLogprobs, SamplingParams
 from selfeval_backend.engine.checks import check_length, check_params, check_token_ids
 from selfeval_backend.engine.streams import GeneratorStream
@@ -252,6 +258,8 @@ class ScriptedEngine:
             its stream is closed: the last word.
         repeat: Whether a list of responses begins anew when it is used up.
         evaluation_delay_s: Seconds that each self-evaluation takes.
+        takes_grammars: False: a call with a grammar is refused. Else it is the script's to follow
+            it; `StreamCall.params` has it.
     """
 
     def __init__(
@@ -268,12 +276,14 @@ class ScriptedEngine:
         overshoot_tokens: int = 0,
         repeat: bool = False,
         evaluation_delay_s: float = 0.0,
+        takes_grammars: bool = True,
     ) -> None:
         self.capabilities = Capabilities(
             name=name,
             context_length=context_length,
             evaluates_mid_generation=evaluates_mid_generation,
             pauses_at_checkpoints=pauses_at_checkpoints,
+            takes_grammars=takes_grammars,
         )
         self.stream_calls: list[StreamCall] = []
         """Every call of `stream`, in order."""
@@ -322,7 +332,7 @@ class ScriptedEngine:
 
     async def _generate(self, call: StreamCall, rest: list[Chunk]) -> AsyncGenerator[Chunk, None]:
         self._check_open()
-        check_params(call.params)
+        check_params(call.params, self.capabilities)
         self._check_length("prompt_ids", call.prompt_ids, call.params.max_tokens)
         stream = _Stream(call, self._response(call))
         cached = self._begin(stream)
@@ -472,13 +482,17 @@ class ScriptedChat:
     end_token_ids: frozenset[int] = frozenset({_END})
     """The token that ends a turn."""
 
-    def prompt_ids(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """Render a conversation, with the assistant's turn opened.
+    def prompt_ids(
+        self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()
+    ) -> tuple[int, ...]:
+        """Render a conversation, and tools as plain JSON, with the assistant's turn opened.
 
         Raises:
             ConfigurationError: The conversation cannot be answered.
         """
         check_messages(messages)
+        if with_tools(messages, tools):
+            messages = in_plain_turns(messages, tools)
         turns = [self._turn(message.role, message.content) for message in messages]
         return (*(token for turn in turns for token in turn), _ASSISTANT)
 
@@ -489,8 +503,8 @@ class ScriptedChat:
         """Return the tokens of a response's text, without an end token."""
         return tuple(map(ord, text))
 
-    def decode(self, token_ids: Sequence[int]) -> str:
-        """Return the text; the tokens of turns are left out."""
+    def decode(self, token_ids: Sequence[int], *, keep_special_tokens: bool = False) -> str:
+        """Return the text; the tokens of turns are no text, and left out in any case."""
         return "".join(chr(token) for token in token_ids if token < _NUM_CODEPOINTS)
 
     def follow_up_ids(self, text: str) -> tuple[int, ...]:

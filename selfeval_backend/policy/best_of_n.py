@@ -71,8 +71,11 @@ class BestOfN:
         if state.fault is not None:
             # Once the time is over, a fault is no more than a last self-evaluation that is missed.
             return Stop(reason=limit if limit == "max_seconds" else "engine_error")
-        if state.accepted is not None and (limit is None or state.samples[state.accepted].finished):
-            return self._bring_home(state, state.samples[state.accepted])
+        accepted = None if state.accepted is None else state.samples[state.accepted]
+        # One that was accepted, and is not of the form that was asked for, ends nothing.
+        counts = accepted is not None and accepted.valid is not False
+        if accepted is not None and counts and (limit is None or accepted.finished):
+            return self._bring_home(state, accepted)
         if state.running and limit is None:
             return self._move_on(state)
         if self.evaluate and state.to_evaluate:
@@ -120,7 +123,7 @@ class BestOfN:
         return checkpoint.to_prune(
             state.running,
             num_evaluated=num_evaluated,
-            must_keep_one=not state.finished and len(state.samples) >= max_samples,
+            must_keep_one=not state.usable and len(state.samples) >= max_samples,
         )
 
 

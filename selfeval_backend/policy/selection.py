@@ -13,15 +13,17 @@ def select_best(samples: Sequence[Sample], *, accepted: int | None = None) -> Sa
     """Return the finished sample with the highest prob_win_or_tie, or None where none finished.
 
     Ties go to the higher raw probability (a calibration may map several to one value), then to the
-    earlier sample. A sample that was never evaluated comes after all that were.
+    earlier sample. A sample that was never evaluated comes after all that were, and one that is not
+    of the form that was asked for after all that are.
 
     Source: arXiv 2410.02725, section 3.
 
     Args:
         samples: All samples of a run.
-        accepted: Index of the one that was accepted; if it has finished, it is returned.
+        accepted: Index of the one that was accepted; it is returned if it has finished and is of
+            the form that was asked for.
     """
-    if accepted is not None and samples[accepted].finished:
+    if accepted is not None and samples[accepted].finished and samples[accepted].valid is not False:
         return samples[accepted]
     finished = [s for s in samples if s.finished]
     return max(finished, key=_rank) if finished else None
@@ -40,8 +42,13 @@ def certain_winner(state: RunState) -> int | None:
     return state.running[0].index
 
 
-def _rank(sample: Sample) -> tuple[float, float, int]:
-    evaluation = sample.evaluation
+def _rank(sample: Sample) -> tuple[bool, float, float, int]:
+    evaluation, usable = sample.evaluation, sample.valid is not False
     if evaluation is None:
-        return (-1.0, -1.0, -sample.index)
-    return (evaluation.prob_win_or_tie, evaluation.raw_prob_win_or_tie, -sample.index)
+        return (usable, -1.0, -1.0, -sample.index)
+    return (
+        usable,
+        evaluation.prob_win_or_tie,
+        evaluation.raw_prob_win_or_tie,
+        -sample.index,
+    )

@@ -18,8 +18,8 @@ def reached_limit(state: RunState) -> StopReason | None:
 
 
 def is_confident(state: RunState, threshold: float) -> bool:
-    """Tell whether a finished sample has at least this prob_win_or_tie.
+    """Tell whether a finished sample that can be used has at least this prob_win_or_tie.
 
     Source: arXiv 2410.02725, section 4.
     """
-    return any(s.confidence is not None and s.confidence >= threshold for s in state.finished)
+    return any(s.confidence is not None and s.confidence >= threshold for s in state.usable)

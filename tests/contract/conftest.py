@@ -18,6 +18,7 @@ from selfeval_backend.engine.replicas import connect_replicas
 from selfeval_backend.engine.scripted import ScriptedEngine, ScriptedResponse, StreamCall
 from selfeval_backend.errors import EngineClosedError
 from selfeval_backend.sync import run_sync
+from tests.byte_tokenizer import byte_tokenizer
 from tests.vllm_server import VllmServer
 
 
@@ -33,6 +34,10 @@ class EngineCase:
     """At least two distinct ones."""
     question: tuple[int, ...]
     """Asked after a prompt and a (partial) response."""
+    decode: Callable[[tuple[int, ...]], str]
+    """Tokens to text."""
+    compiles_grammars: bool = True
+    """Whether it knows of a grammar that it cannot follow it."""
 
 
 def transformers_case() -> EngineCase:
@@ -55,8 +60,10 @@ def transformers_case() -> EngineCase:
         max_position_embeddings=256,
         initializer_range=0.2,  # the default is so small that all tokens are about as likely
     )
+    tokenizer = byte_tokenizer()
     return EngineCase(
-        engine=TransformersEngine(LlamaForCausalLM(config)),
+        engine=TransformersEngine(LlamaForCausalLM(config), tokenizer=lambda: tokenizer),
+        decode=lambda token_ids: str(tokenizer.decode(token_ids)),
         prompt=tuple(range(40, 60)),
         eos_id=2,
         label_ids=(7, 3),
@@ -69,6 +76,9 @@ def scripted_case() -> EngineCase:
 
     def script(call: StreamCall) -> ScriptedResponse:
         params = call.params
+        if params.grammar is not None:
+            text = '{"solved": true, "signs": ["+", "-"]}'
+            return ScriptedResponse(token_ids=tuple(map(ord, text)))
         rng = random.Random(params.seed if params.temperature else "greedy")
         drawn = tuple(rng.randrange(10, 300) for _ in range(params.max_tokens))
         stop = next((i for i, t in enumerate(drawn) if t in params.stop_token_ids), None)
@@ -89,6 +99,8 @@ def scripted_case() -> EngineCase:
             label_ids=labels,
             unknown_label_logprobs=(-1.0, -2.0),
         ),
+        decode=lambda token_ids: "".join(map(chr, token_ids)),
+        compiles_grammars=False,
         prompt=tuple(range(40, 60)),
         eos_id=2,
         label_ids=labels,
@@ -138,6 +150,7 @@ def reference_case(engine: Engine) -> EngineCase:
         eos_id=min(chat.end_token_ids),
         label_ids=evaluator.label_ids,
         question=evaluator.question_ids,
+        decode=chat.decode,
     )
 
 

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import threading
 from dataclasses import replace
 
 import pytest
 
-from selfeval_backend.engine.base import Chunk, Engine, LabelLogprobs, SampleStream, SamplingParams
+from selfeval_backend.engine.base import (
+    Chunk,
+    Engine,
+    Grammar,
+    LabelLogprobs,
+    SampleStream,
+    SamplingParams,
+)
 from selfeval_backend.errors import (
     AICError,
     ConfigurationError,
@@ -25,6 +33,11 @@ SAMPLED = replace(GREEDY, temperature=1.0)
 
 async def collect(stream: SampleStream) -> list[Chunk]:
     return [chunk async for chunk in stream]
+
+
+async def collect_into(chunks: list[Chunk], stream: SampleStream) -> None:
+    async for chunk in stream:
+        chunks.append(chunk)  # noqa: PERF401  # what came before an error is kept
 
 
 def tokens_of(chunks: list[Chunk]) -> tuple[int, ...]:
@@ -322,3 +335,91 @@ async def test_an_empty_prompt_is_refused(case: EngineCase) -> None:
 async def test_bad_parameters_are_refused(case: EngineCase, params: SamplingParams) -> None:
     with pytest.raises(AICError):
         await sample(case, params)
+
+
+SIGNS = Grammar.of(
+    {
+        "type": "object",
+        "properties": {
+            "solved": {"type": "boolean"},
+            "signs": {"type": "array", "items": {"enum": ["+", "-"]}, "minItems": 2, "maxItems": 3},
+        },
+        "required": ["solved", "signs"],
+        "additionalProperties": False,
+    }
+)
+
+
+def skip_without_grammars(case: EngineCase) -> None:
+    if not case.engine.capabilities.takes_grammars:
+        pytest.skip("draws no samples under a grammar")
+
+
+def under_grammar(case: EngineCase, params: SamplingParams) -> SamplingParams:
+    eos = frozenset({case.eos_id})
+    return replace(params, grammar=SIGNS, stop_token_ids=eos, max_tokens=120)
+
+
+async def test_a_sample_under_a_grammar_is_what_the_grammar_says(case: EngineCase) -> None:
+    skip_without_grammars(case)
+    wanted = [under_grammar(case, GREEDY)]
+    wanted += [under_grammar(case, replace(SAMPLED, seed=seed)) for seed in range(6)]
+    streams = [collect(case.engine.stream(case.prompt, params)) for params in wanted]
+    free = sample(case, replace(SAMPLED, seed=3))
+    *drawn, beside = await asyncio.gather(*streams, free)
+    assert beside == await sample(case, replace(SAMPLED, seed=3))  # left alone by its neighbours
+    for chunks in drawn:
+        assert isinstance(chunks[-1], Chunk)
+        assert chunks[-1].finish_reason == "stop"
+        value = json.loads(case.decode(tokens_of(chunks)))
+        assert list(value) == ["solved", "signs"]
+        assert isinstance(value["solved"], bool)
+        assert set(value["signs"]) <= {"+", "-"}
+        assert 2 <= len(value["signs"]) <= 3
+
+
+async def test_a_seed_fixes_a_sample_under_a_grammar(case: EngineCase) -> None:
+    skip_without_grammars(case)
+    params = under_grammar(case, replace(SAMPLED, seed=4))
+    assert await sample(case, params) == await sample(case, params)
+
+
+async def test_self_evaluations_know_nothing_of_a_grammar(case: EngineCase) -> None:
+    skip_without_grammars(case)
+    params = under_grammar(case, replace(SAMPLED, checkpoints=(3, 9)))
+    response: tuple[int, ...] = ()
+    while_open: dict[tuple[int, ...], LabelLogprobs] = {}
+    stream = case.engine.stream(case.prompt, params)
+    async for chunk in stream:
+        response += chunk.token_ids
+        while_open[response] = await evaluate(case, response)
+    await stream.aclose()
+    json.loads(case.decode(response))
+    for read, answer in while_open.items():
+        afterwards = await evaluate(case, read)
+        assert answer.logprobs == pytest.approx(afterwards.logprobs, abs=1e-4)
+        assert math.isfinite(sum(answer.logprobs))
+
+
+@pytest.mark.parametrize(
+    "schema", ['{"type": "array", "uniqueItems": true, "contains": {"const": 1}}', "[1]", "{"]
+)
+async def test_a_grammar_that_cannot_be_followed_is_refused_before_any_token(
+    case: EngineCase, schema: str
+) -> None:
+    if case.engine.capabilities.takes_grammars and "type" in schema and not case.compiles_grammars:
+        pytest.skip("a script follows what it is written to follow")
+    params = replace(under_grammar(case, SAMPLED), grammar=Grammar(json_schema=schema))
+    stream = case.engine.stream(case.prompt, params)
+    drawn: list[Chunk] = []
+    with pytest.raises(ConfigurationError) as caught:
+        await collect_into(drawn, stream)
+    assert sum(chunk.num_generated_tokens for chunk in drawn) == 0
+    assert caught.value.field == "grammar"
+    assert (await stream.aclose()).num_generated_tokens == 0
+    assert len(await sample(case, SAMPLED)) == SAMPLED.max_tokens
+
+
+async def test_a_grammar_needs_a_token_that_ends_the_text(case: EngineCase) -> None:
+    with pytest.raises(ConfigurationError):
+        await sample(case, replace(SAMPLED, grammar=SIGNS))

@@ -29,6 +29,7 @@ NAMES = [
     "cached tokens",
     "aborts",
     "exact counts",
+    "grammars",
 ]
 
 
@@ -46,6 +47,7 @@ class Fake:
     shows_metrics: bool = True
     aborts_by_name: bool = True
     says_config: bool = True
+    follows_grammars: bool = True
     loads: tuple[int, ...] = (0, 1, 0)
     """Requests at looks at the metrics: before a long stream, at the first one after it began, and
     later."""
@@ -97,7 +99,9 @@ class Fake:
         usage: dict[str, Any] = {"prompt_tokens": len(prompt)}
         if self.reports_cached:
             usage["prompt_tokens_details"] = {"cached_tokens": cached}
-        choice = {"logprobs": {"top_logprobs": [top]}}
+        choice: dict[str, Any] = {"logprobs": {"top_logprobs": [top]}}
+        if "structured_outputs" in body:
+            choice["text"] = "Q" if self.follows_grammars else "a"
         return 200, json.dumps({"choices": [choice], "usage": usage})
 
     def _stream(self, max_tokens: int) -> str:
@@ -157,6 +161,7 @@ LACKING: dict[str, tuple[dict[str, Any], dict[str, Status]]] = {
         | {"cached tokens": "not checked"},
     ),
     "token ids": ({"gives_token_ids": False}, {"token ids": "warning", "aborts": "not checked"}),
+    "grammars": ({"follows_grammars": False}, {"grammars": "warning"}),
     "last words": ({"aborts_by_name": False}, {"exact counts": "warning"}),
     "cached tokens": ({"reports_cached": False}, {"cached tokens": "warning"}),
     "cache": ({"caches": False}, {"prefix cache": "failed", "cached tokens": "not checked"}),

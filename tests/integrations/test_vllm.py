@@ -3,9 +3,12 @@
 import asyncio
 import warnings
 from collections.abc import Iterator
+from typing import Literal
 
 import pytest
+from pydantic import BaseModel, Field
 
+from aic_integrations.langchain import ChatAdaptive
 from selfeval_backend.chat import Message
 from selfeval_backend.engine.base import SamplingParams
 from selfeval_backend.errors import ConfigurationError
@@ -87,3 +90,47 @@ def test_engine_arguments_that_vllm_refuses_name_the_field(engine_args: dict[str
 def test_engine_arguments_without_vllm_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="engine_args"):
         load_model("reference", engine="transformers", engine_args={"dtype": "float32"})
+
+
+class Signs(BaseModel):
+    """Signs of a sum."""
+
+    first: Literal["+", "-"]
+    count: int = Field(ge=0, le=99)
+
+
+def test_an_answer_in_a_schema_is_that_of_transformers(model: SelfEvaluatingModel) -> None:
+    here = load_model("reference", engine="transformers")
+    messages = []
+    for each in (model, here):
+        llm = ChatAdaptive.from_model(each, seed=0, max_samples=1, prune_at=())
+        found = llm.with_structured_output(Signs, include_raw=True).invoke(PROMPT)
+        assert isinstance(found, dict)
+        assert isinstance(found["parsed"], Signs)
+        messages.append(found["raw"])
+    asyncio.run(here.aclose())
+    assert messages[0].content == messages[1].content
+
+
+def test_samples_under_a_grammar_are_pruned_and_chosen(model: SelfEvaluatingModel) -> None:
+    llm = ChatAdaptive.from_model(model, seed=1, adaptive=False, max_samples=8, prune_at=4)
+    found = llm.with_structured_output(Signs, include_raw=True).invoke(PROMPT)
+    assert isinstance(found, dict)
+    assert isinstance(found["parsed"], Signs)
+    best_of_n = found["raw"].response_metadata["best_of_n"]
+    assert [s["fate"] for s in best_of_n["samples"]].count("pruned") == 4
+    assert (best_of_n["valid"], best_of_n["num_invalid"]) == (True, 0)
+    assert model.engine.num_running == 0  # type: ignore[attr-defined]  # this engine's own property
+
+
+def test_vllm_without_a_tokenizer_refuses_a_grammar() -> None:
+    loaded = load_model(
+        "reference",
+        engine="vllm",
+        engine_args={"max_model_len": 256, "skip_tokenizer_init": True},
+    )
+    try:
+        with pytest.raises(ConfigurationError, match="grammar"):
+            ChatAdaptive.from_model(loaded).with_structured_output(Signs).invoke(PROMPT)
+    finally:
+        asyncio.run(loaded.aclose())

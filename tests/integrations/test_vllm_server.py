@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import trustme
+from pydantic import BaseModel, Field
 
 from aic_integrations.langchain import ChatAdaptive
 from selfeval_backend.chat import ChatTemplate, Message
@@ -58,6 +60,32 @@ def test_a_base_url_is_enough(vllm_server: VllmServer) -> None:
     assert "####" in message.content
     assert facts["engine"] == "vllm-server"
     assert facts["calibrated"]
+
+
+class Signs(BaseModel):
+    """Signs of a sum."""
+
+    first: Literal["+", "-"]
+    count: int = Field(ge=0, le=99)
+
+
+@pytest.mark.slow
+def test_an_answer_in_a_schema(vllm_server: VllmServer) -> None:
+    llm = ChatAdaptive(
+        model="reference", base_url=vllm_server.base_url, seed=0, max_samples=4, max_tokens=80
+    )
+    found = llm.with_structured_output(Signs, include_raw=True).invoke(PROMPT)
+    assert isinstance(found, dict)
+    assert isinstance(found["parsed"], Signs)
+    assert found["raw"].response_metadata["best_of_n"]["valid"] is True
+
+
+@pytest.mark.slow
+async def test_what_a_server_does_with_grammars_is_seen(vllm_server: VllmServer) -> None:
+    engine = await connect_server_engine(vllm_server.base_url)
+    assert engine.facts.takes_grammars
+    assert engine.capabilities.takes_grammars
+    await engine.aclose()
 
 
 @pytest.mark.slow

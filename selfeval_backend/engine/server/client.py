@@ -168,7 +168,7 @@ class Client:
                         return
                     event = _json_object(text)
                     if "error" in event:
-                        raise EngineResponseError(f"{self.base_url} failed: {event['error']}")
+                        raise _error_in_stream(self.base_url, event["error"])
                     yield event
         raise EngineConnectionError(
             f"{self.base_url} ended a stream before it was done.", retryable=True
@@ -205,6 +205,14 @@ class Client:
     async def aclose(self) -> None:
         """Drop all connections."""
         await self._pools.aclose()
+
+
+def _error_in_stream(base_url: str, error: object) -> EngineError:
+    """Return what it means that a stream, whose status was well, holds an error."""
+    code = error.get("code") if isinstance(error, dict) else None
+    if code == httpx.codes.BAD_REQUEST:
+        return EngineRequestError(f"{base_url} refused a request: {error}", status_code=code)
+    return EngineResponseError(f"{base_url} failed: {error}")
 
 
 def _tls(verify: bool | str) -> ssl.SSLContext:

@@ -21,8 +21,12 @@ __all__ = [
     "connect_server_engine",
     "served_models",
     "streams_token_ids",
+    "takes_grammars",
     "takes_priorities",
 ]
+
+
+_UNLIKELY = "Q"
 
 
 async def connect_server_engine(
@@ -37,7 +41,7 @@ async def connect_server_engine(
     """Return an engine on a running vLLM server.
 
     Asks for a few tokens, to see what it can do: whether it schedules by priority, streams token
-    ids, aborts by name, and reads labels. That is also the server's warm-up.
+    ids, aborts by name, follows grammars, and reads labels. That is also the server's warm-up.
 
     Args:
         base_url: Up to and with the version: ``http://host:8000/v1``.
@@ -108,6 +112,7 @@ async def _facts(client: Client, model: str | None) -> ServerFacts:
         schedules_by_priority=prioritised,
         streams_token_ids=streamed,
         aborts_by_name=await aborts_by_name(client),
+        takes_grammars=await takes_grammars(client, model),
     )
 
 
@@ -162,6 +167,34 @@ async def aborts_by_name(client: Client) -> bool:
     except EngineRequestError:
         return False
     return True
+
+
+async def takes_grammars(client: Client, model: str) -> bool:
+    """Return whether samples can be drawn under a grammar; asks for one token.
+
+    A server that does not know them passes over them, and draws whatever it likes.
+
+    Raises:
+        EngineError: The server failed.
+    """
+    body = {
+        "model": model,
+        "prompt": [0],
+        "max_tokens": 1,
+        "temperature": 0.0,
+        "structured_outputs": {"regex": _UNLIKELY * 8},
+    }
+    try:
+        answer = await client.post("/completions", body)
+    except EngineRequestError as error:
+        if error.status_code == httpx.codes.BAD_REQUEST:
+            return False
+        raise
+    try:
+        text = answer["choices"][0]["text"]
+    except (KeyError, IndexError, TypeError):
+        return False
+    return isinstance(text, str) and set(text) == {_UNLIKELY}
 
 
 async def takes_priorities(client: Client, model: str) -> bool:

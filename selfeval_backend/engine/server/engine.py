@@ -10,7 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from selfeval_backend.engine.base import Capabilities, Chunk, LabelLogprobs, SamplingParams
-from selfeval_backend.engine.checks import check_length, check_params, check_token_ids
+from selfeval_backend.engine.checks import (
+    check_length,
+    check_params,
+    check_token_ids,
+    refused_grammar,
+)
 from selfeval_backend.engine.chunking import Chunker
 from selfeval_backend.engine.mailbox import Mailbox, Outbox
 from selfeval_backend.engine.server.client import Client
@@ -24,13 +29,20 @@ from selfeval_backend.engine.server.wire import (
     tokens_between_events,
 )
 from selfeval_backend.engine.streams import GeneratorStream, SampleSoFar
-from selfeval_backend.errors import EngineClosedError, EngineError, EngineResponseError
+from selfeval_backend.errors import (
+    AICError,
+    EngineClosedError,
+    EngineError,
+    EngineRequestError,
+    EngineResponseError,
+)
 
 __all__ = ["ABORT_PATH", "ServerEngine", "ServerFacts"]
 
 ABORT_PATH = "/inference/v1/abort_requests"
 """Beside /v1: aborts requests by name, where a server was started with --enable-scale-out."""
 _COMPLETIONS = "/completions"
+_BAD_REQUEST = 400
 _LAST_WORD_WITHIN_S = 1.0
 """How long an aborted request may take to end, before its connection is dropped."""
 
@@ -48,6 +60,8 @@ class ServerFacts:
     """Whether samples can be seen while they run; else they are stopped and resubmitted."""
     aborts_by_name: bool
     """Whether a sample that is aborted has a last word, which makes its count of tokens exact."""
+    takes_grammars: bool = False
+    """Whether it draws samples under a grammar, and does not pass over it."""
 
 
 class ServerEngine:
@@ -80,6 +94,8 @@ class ServerEngine:
             evaluates_mid_generation=True,
             pauses_at_checkpoints=not facts.streams_token_ids,
             resubmits=not facts.streams_token_ids,
+            # A grammar would begin anew with every request.
+            takes_grammars=facts.takes_grammars and facts.streams_token_ids,
         )
         self._aborts: Outbox[str] = Outbox(self._abort)
         self._aborting: set[asyncio.Task[None]] = set()
@@ -107,7 +123,8 @@ class ServerEngine:
             params: How it is drawn.
 
         Raises (the first time that a chunk is asked for):
-            ConfigurationError: The prompt or a parameter is out of range.
+            ConfigurationError: The prompt or a parameter is out of range, or the server refuses the
+                grammar.
             ContextLengthError: Prompt and max_tokens exceed the context.
             EngineClosedError: The engine is, or was meanwhile, closed.
             EngineError: The server failed.
@@ -187,7 +204,7 @@ class ServerEngine:
             raise
         except EngineError as error:
             mailbox.put(chunker.flush())
-            mailbox.put(self._closed_or(error))
+            mailbox.put(_grammar_refusal(error, params) or self._closed_or(error))
 
     async def _resubmitted(
         self, prompt_ids: tuple[int, ...], params: SamplingParams, rest: list[Chunk]
@@ -282,7 +299,7 @@ class ServerEngine:
 
     def _check(self, prompt_ids: tuple[int, ...], params: SamplingParams) -> None:
         self._check_open()
-        check_params(params)
+        check_params(params, self._capabilities)
         self._check_tokens("prompt_ids", prompt_ids, params.max_tokens)
 
     def _check_open(self) -> None:
@@ -304,3 +321,13 @@ class ServerEngine:
         check_length(
             len(token_ids), num_reserved_tokens, context_length=self._capabilities.context_length
         )
+
+
+def _grammar_refusal(error: EngineError, params: SamplingParams) -> AICError | None:
+    """Return what it means that a server refuses a request, if a grammar is what it can refuse."""
+    refused = isinstance(error, EngineRequestError) and error.status_code == _BAD_REQUEST
+    if params.grammar is None or not refused:
+        return None
+    refusal = refused_grammar(params.grammar, str(error))
+    refusal.__cause__ = error
+    return refusal

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from selfeval_backend.engine.base import LabelLogprobs, SamplingParams
+from selfeval_backend.engine.grammars import structured_outputs
 from selfeval_backend.errors import EngineResponseError, SelfEvaluationError
 from selfeval_backend.types import FinishReason
 
@@ -53,6 +54,8 @@ def generation_body(
         body |= {"stream": True, "stream_options": {"include_usage": True}}
     if params.logprobs or not streamed:
         body |= {"logprobs": 0, "return_tokens_as_token_ids": True}
+    if params.grammar is not None:
+        body["structured_outputs"] = structured_outputs(params.grammar)
     return body
 
 

@@ -9,14 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import weakref
+from collections.abc import Callable
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from selfeval_backend.engine.base import Capabilities, LabelLogprobs, SamplingParams
 from selfeval_backend.engine.checks import check_length, check_params, check_token_ids
 from selfeval_backend.engine.mailbox import Delivery, Mailbox, MailboxStream, Outbox
+from selfeval_backend.engine.transformers.grammars import GrammarCompiler
 from selfeval_backend.engine.transformers.probe import probe
 from selfeval_backend.engine.transformers.scheduler import Row
 from selfeval_backend.engine.transformers.worker import Command, Evaluation, Worker
@@ -44,13 +51,20 @@ class TransformersEngine:
         max_batch: Most samples that generate at once; more wait. Samples that stand still do not
             count, but hold their KV cache.
         chunk_tokens: Most tokens of a chunk, where the call does not say.
+        tokenizer: Returns the model's tokenizer, which only grammars need: called when the first
+            one comes. None: grammars are refused.
 
     Raises:
         ConfigurationError: The model needs another cache, or an argument is out of range.
     """
 
     def __init__(
-        self, model: PreTrainedModel, *, max_batch: int = 256, chunk_tokens: int = 16
+        self,
+        model: PreTrainedModel,
+        *,
+        max_batch: int = 256,
+        chunk_tokens: int = 16,
+        tokenizer: Callable[[], PreTrainedTokenizerBase] | None = None,
     ) -> None:
         for field, value in (("max_batch", max_batch), ("chunk_tokens", chunk_tokens)):
             if value < 1:
@@ -64,6 +78,10 @@ class TransformersEngine:
             context_length=facts.context_length,
             evaluates_mid_generation=True,
             pauses_at_checkpoints=True,
+            takes_grammars=tokenizer is not None,
+        )
+        self._grammars = (
+            None if tokenizer is None else GrammarCompiler(tokenizer, num_logits=facts.num_logits)
         )
         self._worker = Worker(model, max_batch=max_batch)
         self._outbox: Outbox[Command] = Outbox(self._worker.submit)
@@ -93,16 +111,25 @@ class TransformersEngine:
             params: How it is drawn.
 
         Raises (the first time that a chunk is asked for):
-            ConfigurationError: The prompt or a parameter is out of range.
+            ConfigurationError: The prompt or a parameter is out of range, or the grammar is one
+                that llguidance cannot follow.
             ContextLengthError: Prompt and max_tokens exceed the context.
+            CheckpointError: There is a grammar, and the model's tokenizer cannot be loaded.
             EngineClosedError: The engine is, or was meanwhile, closed.
             EngineResponseError: The model's logits were not finite.
             EngineError: The forward pass failed.
         """
         row = Row(prompt_ids, params, self._chunk_tokens)
 
+        async def prepare() -> None:
+            check_params(params, self._capabilities)
+            if params.grammar is not None and self._grammars is not None:
+                row.guide = await asyncio.to_thread(
+                    self._grammars.guide, params.grammar, params.stop_token_ids
+                )
+
         def begin() -> Mailbox[Delivery]:
-            check_params(params)
+            check_params(params, self._capabilities)
             self._check_tokens("prompt_ids", prompt_ids, params.max_tokens)
             row.mailbox = Mailbox()
             return row.mailbox
@@ -111,6 +138,7 @@ class TransformersEngine:
             begin,
             go_on=lambda: self._outbox.put(("enqueue", row)),
             drop=lambda: self._worker.submit([("drop", row)]),
+            prepare=prepare if params.grammar is not None else None,
         )
 
     async def label_logprobs(
@@ -184,7 +212,19 @@ def load_transformers_engine(
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{path_or_name} cannot be loaded: {error}") from error
     model.to(where)  # type: ignore[arg-type]  # its decorator hides the signature
-    return TransformersEngine(model, max_batch=max_batch)
+    return TransformersEngine(
+        model, max_batch=max_batch, tokenizer=lambda: _load_tokenizer(path_or_name)
+    )
+
+
+def _load_tokenizer(path_or_name: str) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path_or_name)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path_or_name}: a grammar needs its tokenizer, which cannot be loaded: {error}"
+        ) from error
+    return tokenizer
 
 
 def _device(name: str) -> torch.device:

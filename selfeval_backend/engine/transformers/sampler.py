@@ -18,7 +18,8 @@ from selfeval_backend.engine.base import SamplingParams
 __all__ = ["NOT_FINITE", "Draws", "Sampler", "uniform"]
 
 NOT_FINITE = -1
-"""In place of a token whose logits hold a NaN or an infinity where none may be."""
+"""In place of a token where the logits hold a NaN or an infinity that may not be, or where no token
+is allowed."""
 
 _LEAST_TEMPERATURE = 1e-6
 """Below it, dividing by it would overflow to infinity; at it, a draw is greedy all but in name."""
@@ -63,16 +64,23 @@ class Sampler:
         self._top_p = torch.tensor([params[row].top_p for row in nucleus], device=device)[:, None]
         self._wants_logprobs = any(p.logprobs for p in params)
 
-    def draw(self, logits: torch.Tensor) -> Draws:
+    def draw(self, logits: torch.Tensor, allowed: torch.Tensor | None = None) -> Draws:
         """Draw one token for each row, and move the counters on.
 
         Args:
             logits: [B, V], any floating type.
+            allowed: [B, V], bool: tokens that may be drawn; None: all of them. Log-probabilities
+                are those without it.
         """
         logits = logits.float()
         highest, token_ids = logits.max(dim=-1)  # a NaN anywhere in a row is its maximum
+        choices = logits
+        if allowed is not None:
+            choices = logits.masked_fill(~allowed, -torch.inf)
+            of_allowed, token_ids = choices.max(dim=-1)
+            highest = torch.where(highest.isfinite(), of_allowed, highest)
         if not self._all_greedy:
-            sampled = self._sample(logits)
+            sampled = self._sample(choices)
             greedy = self._greedy
             token_ids = sampled if greedy is None else torch.where(greedy, token_ids, sampled)
         self._counters += 1

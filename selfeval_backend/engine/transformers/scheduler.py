@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from selfeval_backend.engine.base import Chunk, SamplingParams
 from selfeval_backend.engine.mailbox import Delivery, Mailbox
 from selfeval_backend.types import FinishReason
 
-__all__ = ["Match", "Move", "Row", "Scheduler"]
+__all__ = ["Guide", "Match", "Move", "Row", "Scheduler"]
 
 PREFILL_TOKENS = 8192
 """Most tokens, padding included, of one forward pass over prompts (one prompt may be longer)."""
@@ -43,6 +43,23 @@ class Match:
     """Shared tokens whose keys and values the row holds."""
 
 
+class Guide(Protocol):
+    """Follows a row's text along its grammar."""
+
+    def take(self, token_id: int) -> None:
+        """Go on by a token that was drawn."""
+        ...
+
+    def allowed(self) -> bytes | None:
+        """Return the tokens that may follow, one bit each, lowest first; None after a failure."""
+        ...
+
+    @property
+    def failure(self) -> str:
+        """Why it can follow no further; empty if it can."""
+        ...
+
+
 class Row:
     """One open stream.
 
@@ -59,6 +76,7 @@ class Row:
         "_later_checkpoints",
         "_num_cached_prompt_tokens",
         "_num_delivered",
+        "guide",
         "mailbox",
         "num_cached",
         "num_generated",
@@ -75,6 +93,7 @@ class Row:
         self.prompt_ids = prompt_ids
         self.params = params
         self.mailbox: Mailbox[Delivery]  # set once its consumer's event loop is known
+        self.guide: Guide | None = None  # set before it begins, if `params` have a grammar
         self.state: State = "new"
         self.slot: int | None = None
         self.token_ids = list(prompt_ids)
@@ -113,6 +132,8 @@ class Row:
             self._chunk_logprobs.append(logprob)
         if token_id in params.stop_token_ids:
             return self._finish("stop")
+        if self.guide is not None:
+            self.guide.take(token_id)
         self.token_ids.append(token_id)
         if self.num_generated == params.max_tokens:
             return self._finish("length")

@@ -228,7 +228,8 @@ class Worker:
                     row.start(num_cached_prompt_tokens=len(row.prompt_ids))
             ordered = [row for group in groups.values() for row in group]
             which = [index for index, group in enumerate(groups.values()) for _ in group]
-            draws = _sampler(ordered, runner).draw(logits[torch.tensor(which)])
+            logits = logits[torch.tensor(which)]
+            draws = _sampler(ordered, runner).draw(logits, _allowed(ordered, logits))
             self._accept(runner, ordered, draws)
 
     def _decode(self, runner: ModelRunner) -> None:
@@ -242,7 +243,7 @@ class Worker:
             logits = runner.decode(
                 state.token_ids, state.positions, length=state.length, aligned=state.aligned
             )
-            draws = state.sampler.draw(logits)
+            draws = state.sampler.draw(logits, _allowed(rows, logits))
             state.token_ids = draws.token_ids
             state.positions += 1
             state.length += 1
@@ -264,7 +265,7 @@ class Worker:
         for row in broken:
             assert row.slot is not None
             runner.cache.clear(row.slot)
-            self._postman.fail(row.mailbox, _not_finite())
+            self._postman.fail(row.mailbox, _no_token(row))
             self._scheduler.drop(row)
 
     def _evaluate(self, runner: ModelRunner) -> None:
@@ -357,6 +358,28 @@ def _sampler(rows: Sequence[Row], runner: ModelRunner) -> Sampler:
     return Sampler([r.params for r in rows], [r.num_generated for r in rows], runner.device)
 
 
+def _allowed(rows: Sequence[Row], logits: torch.Tensor) -> torch.Tensor | None:
+    """Return the tokens that each row's grammar allows, bool [B, V]; None where no row has one."""
+    if not any(row.guide for row in rows):
+        return None
+    num_logits = logits.shape[1]
+    allowed = torch.ones((len(rows), num_logits), dtype=torch.bool)
+    for place, row in enumerate(rows):
+        if row.guide is not None:
+            bits = row.guide.allowed()
+            allowed[place] = False  # also what the tokenizer has no token for
+            if bits is not None:
+                some = _unpack(bits)[:num_logits]
+                allowed[place, : len(some)] = some
+    return allowed.to(logits.device)
+
+
+def _unpack(bits: bytes) -> torch.Tensor:
+    """Return bits as bools, the lowest of each byte first."""
+    packed = torch.frombuffer(bytearray(bits), dtype=torch.uint8)
+    return ((packed[:, None] >> torch.arange(8)) & 1).bool().flatten()
+
+
 def _decoding(rows: Sequence[Row], runner: ModelRunner) -> _Decoding:
     positions = [row.num_cached for row in rows]
     return _Decoding(
@@ -401,6 +424,12 @@ def _batches(planned: list[_Planned]) -> Iterator[list[_Planned]]:
 
 def _closed() -> EngineError:
     return EngineClosedError("The engine was closed.")
+
+
+def _no_token(row: Row) -> EngineError:
+    if row.guide is not None and row.guide.failure:
+        return EngineResponseError(f"The grammar can be followed no further: {row.guide.failure}")
+    return _not_finite()
 
 
 def _not_finite() -> EngineError:

@@ -51,6 +51,7 @@ class VllmEngine:
             context_length=worker.facts.max_model_len - 1,
             evaluates_mid_generation=True,
             pauses_at_checkpoints=False,
+            takes_grammars=worker.facts.has_tokenizer,
         )
         self._outbox: Outbox[Command] = Outbox(worker.submit)
         # The thread keeps the worker alive, not the engine: an engine that is forgotten ends it.
@@ -74,7 +75,8 @@ class VllmEngine:
             params: How it is drawn.
 
         Raises (the first time that a chunk is asked for):
-            ConfigurationError: The prompt or a parameter is out of range.
+            ConfigurationError: The prompt or a parameter is out of range, or vLLM refuses the
+                grammar.
             ContextLengthError: Prompt and max_tokens exceed the context.
             EngineClosedError: The engine is, or was meanwhile, closed.
             EngineError: vLLM failed.
@@ -82,7 +84,7 @@ class VllmEngine:
         generation = Generation(prompt_ids, params, self._chunk_tokens)
 
         def begin() -> Mailbox[Delivery]:
-            check_params(params)
+            check_params(params, self._capabilities)
             self._check_tokens("prompt_ids", prompt_ids, params.max_tokens)
             generation.mailbox = Mailbox()
             return generation.mailbox

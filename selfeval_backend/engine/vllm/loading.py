@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from selfeval_backend.engine.vllm.engine import VllmEngine
@@ -18,12 +19,14 @@ from selfeval_backend.errors import (
 __all__ = ["load_vllm_engine"]
 
 _DEFAULTS: Mapping[str, Any] = {
-    "skip_tokenizer_init": True,  # tokens in, tokens out
     "enable_prefix_caching": True,  # evaluations read what their sample has computed
     "scheduling_policy": "priority",  # evaluations go first
     "disable_log_stats": True,
     "use_tqdm_on_load": False,
+    # The one that the transformers engine has: the same grammars, and the same text under them.
+    "structured_outputs_config": {"backend": "guidance"},
 }
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "tekken.json")
 _CPU_DEFAULTS: Mapping[str, Any] = {
     "dtype": "float32",  # as the transformers engine does on a CPU
     "block_size": 32,  # the default of 128 leaves long partial blocks to compute again
@@ -72,12 +75,22 @@ def load_vllm_engine(
         import vllm
     except ImportError as error:
         raise MissingDependencyError("vllm", extra="vllm") from error
-    defaults = {**_DEFAULTS, **(_CPU_DEFAULTS if on_cpu else {})}
+    defaults = {
+        **_DEFAULTS,
+        # Tokens in, tokens out: only grammars need it.
+        "skip_tokenizer_init": not _has_tokenizer(path_or_name),
+        **(_CPU_DEFAULTS if on_cpu else {}),
+    }
     try:
         parsed = vllm.EngineArgs(model=path_or_name, **{**defaults, **given})
     except (TypeError, ValueError) as error:
         raise _refused(given, error) from error
     return VllmEngine(Worker(lambda: _start(parsed, given)))
+
+
+def _has_tokenizer(path_or_name: str) -> bool:
+    folder = Path(path_or_name)
+    return not folder.is_dir() or any((folder / name).is_file() for name in _TOKENIZER_FILES)
 
 
 def _has_gpu() -> bool:

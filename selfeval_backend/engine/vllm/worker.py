@@ -15,9 +15,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from selfeval_backend.engine.base import LabelLogprobs, SamplingParams
+from selfeval_backend.engine.checks import refused_grammar
 from selfeval_backend.engine.chunking import Chunker
+from selfeval_backend.engine.grammars import structured_outputs
 from selfeval_backend.engine.mailbox import Delivery, Mailbox, Postman
 from selfeval_backend.errors import (
+    AICError,
     EngineClosedError,
     EngineError,
     EngineResponseError,
@@ -55,9 +58,10 @@ class Generation:
     def vllm_params(self) -> Any:
         """Return it in vLLM's words."""
         from vllm import SamplingParams as VllmParams
-        from vllm.sampling_params import RequestOutputKind
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
         params = self.params
+        grammar = params.grammar
         return VllmParams(
             temperature=params.temperature,
             top_p=params.top_p,
@@ -68,7 +72,16 @@ class Generation:
             logprobs=0 if params.logprobs else None,
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,
+            structured_outputs=(
+                None if grammar is None else StructuredOutputsParams(**structured_outputs(grammar))
+            ),
         )
+
+    def refusal(self, error: Exception) -> AICError:
+        """Return what it means that vLLM refuses the request, which was checked but for this."""
+        if self.params.grammar is not None:
+            return refused_grammar(self.params.grammar, str(error))
+        return _refusal(error)
 
     def deliver(self, output: RequestOutput, postman: Postman) -> None:
         """Post the chunks that end in what came."""
@@ -121,6 +134,10 @@ class Evaluation:
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
 
+    def refusal(self, error: Exception) -> AICError:
+        """Return what it means that vLLM refuses the request."""
+        return _refusal(error)
+
     def deliver_last_word(self, postman: Postman) -> None:
         """Post nothing: whoever asked waits no more."""
 
@@ -166,6 +183,7 @@ class Facts:
 
     max_model_len: int
     vocab_size: int
+    has_tokenizer: bool
 
 
 class Worker:
@@ -238,7 +256,11 @@ class Worker:
             engine = self._make_engine()
             self._warm_up(engine)
             config = engine.model_config
-            facts = Facts(max_model_len=config.max_model_len, vocab_size=config.get_vocab_size())
+            facts = Facts(
+                max_model_len=config.max_model_len,
+                vocab_size=config.get_vocab_size(),
+                has_tokenizer=not config.skip_tokenizer_init,
+            )
         except BaseException as error:  # noqa: BLE001  # whoever waits is told, whatever it is
             self._closing = True
             started.set_exception(error)
@@ -292,7 +314,10 @@ class Worker:
             engine.abort_request(names)
 
     def _add(self, engine: Any, request: Request) -> None:
+        from vllm.exceptions import VLLMClientError
+
         name = next(self._names)
+        self._requests[name] = request  # so that it is told whatever happens
         try:
             engine.add_request(
                 name,
@@ -300,12 +325,12 @@ class Worker:
                 request.vllm_params(),
                 priority=request.priority,
             )
-        except (ValueError, TypeError) as error:  # vLLM refuses it, and goes on with the others
-            refusal = EngineError(f"vLLM refused a request: {error}")
+        except (ValueError, TypeError, VLLMClientError) as error:
+            # vLLM refuses it, and goes on with the others.
+            refusal = request.refusal(error)
             refusal.__cause__ = error
             self._postman.fail(request.mailbox, refusal)
-            return
-        self._requests[name] = request
+            del self._requests[name]
 
     def _step(self, engine: Any) -> None:
         if not self._requests:
@@ -356,6 +381,10 @@ def _finish_reason(completion: CompletionOutput) -> FinishReason | None:
             return "length"
         case other:
             raise EngineResponseError(f"vLLM ended a request with finish_reason {other!r}")
+
+
+def _refusal(error: Exception) -> EngineError:
+    return EngineError(f"vLLM refused a request: {error}")
 
 
 def _closed() -> EngineClosedError:

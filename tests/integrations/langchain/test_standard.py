@@ -18,7 +18,7 @@ from tests.vllm_server import VllmServer
 
 
 class TestChatAdaptive(ChatModelUnitTests):
-    """Text in, text out: no tools, no structured output, no images in this release."""
+    """Everything but images, audio and files."""
 
     @property
     def chat_model_class(self) -> type[BaseChatModel]:
@@ -43,18 +43,6 @@ class TestChatAdaptive(ChatModelUnitTests):
         expected = {"api_key": "key", "model": "served", "base_url": "http://127.0.0.1:8000/v1"}
         return env, {}, expected
 
-    @property
-    def has_tool_calling(self) -> bool:
-        return False
-
-    @property
-    def has_tool_choice(self) -> bool:
-        return False
-
-    @property
-    def has_structured_output(self) -> bool:
-        return False
-
     @pytest.mark.xfail(
         strict=True,
         raises=ValueError,
@@ -70,7 +58,7 @@ class TestChatAdaptive(ChatModelUnitTests):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*is in beta")
 class TestChatAdaptiveOnAServer(ChatModelIntegrationTests):
-    """The reference model on a real vLLM server."""
+    """The reference model on a real vLLM server, whose context is too short for tools."""
 
     base_url: str
 
@@ -109,3 +97,23 @@ class TestChatAdaptiveOnAServer(ChatModelIntegrationTests):
         whole = reduce(add, llm.stream("Use 3, 19 and 25 to make 41."))
         assert isinstance(whole, AIMessage)
         return whole
+
+
+@pytest.mark.slow
+class TestChatAdaptiveInProcess(ChatModelIntegrationTests):
+    """The reference model in this process, with tools and structured output.
+
+    It knows nothing of either: what is forced is right by the grammar, and nothing else is.
+    """
+
+    @property
+    def chat_model_class(self) -> type[BaseChatModel]:
+        return ChatAdaptive
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        return {"model": "reference", "engine": "transformers", "max_samples": 4, "seed": 0}
+
+    @property
+    def supports_json_mode(self) -> bool:
+        return True

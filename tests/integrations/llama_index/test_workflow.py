@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from llama_index.core.workflow import StartEvent, StopEvent, Workflow, step
-from selfeval_backend.gate import GatePolicy
 
 from aic_integrations.llama_index import (
     AdaptiveLLM,
@@ -16,6 +15,7 @@ from aic_integrations.llama_index import (
     collect_best_of_n,
 )
 from selfeval_backend.errors import MissingConfidenceError
+from selfeval_backend.gate import GatePolicy
 
 HINTS = ("", "He wrote it. ")
 

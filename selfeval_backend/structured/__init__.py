@@ -1,0 +1,27 @@
+"""Answers of a given form: calls of tools, and JSON of a schema.
+
+A form says what a sample's text must be (its grammar), and reads the text (`parse`). A run takes it
+as its validator: a sample that does not parse never wins while one parses.
+"""
+
+from __future__ import annotations
+
+from selfeval_backend.structured.forms import (
+    AnswerForm,
+    InvalidToolCall,
+    JsonForm,
+    Parsed,
+    ToolForm,
+)
+from selfeval_backend.structured.parsers import PlainToolParser, ToolParser, load_tool_parser
+
+__all__ = [
+    "AnswerForm",
+    "InvalidToolCall",
+    "JsonForm",
+    "Parsed",
+    "PlainToolParser",
+    "ToolForm",
+    "ToolParser",
+    "load_tool_parser",
+]

@@ -1,0 +1,94 @@
+"""Tools in a conversation: in the template's words where it has some, else as plain JSON."""
+
+from __future__ import annotations
+
+import pytest
+
+from selfeval_backend.chat import ChatTemplate, Message, ToolCall, ToolSpec, in_plain_turns
+from selfeval_backend.errors import ConfigurationError
+
+ADD = ToolSpec(name="add", description="Add.", parameters={"type": "object", "properties": {}})
+CALL = ToolCall(id="c1", name="add", arguments={"a": 1})
+CONVERSATION = [
+    Message(role="user", content="What is 1 + 2?"),
+    Message(role="assistant", content="", tool_calls=(CALL,)),
+    Message(role="tool", content="3", tool_call_id="c1", name="add"),
+]
+TEMPLATE = (
+    "{% if tools %}TOOLS {{ tools | tojson }}{{ '\\n' }}{% endif %}"
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}"
+    "{% for call in m.tool_calls or [] %} CALL {{ call.function.name }} "
+    "{{ call.function.arguments.a }}{% endfor %}"
+    "{% if m.tool_call_id %} FOR {{ m.tool_call_id }}{% endif %}{{ '\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+
+
+def chat_of(template: str) -> ChatTemplate:
+    pytest.importorskip("transformers", reason="the extra with transformers is not installed")
+    from tests.byte_tokenizer import byte_tokenizer
+
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = template
+    return ChatTemplate(tokenizer, name="test")
+
+
+def test_a_template_that_knows_tools_shows_them() -> None:
+    chat = chat_of(TEMPLATE)
+    assert chat.shows_tools
+    text = chat.decode(chat.prompt_ids(CONVERSATION, [ADD]))
+    assert text.startswith('TOOLS [{"type": "function", "function": {"name": "add"')
+    assert "assistant:  CALL add 1\n" in text
+    assert "tool: 3 FOR c1\n" in text
+
+
+def test_a_template_that_knows_none_shows_plain_json() -> None:
+    chat = chat_of(TEMPLATE.replace("tools", "nothing"))
+    assert not chat.shows_tools
+    text = chat.decode(chat.prompt_ids(CONVERSATION, [ADD]))
+    assert text.startswith('user: Tools:\n{"name": "add", "description": "Add."')
+    assert 'assistant: {"name": "add", "arguments": {"a": 1}}\n' in text
+    assert text.endswith("user: Result of add: 3\nassistant: ")
+
+
+def test_without_tools_a_conversation_is_rendered_as_ever() -> None:
+    plain = [Message(role="user", content="a"), Message(role="user", content="b")]
+    for template in (TEMPLATE, TEMPLATE.replace("tools", "nothing")):
+        chat = chat_of(template)
+        assert chat.decode(chat.prompt_ids(plain)) == "user: a\nuser: b\nassistant: "
+
+
+def test_special_tokens_are_kept_if_asked_for() -> None:
+    chat = chat_of(TEMPLATE)
+    ids = (3, *chat.response_ids("x"))
+    assert chat.decode(ids) == "x"
+    assert chat.decode(ids, keep_special_tokens=True) == "<3>x"
+
+
+def test_plain_turns_alternate() -> None:
+    conversation = [
+        Message(role="system", content="Be brief."),
+        Message(role="user", content="Add, twice."),
+        Message(role="assistant", content="Well:", tool_calls=(CALL, CALL)),
+        Message(role="tool", content="3", name="add"),
+        Message(role="tool", content="4"),
+        Message(role="user", content="And?"),
+    ]
+    turns = in_plain_turns(conversation, [ADD])
+    assert [turn.role for turn in turns] == ["system", "user", "assistant", "user"]
+    assert turns[0].content.endswith("\n\nBe brief.")
+    assert turns[2].content.splitlines()[0] == "Well:"
+    assert turns[2].content.count('"arguments"') == 2
+    assert turns[3].content == "Result of add: 3\nResult: 4\nAnd?"
+
+
+def test_only_the_assistant_calls_tools() -> None:
+    chat = chat_of(TEMPLATE)
+    with pytest.raises(ConfigurationError) as caught:
+        chat.prompt_ids([Message(role="user", content="x", tool_calls=(CALL,))])
+    assert caught.value.field == "messages[0].tool_calls"
+
+
+def test_an_empty_result_is_a_result() -> None:
+    chat = chat_of(TEMPLATE)
+    assert chat.prompt_ids([*CONVERSATION[:2], Message(role="tool", content="")])

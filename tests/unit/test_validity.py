@@ -1,0 +1,124 @@
+"""A sample that is not of the form that was asked for never wins while one is."""
+
+from __future__ import annotations
+
+import pytest
+
+from selfeval_backend.chat import Message, ToolSpec
+from selfeval_backend.engine.scripted import ScriptedChat, ScriptedEngine
+from selfeval_backend.errors import ConfigurationError
+from selfeval_backend.model import Answer, SelfEvaluatingModel
+from selfeval_backend.structured import AnswerForm, JsonForm, ToolForm
+from tests.conftest import ModelFactory
+
+CHAT = ScriptedChat()
+QUESTION = [Message(role="user", content="Give JSON.")]
+FORM = JsonForm()
+ADD = ToolSpec(name="add", parameters={"type": "object", "properties": {"a": {}}})
+
+
+async def ask(
+    model: SelfEvaluatingModel, *, form: AnswerForm | None = FORM, **given: object
+) -> Answer:
+    answer = await model.answer(QUESTION, model.settings(given), form=form)
+    assert isinstance(model.engine, ScriptedEngine)
+    assert model.engine.num_open == 0
+    return answer
+
+
+async def test_a_valid_sample_wins_over_a_better_one_that_is_not(make_model: ModelFactory) -> None:
+    model = make_model(
+        [CHAT.response("{", 0.9), CHAT.response('{"a": 1}', 0.2), CHAT.response("[", 0.8)]
+    )
+    answer = await ask(model, adaptive=False, max_samples=3)
+    assert answer.text == '{"a": 1}'
+    assert answer.parsed is not None and answer.parsed.value == {"a": 1}
+    assert [sample.valid for sample in answer.outcome.samples] == [False, True, False]
+    summary = answer.summary()
+    assert (summary["valid"], summary["num_invalid"]) == (True, 2)
+    assert [sample["valid"] for sample in summary["samples"]] == [False, True, False]
+
+
+async def test_a_confident_sample_that_is_not_valid_does_not_end_the_run(
+    make_model: ModelFactory,
+) -> None:
+    model = make_model([CHAT.response("{", 0.99), CHAT.response("{}", 0.95)])
+    answer = await ask(model, threshold=0.9, max_samples=4)
+    assert answer.text == "{}"
+    assert answer.outcome.stop_reason == "confident"
+    assert len(answer.outcome.samples) == 2
+
+
+async def test_where_none_is_valid_the_best_is_given_and_says_so(make_model: ModelFactory) -> None:
+    model = make_model([CHAT.response("{", 0.3), CHAT.response("[", 0.6)])
+    answer = await ask(model, max_samples=2)
+    assert answer.text == "["
+    assert answer.parsed is not None and not answer.parsed.valid
+    assert answer.summary()["valid"] is False
+    assert answer.summary()["num_invalid"] == 2
+
+
+async def test_without_a_form_nothing_is_checked(make_model: ModelFactory) -> None:
+    answer = await ask(make_model([CHAT.response("{", 0.99)]), form=None)
+    assert answer.parsed is None
+    assert answer.outcome.best_sample.valid is None
+    assert (answer.summary()["valid"], answer.summary()["num_invalid"]) == (None, 0)
+
+
+async def test_a_sample_cut_at_max_tokens_is_not_valid(make_model: ModelFactory) -> None:
+    model = make_model([CHAT.response('{"a": 12345}', 0.99), CHAT.response("{}", 0.1)])
+    answer = await ask(model, adaptive=False, max_samples=2, max_tokens=6)
+    assert answer.text == "{}"
+    assert answer.outcome.samples[0].finish_reason == "length"
+
+
+async def test_stop_strings_are_cut_off_before_a_sample_is_read(make_model: ModelFactory) -> None:
+    model = make_model([CHAT.response('{"a": 1}###', 0.9)])
+    answer = await ask(model, max_samples=1, stop=("###",))
+    assert answer.parsed is not None and answer.parsed.value == {"a": 1}
+
+
+async def test_one_sample_is_kept_at_a_checkpoint_while_none_is_valid(
+    make_model: ModelFactory,
+) -> None:
+    model = make_model([CHAT.response("{", 0.1), CHAT.response('{"a": 1}', {4: 0.1, 8: 0.5})])
+    answer = await ask(model, batches=(1, 2), max_samples=2, prune_at=(4,), prune_below=0.9)
+    assert answer.text == '{"a": 1}'
+
+
+async def test_a_sample_that_was_accepted_and_is_not_valid_ends_nothing(
+    make_model: ModelFactory,
+) -> None:
+    model = make_model([CHAT.response('{"a": ', 0.99), CHAT.response('{"a": 1}', {4: 0.1, 8: 0.5})])
+    answer = await ask(model, max_samples=2, prune_at=(4,), accept_above=0.9)
+    assert answer.text == '{"a": 1}'
+    assert answer.outcome.stop_reason == "max_samples"
+
+
+async def test_samples_are_drawn_under_the_grammar_of_the_form(make_model: ModelFactory) -> None:
+    model = make_model([CHAT.response("{}", 0.99)])
+    await ask(model)
+    assert isinstance(model.engine, ScriptedEngine)
+    (call,) = model.engine.stream_calls
+    assert call.params.grammar == FORM.grammar
+
+
+async def test_tools_are_shown_and_their_calls_read(make_model: ModelFactory) -> None:
+    model = make_model([CHAT.response('{"name": "add", "arguments": {"a": 1}}', 0.99)])
+    form = ToolForm(tools=(ADD,))
+    answer = await model.answer(QUESTION, form=form)
+    assert isinstance(model.engine, ScriptedEngine)
+    assert '"name": "add"' in CHAT.decode(model.engine.stream_calls[0].prompt_ids)
+    assert answer.parsed is not None
+    assert [call.name for call in answer.parsed.tool_calls] == ["add"]
+
+
+async def test_an_engine_without_grammars_refuses_before_any_token(
+    make_model: ModelFactory,
+) -> None:
+    model = make_model([CHAT.response("{}", 0.99)], takes_grammars=False)
+    with pytest.raises(ConfigurationError) as caught:
+        await ask(model)
+    assert caught.value.field == "grammar"
+    assert isinstance(model.engine, ScriptedEngine)
+    assert model.engine.stream_calls == []
