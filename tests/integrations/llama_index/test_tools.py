@@ -155,7 +155,7 @@ async def test_a_streamed_call_comes_as_a_whole(make_llm: LlmFactory) -> None:
     assert "".join(delta or "" for delta in deltas) == "Three."
 
 
-@pytest.mark.filterwarnings("ignore:The `__fields")  # of LlamaIndex
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # LlamaIndex's use of pydantic
 async def test_an_agent_calls_and_answers(make_model: ModelFactory) -> None:
     def script(call: StreamCall) -> Any:
         asked = CHAT.decode(call.prompt_ids)
