@@ -12,6 +12,7 @@ import asyncio
 import statistics
 import sys
 import time
+import warnings
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,11 @@ from llama_index.core.response_synthesizers import Refine
 from aic_integrations.llama_index import AdaptiveLLM
 from selfeval_backend.chat import Message
 from selfeval_backend.engine.scripted import ScriptedChat, ScriptedEngine
-from selfeval_backend.model import SelfEvaluatingModel, load_model
-from selfeval_backend.selfeval import SelfEvalConfig
+from selfeval_backend.model import SelfEvaluatingModel, UncalibratedWarning, load_model
 from selfeval_backend.sync import run_sync
 
 PROMPT = "Use 3, 19 and 25 to make 41."
-NUM_CALLS = 200
+NUM_CALLS = 100
 """Of each kind, in one repetition."""
 NUM_QUERIES = 32
 LIMIT_MS = 3.0
@@ -42,8 +42,9 @@ def scripted_model() -> SelfEvaluatingModel:
     chat = ScriptedChat()
     script = [chat.response("41 = 19 + 25 - 4", 0.2), chat.response("41 = 19 + 25 - 3", 0.95)]
     engine = ScriptedEngine(script, repeat=True)
-    config = SelfEvalConfig()
-    return SelfEvaluatingModel(name="scripted", engine=engine, chat=chat, config=config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UncalibratedWarning)
+        return SelfEvaluatingModel(name="scripted", engine=engine, chat=chat, config=None)
 
 
 async def mean_ms(call: Callable[[], Awaitable[Any]], num_calls: int) -> float:
@@ -142,7 +143,7 @@ async def measure(repetitions: int) -> list[Figure]:
 
 def main() -> int:
     """Measure, and print the figures."""
-    arguments = make_parser(__doc__ or "", repetitions=5).parse_args()
+    arguments = make_parser(__doc__ or "", repetitions=3).parse_args()
     figures = asyncio.run(measure(arguments.repetitions))
     return report(figures, arguments, {"calls": NUM_CALLS, "queries": NUM_QUERIES})
 
