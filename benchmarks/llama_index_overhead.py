@@ -12,12 +12,14 @@ import asyncio
 import statistics
 import sys
 import time
+import warnings
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 from common import Figure, make_parser, median_figure, report
-from llama_index.core import Document, Settings, SummaryIndex
+from llama_index.core import Document, SummaryIndex
+from llama_index.core import Settings as LlamaIndexSettings
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.response_synthesizers import Refine
@@ -25,13 +27,14 @@ from llama_index.core.response_synthesizers import Refine
 from aic_integrations.llama_index import AdaptiveLLM
 from selfeval_backend.chat import Message
 from selfeval_backend.engine.scripted import ScriptedChat, ScriptedEngine
-from selfeval_backend.model import SelfEvaluatingModel, load_model
-from selfeval_backend.selfeval import SelfEvalConfig
+from selfeval_backend.model import SelfEvaluatingModel, UncalibratedWarning, load_model
+from selfeval_backend.settings import Settings
 from selfeval_backend.sync import run_sync
 
 PROMPT = "Use 3, 19 and 25 to make 41."
-NUM_CALLS = 200
-"""Of each kind, in one repetition."""
+NUM_TURNS = 40
+"""Of the adapter and the bare model, in one repetition."""
+CALLS_IN_TURN = 5
 NUM_QUERIES = 32
 LIMIT_MS = 3.0
 TICKER_LIMIT_MS = 50.0
@@ -42,45 +45,41 @@ def scripted_model() -> SelfEvaluatingModel:
     chat = ScriptedChat()
     script = [chat.response("41 = 19 + 25 - 4", 0.2), chat.response("41 = 19 + 25 - 3", 0.95)]
     engine = ScriptedEngine(script, repeat=True)
-    config = SelfEvalConfig()
-    return SelfEvaluatingModel(name="scripted", engine=engine, chat=chat, config=config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UncalibratedWarning)
+        return SelfEvaluatingModel(name="scripted", engine=engine, chat=chat, config=None)
 
 
-async def mean_ms(call: Callable[[], Awaitable[Any]], num_calls: int) -> float:
+async def mean_ms(call: Callable[[], Awaitable[Any]]) -> float:
     """Return the mean milliseconds of a call."""
     began = time.perf_counter()
-    for _ in range(num_calls):
+    for _ in range(CALLS_IN_TURN):
         await call()
-    return (time.perf_counter() - began) / num_calls * 1000
+    return (time.perf_counter() - began) / CALLS_IN_TURN * 1000
 
 
-async def overhead_ms(llm: AdaptiveLLM, model: SelfEvaluatingModel) -> dict[str, float]:
-    """Return by how much a call takes longer, asynchronous and synchronous."""
+async def overhead_ms(*, synchronous: bool) -> float:
+    """Return by how much a call takes longer through the adapter: the median over all turns."""
     messages = [ChatMessage(PROMPT)]
     conversation = [Message(role="user", content=PROMPT)]
-    given = model.settings({"max_samples": 2, "seed": 0})
+    settings = {"max_samples": 2, "seed": 0}
+    found = []
+    for _ in range(NUM_TURNS):
+        # A scripted engine remembers its calls, and gets slower by it: each turn has its own.
+        model, other = scripted_model(), scripted_model()
+        given = model.settings(settings)
+        llm = AdaptiveLLM.from_model(other, **settings)
 
-    async def bare() -> None:
-        await model.answer(conversation, given)
+        async def bare(model: SelfEvaluatingModel = model, given: Settings = given) -> None:
+            answer = model.answer(conversation, given)
+            await (asyncio.to_thread(run_sync, answer) if synchronous else answer)
 
-    async def adapted() -> None:
-        await llm.achat(messages)
+        async def adapted(llm: AdaptiveLLM = llm) -> None:
+            await (asyncio.to_thread(llm.chat, messages) if synchronous else llm.achat(messages))
 
-    async def bare_sync() -> None:
-        await asyncio.to_thread(lambda: run_sync(model.answer(conversation, given)))
-
-    async def adapted_sync() -> None:
-        await asyncio.to_thread(llm.chat, messages)
-
-    found: dict[str, list[float]] = {"achat": [], "chat": []}
-    for _ in range(10):
-        for name, plain, ours in (
-            ("achat", bare, adapted),
-            ("chat", bare_sync, adapted_sync),
-        ):
-            before = await mean_ms(plain, NUM_CALLS // 10)
-            found[name].append(await mean_ms(ours, NUM_CALLS // 10) - before)
-    return {name: statistics.median(values) for name, values in found.items()}
+        before = await mean_ms(bare)
+        found.append(await mean_ms(adapted) - before)
+    return statistics.median(found)
 
 
 async def longest_block_ms(work: Awaitable[Any]) -> float:
@@ -94,7 +93,7 @@ async def longest_block_ms(work: Awaitable[Any]) -> float:
 
 async def tickers(llm: AdaptiveLLM, model: SelfEvaluatingModel) -> dict[str, float]:
     """Return the longest blocks of queries, and of bare answers to the same prompts."""
-    Settings.llm, Settings.tokenizer = llm, llm.tokenize
+    LlamaIndexSettings.llm, LlamaIndexSettings.tokenizer = llm, llm.tokenize
     index = SummaryIndex.from_documents([Document(text="Every number is used once.")])
     plain = PromptTemplate("{query_str}")
     synthesizer = Refine(text_qa_template=plain, refine_template=plain, response_padding_size=0)
@@ -119,11 +118,15 @@ async def tickers(llm: AdaptiveLLM, model: SelfEvaluatingModel) -> dict[str, flo
 
 async def measure(repetitions: int) -> list[Figure]:
     """Return all figures."""
-    scripted, reference = scripted_model(), load_model("reference", engine="transformers")
+    reference = load_model("reference", engine="transformers")
     overheads, blocks = [], []
     for _ in range(repetitions):
-        llm = AdaptiveLLM.from_model(scripted, max_samples=2, seed=0)
-        overheads.append(await overhead_ms(llm, scripted))
+        overheads.append(
+            {
+                "achat": await overhead_ms(synchronous=False),
+                "chat": await overhead_ms(synchronous=True),
+            }
+        )
         llm = AdaptiveLLM.from_model(reference, max_samples=4, seed=0)
         blocks.append(await tickers(llm, reference))
     await reference.aclose()
@@ -142,9 +145,9 @@ async def measure(repetitions: int) -> list[Figure]:
 
 def main() -> int:
     """Measure, and print the figures."""
-    arguments = make_parser(__doc__ or "", repetitions=5).parse_args()
+    arguments = make_parser(__doc__ or "", repetitions=3).parse_args()
     figures = asyncio.run(measure(arguments.repetitions))
-    return report(figures, arguments, {"calls": NUM_CALLS, "queries": NUM_QUERIES})
+    return report(figures, arguments, {"calls": NUM_TURNS * CALLS_IN_TURN, "queries": NUM_QUERIES})
 
 
 if __name__ == "__main__":

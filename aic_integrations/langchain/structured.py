@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from langchain_core.exceptions import OutputParserException
@@ -14,9 +14,8 @@ from langchain_core.utils.function_calling import convert_to_json_schema, conver
 from pydantic import BaseModel, ValidationError
 from pydantic.v1 import ValidationError as ValidationErrorV1
 
-from selfeval_backend.chat import ToolSpec
 from selfeval_backend.errors import ConfigurationError
-from selfeval_backend.structured import AnswerForm, JsonForm, ToolForm
+from selfeval_backend.structured import FORM_KEYWORDS, form_of
 
 __all__ = [
     "FORM_KEYWORDS",
@@ -30,11 +29,6 @@ __all__ = [
 
 Tool = dict[str, Any] | type | Callable[..., Any] | BaseTool
 """Whatever LangChain makes a tool of."""
-
-FORM_KEYWORDS = ("tools", "tool_choice", "parallel_tool_calls", "response_format")
-"""Keywords of a call that say what the answer must be."""
-
-_CHOICES = {"any": "required", True: "required", False: "none", None: "auto"}
 
 
 def openai_tools(tools: Sequence[Tool]) -> list[dict[str, Any]]:
@@ -52,74 +46,6 @@ def openai_tools(tools: Sequence[Tool]) -> list[dict[str, Any]]:
                 f"tools[{place}]", tool, "a tool", remedy=f"LangChain says: {error}"
             ) from error
     return made
-
-
-def form_of(asked: Mapping[str, Any]) -> AnswerForm | None:
-    """Return what an answer must be, from the `FORM_KEYWORDS` of a call; None: it is text.
-
-    Raises:
-        ConfigurationError: A tool, the choice or the format cannot be used; names it.
-    """
-    tools, response_format = asked.get("tools"), asked.get("response_format")
-    choice = asked.get("tool_choice")
-    if not tools:
-        if choice not in (None, "auto", "none", False):
-            raise ConfigurationError("tool_choice", choice, "none without tools")
-        return None if response_format is None else _json_form(response_format)
-    if response_format is not None and response_format != {"type": "text"}:
-        raise ConfigurationError(
-            "response_format",
-            response_format,
-            "none beside tools",
-            remedy="Bind the schema as a tool: with_structured_output(method='function_calling').",
-        )
-    parallel = asked.get("parallel_tool_calls")
-    return ToolForm(
-        tools=tuple(_tool_spec(tool, place) for place, tool in enumerate(tools)),
-        choice=_choice(choice),
-        parallel=parallel is not False,
-    )
-
-
-def _tool_spec(tool: Any, place: int) -> ToolSpec:
-    function = tool.get("function") if isinstance(tool, dict) else None
-    if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-        raise ConfigurationError(
-            f"tools[{place}]", tool, "a function with a name", remedy="Use bind_tools."
-        )
-    return ToolSpec(
-        name=function["name"],
-        description=function.get("description") or "",
-        parameters=function.get("parameters") or {"type": "object", "properties": {}},
-    )
-
-
-def _choice(given: Any) -> str:
-    if isinstance(given, dict):
-        given = given.get("name") or (given.get("function") or {}).get("name")
-        if not isinstance(given, str):
-            raise ConfigurationError("tool_choice", given, "the name of a tool")
-    if given is None or isinstance(given, bool | str):
-        return _CHOICES.get(given, given)  # type: ignore[arg-type,return-value]  # a name is itself
-    raise ConfigurationError("tool_choice", given, '"auto", "any", "none", or the name of a tool')
-
-
-def _json_form(response_format: Any) -> JsonForm | None:
-    kind = response_format.get("type") if isinstance(response_format, dict) else None
-    if kind == "text":
-        return None
-    if kind == "json_object":
-        return JsonForm()
-    described = response_format.get("json_schema") if kind == "json_schema" else None
-    schema = described.get("schema") if isinstance(described, dict) else None
-    if not isinstance(schema, dict):
-        raise ConfigurationError(
-            "response_format",
-            response_format,
-            'of the type "text", "json_object", or "json_schema" with a schema',
-            remedy="Use with_structured_output.",
-        )
-    return JsonForm(schema=schema)
 
 
 def json_schema(schema: dict[str, Any] | type) -> dict[str, Any]:

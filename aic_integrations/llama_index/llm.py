@@ -10,7 +10,7 @@ import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -25,16 +25,23 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.constants import DEFAULT_NUM_OUTPUTS
 from llama_index.core.llms.callbacks import llm_chat_callback, llm_completion_callback
 from llama_index.core.llms.function_calling import FunctionCallingLLM
+from llama_index.core.llms.llm import ToolSelection
+from llama_index.core.program.function_program import FunctionCallingProgram
+from llama_index.core.program.utils import get_program_for_llm
+from llama_index.core.prompts import PromptTemplate
 from llama_index.core.tools.types import BaseTool
+from llama_index.core.types import PydanticProgramMode
 from pydantic import ConfigDict, Field, SecretStr
 
 from aic_integrations.llama_index.messages import (
     Piece,
+    content,
     to_chat_response,
     to_chat_step,
     to_completion_response,
     to_completion_step,
     to_conversation,
+    tool_calls,
 )
 from aic_integrations.llama_index.scopes import (
     CollectedCall,
@@ -53,20 +60,15 @@ from selfeval_backend.calls import (
     with_server,
 )
 from selfeval_backend.chat import Message
-from selfeval_backend.errors import NoFinishedSampleError, StreamBrokenError
+from selfeval_backend.errors import ConfigurationError, NoFinishedSampleError, StreamBrokenError
 from selfeval_backend.model import Answer, SelfEvaluatingModel
+from selfeval_backend.structured import FORM_KEYWORDS, AnswerForm, form_of
 from selfeval_backend.sync import iterate_sync, run_sync
 
 if TYPE_CHECKING:
     pass
 
 __all__ = ["AdaptiveLLM"]
-
-_NO_TOOLS = (
-    "Tools are not supported in this release. Ask for the answer as text and parse it, or use an "
-    "agent that writes its calls as text: llama_index.core.agent.workflow.ReActAgent."
-)
-_TOOL_KEYWORDS = ("tools", "tool_choice", "functions", "response_format")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +77,8 @@ class _Request:
 
     conversation: tuple[Message, ...]
     call: Call
+    form: AnswerForm | None
+    """What the answer must be; None: text."""
     collections: tuple[Collection, ...]
     """That its outcome belongs to."""
 
@@ -106,7 +110,6 @@ class AdaptiveLLM(AdaptiveFields, FunctionCallingLLM):
 
     Raises:
         ConfigurationError: A value is out of its range, or a name is unknown.
-        NotImplementedError: Tools are asked for: they come in a later release.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
@@ -166,7 +169,7 @@ class AdaptiveLLM(AdaptiveFields, FunctionCallingLLM):
             context_window=context_window,
             num_output=answer + len(model.evaluator.question_ids),
             is_chat_model=True,
-            is_function_calling_model=False,
+            is_function_calling_model=True,
             model_name=self.model,
         )
 
@@ -211,7 +214,7 @@ class AdaptiveLLM(AdaptiveFields, FunctionCallingLLM):
             formatted: Whether it has been through `completion_to_prompt`.
             kwargs: Settings of this call.
         """
-        answered = self._answered(self._request(self._turn(prompt, formatted), kwargs))
+        answered = self._answered(self._completion_request(prompt, formatted, kwargs))
         return to_completion_response(answered.answer, best_of_n=answered.best_of_n)
 
     @llm_completion_callback()
@@ -219,7 +222,7 @@ class AdaptiveLLM(AdaptiveFields, FunctionCallingLLM):
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponse:
         """Answer a prompt on the caller's event loop; as `complete`."""
-        answered = await self._aanswered(self._request(self._turn(prompt, formatted), kwargs))
+        answered = await self._aanswered(self._completion_request(prompt, formatted, kwargs))
         return to_completion_response(answered.answer, best_of_n=answered.best_of_n)
 
     # Streaming.
@@ -256,7 +259,7 @@ class AdaptiveLLM(AdaptiveFields, FunctionCallingLLM):
             formatted: Whether it has been through `completion_to_prompt`.
             kwargs: Settings of this call.
         """
-        request = self._request(self._turn(prompt, formatted), kwargs)
+        request = self._completion_request(prompt, formatted, kwargs)
         return iterate_sync(self._completion_steps(self._loaded_model(), request))
 
     @llm_completion_callback()
@@ -264,10 +267,10 @@ class AdaptiveLLM(AdaptiveFields, FunctionCallingLLM):
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponseAsyncGen:
         """Answer a prompt on the caller's event loop; as `stream_complete`."""
-        request = self._request(self._turn(prompt, formatted), kwargs)
+        request = self._completion_request(prompt, formatted, kwargs)
         return self._completion_steps(await self._aloaded_model(), request)
 
-    # Tools come in a later release.
+    # Tools.
 
     def _prepare_chat_with_tools(
         self,
@@ -277,24 +280,97 @@ class AdaptiveLLM(AdaptiveFields, FunctionCallingLLM):
         verbose: bool = False,
         allow_parallel_tool_calls: bool = False,
         tool_required: bool = False,
+        tool_choice: str | dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        _refuse_tools()
+        """Return the keyword arguments of `chat` that let it call tools.
+
+        A call that is forced (`tool_required`, or a `tool_choice` that names a tool) is drawn under
+        the grammar of the tools' arguments. Where the choice is the model's, samples are drawn
+        freely and read (see `tool_parser`); one with a call that cannot be read is chosen only
+        where there is no other.
+        """
+        messages = list(chat_history or [])
+        if user_msg is not None:
+            messages.append(ChatMessage(user_msg) if isinstance(user_msg, str) else user_msg)
+        if not tools:
+            return {"messages": messages, "tool_choice": tool_choice, **kwargs}
+        return {
+            "messages": messages,
+            "tools": [tool.metadata.to_openai_tool(skip_length_check=True) for tool in tools],
+            "tool_choice": tool_choice or ("required" if tool_required else "auto"),
+            "parallel_tool_calls": allow_parallel_tool_calls,
+            **kwargs,
+        }
+
+    def get_tool_calls_from_response(
+        self, response: ChatResponse, error_on_no_tool_call: bool = True, **kwargs: Any
+    ) -> list[ToolSelection]:
+        """Return the calls of tools in a response.
+
+        Raises:
+            ValueError: There is none, and that is to be an error.
+        """
+        calls = tool_calls(response.message)
+        if not calls and error_on_no_tool_call:
+            broken = response.message.additional_kwargs.get("invalid_tool_calls")
+            reason = f"one that cannot be read: {broken[0]['error']}" if broken else "text alone"
+            raise ValueError(f"The answer has no call of a tool, but {reason}.")
+        return calls
+
+    # LlamaIndex's own do not force the call in a stream, so it might be text.
+
+    def _structured_stream_call(
+        self,
+        output_cls: type[Any],
+        prompt: PromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> Any:
+        program = self._forcing_program(output_cls, prompt)
+        return program.stream_call(llm_kwargs=llm_kwargs, **prompt_args)
+
+    async def _structured_astream_call(
+        self,
+        output_cls: type[Any],
+        prompt: PromptTemplate,
+        llm_kwargs: dict[str, Any] | None = None,
+        **prompt_args: Any,
+    ) -> Any:
+        program = self._forcing_program(output_cls, prompt)
+        return await program.astream_call(llm_kwargs=llm_kwargs, **prompt_args)
+
+    def _forcing_program(self, output_cls: type[Any], prompt: PromptTemplate) -> Any:
+        if self.pydantic_program_mode not in (
+            PydanticProgramMode.DEFAULT,
+            PydanticProgramMode.FUNCTION,
+        ):
+            mode = self.pydantic_program_mode
+            return get_program_for_llm(output_cls, prompt, self, pydantic_program_mode=mode)
+        return FunctionCallingProgram.from_defaults(
+            output_cls=output_cls, prompt=prompt, llm=self, tool_choice="required"
+        )
 
     # What all of them do.
 
-    def _turn(self, prompt: str, formatted: bool) -> list[ChatMessage]:
+    def _completion_request(
+        self, prompt: str, formatted: bool, kwargs: Mapping[str, Any]
+    ) -> _Request:
+        if kwargs.get("tools"):
+            raise ConfigurationError(
+                "tools", kwargs["tools"], "none in a completion", remedy="Use chat_with_tools."
+            )
         wrap = self.completion_to_prompt
-        return [ChatMessage(prompt if formatted or wrap is None else wrap(prompt))]
+        turn = ChatMessage(prompt if formatted or wrap is None else wrap(prompt))
+        return self._request([turn], kwargs)
 
     def _request(self, messages: Sequence[ChatMessage], kwargs: Mapping[str, Any]) -> _Request:
-        for keyword in _TOOL_KEYWORDS:
-            if kwargs.get(keyword):
-                _refuse_tools()
-        own = {name: value for name, value in kwargs.items() if name not in _TOOL_KEYWORDS}
+        asked = {name: kwargs[name] for name in FORM_KEYWORDS if name in kwargs}
+        own = {name: value for name, value in kwargs.items() if name not in asked}
         return _Request(
             conversation=to_conversation(messages),
             call=self._checked_call({**settings_in_force(), **spell_out(own)}),
+            form=form_of(asked),
             collections=collections_in_force(),
         )
 
@@ -309,7 +385,10 @@ class AdaptiveLLM(AdaptiveFields, FunctionCallingLLM):
     async def _answer(self, model: SelfEvaluatingModel, request: _Request) -> _Answered:
         try:
             answer = await model.answer(
-                request.conversation, model.settings(request.call.given), observer=self.on_progress
+                request.conversation,
+                model.settings(request.call.given),
+                form=await self._read_by_parser(model, request.form),
+                observer=self.on_progress,
             )
         except NoFinishedSampleError as error:
             _collect_failure(request, model, error)
@@ -320,16 +399,22 @@ class AdaptiveLLM(AdaptiveFields, FunctionCallingLLM):
         self, model: SelfEvaluatingModel, request: _Request
     ) -> AsyncGenerator[Piece, None]:
         settings = model.settings(request.call.given)
+        form = await self._read_by_parser(model, request.form)
         text = ""
         try:
             async with aclosing(
-                model.stream(request.conversation, settings, observer=self.on_progress)
+                model.stream(request.conversation, settings, form=form, observer=self.on_progress)
             ) as items:
                 async for item in items:
                     if isinstance(item, Answer):
                         done = _answered(item, model, request)
+                        whole = content(item)
                         yield Piece(
-                            delta="", text=text, answer=done.answer, best_of_n=done.best_of_n
+                            # Of an answer with a form nothing was told before.
+                            delta=whole[len(text) :],
+                            text=whole,
+                            answer=done.answer,
+                            best_of_n=done.best_of_n,
                         )
                     else:
                         text += item
@@ -351,10 +436,6 @@ class AdaptiveLLM(AdaptiveFields, FunctionCallingLLM):
         async with aclosing(self._pieces(model, request)) as pieces:
             async for piece in pieces:
                 yield to_completion_step(piece)
-
-
-def _refuse_tools() -> NoReturn:
-    raise NotImplementedError(_NO_TOOLS)
 
 
 def _answered(answer: Answer, model: SelfEvaluatingModel, request: _Request) -> _Answered:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,20 +16,24 @@ from llama_index.core.base.llms.types import (
     ThinkingBlock,
     ToolCallBlock,
 )
+from llama_index.core.llms.llm import ToolSelection
 
 from selfeval_backend.answers import spent
-from selfeval_backend.chat import Message, Role, check_messages
+from selfeval_backend.chat import Message, Role, ToolCall, check_messages
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.model import Answer
-from selfeval_backend.types import Outcome
+from selfeval_backend.structured import Parsed
+from selfeval_backend.types import Outcome, to_json
 
 __all__ = [
     "Piece",
+    "content",
     "to_chat_response",
     "to_chat_step",
     "to_completion_response",
     "to_completion_step",
     "to_conversation",
+    "tool_calls",
     "usage",
 ]
 
@@ -40,6 +45,8 @@ _ROLES: dict[MessageRole, Role] = {
     # What other providers call the assistant.
     MessageRole.CHATBOT: "assistant",
     MessageRole.MODEL: "assistant",
+    MessageRole.TOOL: "tool",
+    MessageRole.FUNCTION: "tool",
 }
 
 
@@ -47,65 +54,77 @@ def to_conversation(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
     """Turn LlamaIndex's messages into a conversation that can be answered.
 
     Several blocks of text are joined by a line break, as `ChatMessage.content` does it. What a
-    model thought at an earlier turn is left out, as chat templates want it.
+    model thought at an earlier turn is left out, as chat templates want it. Its calls of tools are
+    taken from the blocks.
 
     Raises:
         ConfigurationError: A message or a block is of a kind that this release does not take, or
             nothing is asked; names it and what to do.
     """
-    conversation = tuple(
-        Message(role=_role(message, place), content=_text(message, place))
-        for place, message in enumerate(messages)
-    )
+    conversation = tuple(_turn(message, place) for place, message in enumerate(messages))
     check_messages(conversation)
     return conversation
 
 
-def _role(message: ChatMessage, place: int) -> Role:
-    role = _ROLES.get(message.role)
-    if role is None:
-        raise ConfigurationError(
-            f"messages[{place}].role",
-            message.role.value,
-            "a system, user or assistant message",
-            remedy="Tools are not supported in this release: put the tool's result into a message "
-            "of the user.",
+def _turn(message: ChatMessage, place: int) -> Message:
+    field = f"messages[{place}]"
+    role = _ROLES[message.role]
+    text = _text(message, role, field)
+    if role == "tool":
+        about = message.additional_kwargs
+        return Message(
+            role=role,
+            content=text,
+            tool_call_id=about.get("tool_call_id"),
+            name=about.get("name"),
         )
-    if message.additional_kwargs.get("tool_calls"):
-        _refuse_tool_call(f"messages[{place}].additional_kwargs['tool_calls']", message)
-    return role
+    return Message(role=role, content=text, tool_calls=_calls(message, role, field))
 
 
-def _text(message: ChatMessage, place: int) -> str:
+def _calls(message: ChatMessage, role: Role, field: str) -> tuple[ToolCall, ...]:
+    blocks = [block for block in message.blocks if isinstance(block, ToolCallBlock)]
+    if role == "assistant" and not blocks and message.additional_kwargs.get("tool_calls"):
+        raise ConfigurationError(
+            f"{field}.additional_kwargs['tool_calls']",
+            message.additional_kwargs["tool_calls"],
+            "calls of tools as blocks of the message: ToolCallBlock",
+        )
+    return tuple(
+        ToolCall(
+            id=block.tool_call_id or f"call_{number}",
+            name=block.tool_name,
+            arguments=_arguments(block, f"{field}.blocks.{block.tool_name}.tool_kwargs"),
+        )
+        for number, block in enumerate(blocks)
+    )
+
+
+def _arguments(block: ToolCallBlock, field: str) -> dict[str, Any]:
+    found = block.tool_kwargs
+    if isinstance(found, str):
+        try:
+            found = json.loads(found or "{}")
+        except ValueError as error:
+            raise ConfigurationError(field, block.tool_kwargs, "JSON") from error
+    if not isinstance(found, dict):
+        raise ConfigurationError(field, block.tool_kwargs, "a JSON object")
+    return found
+
+
+def _text(message: ChatMessage, role: Role, field: str) -> str:
     texts = []
     for number, block in enumerate(message.blocks):
         if isinstance(block, TextBlock):
             texts.append(block.text)
-        elif isinstance(block, ThinkingBlock) and _ROLES.get(message.role) == "assistant":
-            continue
-        else:
-            _refuse_block(f"messages[{place}].blocks[{number}]", block)
+        elif not (role == "assistant" and isinstance(block, ThinkingBlock | ToolCallBlock)):
+            raise ConfigurationError(
+                f"{field}.blocks[{number}]",
+                block.block_type,
+                "a block of text",
+                remedy="Images, audio, video, documents and other blocks are not supported: send "
+                "text.",
+            )
     return "\n".join(texts)
-
-
-def _refuse_block(field: str, block: Any) -> None:
-    if isinstance(block, ToolCallBlock):
-        _refuse_tool_call(field, block)
-    raise ConfigurationError(
-        field,
-        block.block_type,
-        "a block of text",
-        remedy="Images, audio, video, documents and other blocks are not supported: send text.",
-    )
-
-
-def _refuse_tool_call(field: str, value: object) -> None:
-    raise ConfigurationError(
-        field,
-        type(value).__name__,
-        "a message without tool calls",
-        remedy="Tools are not supported in this release: keep the message's text only.",
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +132,7 @@ class Piece:
     """One step of a stream."""
 
     delta: str
-    """What is new; empty at the last step."""
+    """What is new."""
     text: str
     """All of it so far."""
     answer: Answer | None = None
@@ -144,15 +163,64 @@ def to_completion_step(piece: Piece) -> CompletionResponse:
     return response
 
 
+def content(answer: Answer) -> str:
+    """Return the text of an answer, without the calls of tools in it."""
+    return answer.text if answer.parsed is None else answer.parsed.text
+
+
+def tool_calls(message: ChatMessage) -> list[ToolSelection]:
+    """Return the calls of tools in a message, in order."""
+    return [
+        ToolSelection(
+            tool_id=block.tool_call_id or "",
+            tool_name=block.tool_name,
+            tool_kwargs=_arguments(block, f"{block.tool_name}.tool_kwargs"),
+        )
+        for block in message.blocks
+        if isinstance(block, ToolCallBlock)
+    ]
+
+
+def _message(answer: Answer) -> ChatMessage:
+    parsed = answer.parsed or Parsed(text=answer.text)
+    blocks: list[Any] = [
+        ToolCallBlock(tool_call_id=call.id, tool_name=call.name, tool_kwargs=dict(call.arguments))
+        for call in parsed.tool_calls
+    ]
+    if parsed.text or not blocks:
+        blocks.insert(0, TextBlock(text=parsed.text))
+    return ChatMessage(
+        role=MessageRole.ASSISTANT, content=blocks, additional_kwargs=_calls_told(parsed)
+    )
+
+
+def _calls_told(parsed: Parsed) -> dict[str, Any]:
+    """Return calls as OpenAI's API writes them, where streams of objects look; and broken ones."""
+    told: dict[str, Any] = {}
+    if parsed.tool_calls:
+        told["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": json.dumps(dict(call.arguments))},
+            }
+            for call in parsed.tool_calls
+        ]
+    if parsed.invalid_tool_calls:
+        told["invalid_tool_calls"] = [to_json(call) for call in parsed.invalid_tool_calls]
+    return told
+
+
 def to_chat_response(answer: Answer, *, best_of_n: dict[str, Any]) -> ChatResponse:
     """Turn an answer into the response that a chat gets.
 
     Args:
-        answer: The chosen response becomes the message.
+        answer: The chosen response becomes the message, calls of tools in it its blocks; what
+            looks like a call and is none stands in its ``additional_kwargs``.
         best_of_n: How it was come by; see `selfeval_backend.answers.best_of_n`.
     """
     return ChatResponse(
-        message=ChatMessage(role=MessageRole.ASSISTANT, content=answer.text),
+        message=_message(answer),
         raw=_raw(answer, best_of_n),
         additional_kwargs=_counts(answer.outcome, best_of_n),
     )
@@ -161,7 +229,7 @@ def to_chat_response(answer: Answer, *, best_of_n: dict[str, Any]) -> ChatRespon
 def to_completion_response(answer: Answer, *, best_of_n: dict[str, Any]) -> CompletionResponse:
     """Turn an answer into the response that a completion gets; as `to_chat_response`."""
     return CompletionResponse(
-        text=answer.text,
+        text=content(answer),
         raw=_raw(answer, best_of_n),
         additional_kwargs=_counts(answer.outcome, best_of_n),
     )

@@ -6,6 +6,7 @@ as its validator: a sample that does not parse never wins while one parses.
 
 from __future__ import annotations
 
+from selfeval_backend.structured.asked import FORM_KEYWORDS, form_of
 from selfeval_backend.structured.forms import (
     AnswerForm,
     InvalidToolCall,
@@ -16,6 +17,7 @@ from selfeval_backend.structured.forms import (
 from selfeval_backend.structured.parsers import PlainToolParser, ToolParser, load_tool_parser
 
 __all__ = [
+    "FORM_KEYWORDS",
     "AnswerForm",
     "InvalidToolCall",
     "JsonForm",
@@ -23,5 +25,6 @@ __all__ = [
     "PlainToolParser",
     "ToolForm",
     "ToolParser",
+    "form_of",
     "load_tool_parser",
 ]

@@ -8,7 +8,6 @@ import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,11 +18,9 @@ from llama_index.core.base.llms.types import (
     ChatMessage,
     DocumentBlock,
     ImageBlock,
-    MessageRole,
     TextBlock,
     ToolCallBlock,
 )
-from llama_index.core.llms.function_calling import FunctionCallingLLM
 
 from aic_integrations.llama_index import AdaptiveLLM
 from aic_integrations.llama_index.messages import to_conversation
@@ -182,12 +179,6 @@ def test_other_blocks_are_refused_by_place_and_name(llm: AdaptiveLLM, block: Any
     assert engine_of(llm).num_open == 0
 
 
-@pytest.mark.parametrize("role", [MessageRole.TOOL, MessageRole.FUNCTION])
-def test_messages_of_tools_are_refused(llm: AdaptiveLLM, role: MessageRole) -> None:
-    with pytest.raises(ConfigurationError, match=r"messages\[0\]\.role.*message of the user"):
-        llm.chat([ChatMessage("7", role=role)])
-
-
 def test_nothing_asked_is_refused(llm: AdaptiveLLM) -> None:
     for messages in ([], [ChatMessage("")], [ChatMessage("  ")]):
         with pytest.raises(ConfigurationError, match="messages"):
@@ -292,26 +283,6 @@ async def test_a_time_limit_ends_with_the_best_so_far(make_model: ModelFactory) 
     response = await llm.acomplete("Make 41.")
     assert response.text == "quick"
     assert response.additional_kwargs["best_of_n"]["stop_reason"] == "max_seconds"
-
-
-Call = Callable[[AdaptiveLLM], Any]
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        lambda llm: llm.chat_with_tools([], user_msg="hi"),
-        lambda llm: llm.chat([ChatMessage("hi")], tools=[{"type": "function"}]),
-        lambda llm: llm.complete("hi", tool_choice="required"),
-        lambda llm: llm.complete("hi", response_format={"type": "json_object"}),
-    ],
-    ids=["chat_with_tools", "tools", "tool_choice", "response_format"],
-)
-def test_tools_are_refused_with_what_to_do(llm: AdaptiveLLM, call: Call) -> None:
-    with pytest.raises(NotImplementedError, match="ReActAgent"):
-        call(llm)
-    assert not llm.metadata.is_function_calling_model
-    assert isinstance(llm, FunctionCallingLLM)
 
 
 async def test_threads_and_loops_share_one_model(make_model: ModelFactory) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -130,7 +132,7 @@ class TestOpenAILike(LLMConformance):
     """What is expected to fail, and why; `docs/llama_index.md` has the table."""
 
     @pytest.fixture
-    def case(self, vllm_server: VllmServer) -> LLMCase:
+    def case(self, vllm_server: VllmServer) -> Iterator[LLMCase]:
         openai_like = pytest.importorskip(
             "llama_index.llms.openai_like", reason="llama-index-llms-openai-like is not installed"
         )
@@ -141,7 +143,7 @@ class TestOpenAILike(LLMConformance):
             "is_chat_model": True,
             "temperature": 0.0,
         }
-        return LLMCase(
+        yield LLMCase(
             llm=openai_like.OpenAILike(**fields),
             make=lambda **more: openai_like.OpenAILike(**{**fields, **more}),
             flowing=openai_like.OpenAILike(**fields),
@@ -149,3 +151,7 @@ class TestOpenAILike(LLMConformance):
             context_window=256,
             num_running=partial(running_on, vllm_server),
         )
+        with warnings.catch_warnings():
+            # Its connections are closed by nobody.
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
