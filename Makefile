@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-EXTRAS := agents,datasets,eval,langchain,ray,server,transformers,train,test,dev
+EXTRAS := agents,datasets,eval,langchain,ray,server,telemetry,transformers,train,test,dev
 # Installed first, and pinned, where no GPU is seen: there a CPU build does, where there is one.
 TORCH := torch==2.13.0
 STAMP := $(VENV)/.installed
