@@ -18,6 +18,7 @@ from langchain.agents.middleware.types import (
     hook_config,
 )
 from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage
 from langgraph.constants import TAG_NOSTREAM
 from langgraph.runtime import Runtime
 from langgraph.types import Command
@@ -130,7 +131,8 @@ class ConfidenceGate(AgentMiddleware[ConfidenceGateState, Any]):
         self, state: ConfidenceGateState, runtime: Runtime[Any]
     ) -> dict[str, Any] | None:
         """Ask a person, where the policy says so; end the agent after a refusal."""
-        records = gate_records(state)
+        last = state["messages"][-1]
+        records = gate_records(last) if isinstance(last, AIMessage) else ()
         if records and records[-1].action == "refuse":
             return {"jump_to": "end"}
         if not state.get(HELD_KEY):
@@ -170,7 +172,12 @@ def _quiet(model: Any) -> Any:
 def _given_out(run: GateRun, response: ModelResponse[Any]) -> ExtendedModelResponse[Any]:
     """Return the response of the best attempt, or what stands in its place."""
     message = run.message()
-    update: dict[str, Any] = {RECORDS_KEY: [record.to_json() for record in run.records]}
+    update: dict[str, Any] = {
+        RECORDS_KEY: [record.to_json() for record in run.records],
+        # Of an answer that nobody was asked about any more, another question having come.
+        HELD_KEY: [],
+        _STRUCTURED_KEY: None,
+    }
     if run.records[-1].action == "refuse":
         given = ModelResponse(result=[message])
     else:

@@ -269,6 +269,15 @@ async def test_a_person_is_asked_asynchronously() -> None:
     assert len(asked(state)) > 1
 
 
+def test_another_question_in_place_of_a_reply() -> None:
+    made = agent(ConfidentModel(0.1, 0.9), on_low="interrupt")
+    made.invoke(QUESTION, THREAD)
+    state = made.invoke({"messages": [("human", "Make 42.")]}, THREAD)
+    texts = [message.content for message in state["messages"]]
+    assert texts == ["Make 41.", WAITING, "Make 42.", "answer 1"]
+    assert [record.action for record in gate_records(state)] == ["interrupt", "accept"]
+
+
 def test_what_is_held_back_is_no_part_of_what_comes_out() -> None:
     made = agent(ConfidentModel(0.1), on_low="interrupt")
     assert "confidence_gate_held" not in made.invoke(QUESTION, THREAD)

@@ -19,6 +19,7 @@ from aic_integrations.langchain import (
     GateState,
     gate_records,
 )
+from aic_integrations.langchain.confidence_gate_run import WAITING
 from selfeval_backend.errors import ConfigurationError, LowConfidenceError, MissingConfidenceError
 from tests.integrations.langchain.confident_model import (
     ConfidentModel,
@@ -129,6 +130,14 @@ async def test_asynchronously_and_over_several_turns() -> None:
     state = await made.ainvoke(QUESTION, THREAD)
     assert texts(state) == ["Make 41.", "answer 1", "Make 41.", "answer 3"]
     assert [r.attempt for r in gate_records(state)] == [0, 1, 0, 1]
+
+
+def test_another_question_in_place_of_a_reply() -> None:
+    made = graph(ConfidentModel(0.1, 0.9), on_low="interrupt")
+    made.invoke(QUESTION, THREAD)
+    state = made.invoke({"messages": [("human", "Make 42.")]}, THREAD)
+    assert texts(state) == ["Make 41.", WAITING, "Make 42.", "answer 1"]
+    assert [record.action for record in gate_records(state)] == ["interrupt", "accept"]
 
 
 @pytest.mark.parametrize("model", [ConfidentModel, StreamingModel])
