@@ -34,7 +34,6 @@ def chat() -> ChatTemplate:
             'Well.<tool_call>\n{"name": "add", "arguments": {"a": 1}}\n</tool_call>',
             "Well.",
         ),
-        ("llama3_json", '{"name": "add", "parameters": {"a": 1}}', ""),
         ("pythonic", "[add(a=1)]", ""),
     ],
 )
@@ -54,6 +53,12 @@ def test_a_call_that_vllm_finds_is_checked_too(chat: ChatTemplate) -> None:
     parsed = form.parse('<tool_call>{"name": "sub", "arguments": {}}</tool_call>')
     assert not parsed.valid
     assert parsed.invalid_tool_calls[0].name == "sub"
+
+
+def test_a_parser_for_another_model_is_refused(chat: ChatTemplate) -> None:
+    with pytest.raises(ConfigurationError, match="python_tag") as caught:
+        load_tool_parser("llama3_json", chat)
+    assert caught.value.field == "tool_parser"
 
 
 def test_an_unknown_parser_is_answered_with_those_there_are(chat: ChatTemplate) -> None:

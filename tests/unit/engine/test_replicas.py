@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfeval_backend.engine.base import Chunk, Engine, SampleStream, SamplingParams
+from selfeval_backend.engine.base import Chunk, Engine, Grammar, SampleStream, SamplingParams
 from selfeval_backend.engine.replicas import ReplicaSet, connect_replicas
 from selfeval_backend.engine.scripted import ScriptedEngine, ScriptedResponse, StreamCall
 from selfeval_backend.errors import (
+    ConfigurationError,
     EngineConnectionError,
     EngineError,
     EngineRequestError,
@@ -208,3 +209,30 @@ async def test_a_request_that_is_refused_is_no_failure_of_the_replica() -> None:
     with pytest.raises(EngineRequestError):
         await drain(made.stream((1,), PARAMS))
     assert made.in_use == ("r0", "r1")
+
+
+UNDER_GRAMMAR = replace(PARAMS, grammar=Grammar.of({}), stop_token_ids=frozenset({9999}))
+
+
+async def test_a_sample_under_a_grammar_does_not_go_on_elsewhere() -> None:
+    made = await replicas(Host(breaking(9)), Host(sound()))
+    assert made.capabilities.takes_grammars
+    stream = made.stream((1, 2, 3), UNDER_GRAMMAR)
+    with pytest.raises(EngineError, match="grammar") as caught:
+        await drain(stream)
+    assert caught.value.retryable
+    assert isinstance(caught.value.__cause__, EngineConnectionError)
+    await stream.aclose()
+    assert made.in_use == ("r1",)
+
+
+async def test_a_sample_under_a_grammar_begins_elsewhere() -> None:
+    made = await replicas(Host(breaking(0)), Host(sound()))
+    assert len(tokens(await drain(made.stream((1, 2, 3), UNDER_GRAMMAR)))) == 30
+
+
+async def test_replicas_take_grammars_if_all_of_them_do() -> None:
+    made = await replicas(Host(sound()), Host(ScriptedEngine(counting, takes_grammars=False)))
+    assert not made.capabilities.takes_grammars
+    with pytest.raises(ConfigurationError, match="grammar"):
+        await drain(made.stream((1, 2, 3), UNDER_GRAMMAR))

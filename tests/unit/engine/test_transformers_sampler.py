@@ -106,3 +106,31 @@ def test_logprobs_are_of_the_raw_logits() -> None:
     draws = Sampler([params(0, 0.0, logprobs=True)], [0], CPU).draw(logits + 3)
     assert draws.logprobs is not None
     assert draws.logprobs.exp().tolist() == pytest.approx([0.5])
+
+
+def test_only_allowed_tokens_are_drawn_and_logprobs_stay_the_models() -> None:
+    logits = torch.tensor([5.0, 4.0, 3.0, 2.0]).expand(60, -1)
+    rows = [params(seed, 0.0 if seed < 10 else 1.0, logprobs=True) for seed in range(60)]
+    allowed = torch.tensor([False, True, False, True]).expand(60, -1)
+    draws = Sampler(rows, [0] * 60, CPU).draw(logits, allowed)
+    assert set(draws.token_ids[:10].tolist()) == {1}
+    assert set(draws.token_ids[10:].tolist()) == {1, 3}
+    expected = logits.log_softmax(dim=-1).gather(1, draws.token_ids[:, None])[:, 0]
+    assert draws.logprobs is not None
+    assert torch.allclose(draws.logprobs, expected)
+
+
+def test_where_no_token_is_allowed_none_is_drawn() -> None:
+    allowed = torch.tensor([[False, False], [True, True]])
+    for temperature in (0.0, 1.0):
+        sampler = Sampler([params(0, temperature)] * 2, [0, 0], CPU)
+        first, second = sampler.draw(torch.zeros(2, 2), allowed).token_ids.tolist()
+        assert first == NOT_FINITE
+        assert second in (0, 1)
+
+
+def test_a_mask_hides_no_logits_that_are_not_finite() -> None:
+    logits = torch.tensor([[torch.nan, 1.0], [torch.inf, 1.0]])
+    allowed = torch.tensor([[False, True], [False, True]])
+    sampler = Sampler([params(0, 0.0)] * 2, [0, 0], CPU)
+    assert sampler.draw(logits, allowed).token_ids.tolist() == [NOT_FINITE] * 2
