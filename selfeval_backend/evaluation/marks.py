@@ -30,6 +30,7 @@ MARK_KEPT, MARK_SAMPLES, MARK_SAVED = 0.74, 1.2, 0.56
 """Source: arXiv 2410.02725, abstract."""
 _LITTLE_LOSS, _SOME_LOSS = 0.97, 0.9
 
+_OWN = ("adaptive", "adaptive+pruning")
 _BATCHES = (None, (1, 3), (1, 4))
 _ABSOLUTE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
 _SHARES = (0.5, 0.375, 0.25)
@@ -94,8 +95,8 @@ def marks_section(recording: Recording, *, seed: int) -> str:
     bounds = retry_bounds(annealed, mean_samples=MARK_SAMPLES)
     return (
         "## Against the paper's marks\n\n"
-        f"Each setting is the best of {search.num_candidates:,} on one half of the problems, shown "
-        "on the other.\n\n"
+        f"Each setting is the best of {search.num_candidates:,} on one half of "
+        f"{len(recording.prompts)} problems, shown on the other half; what bounds it is of all.\n\n"
         + markdown_table(("what", "the paper", "here"), _rows(search))
         + "\n"
         + _retries(search, bounds)
@@ -137,12 +138,12 @@ def _rows(search: _Search) -> list[tuple[str, str, str]]:
             "-",
             search.most_saved(None, _LITTLE_LOSS),
         ),
-        ("tokens saved as the model ships", "-", search.shipped()),
+        ("as the model ships, on all problems", "-", search.shipped()),
     ]
 
 
 def _retries(search: _Search, bounds: RetryBounds) -> str:
-    floor, ceiling = search.floor_and_ceiling()
+    floor, ceiling = (summary.quality.value for summary in search.on_all[:2])
     judge, seer = ((bound - floor) / (ceiling - floor) for bound in (bounds.judge, bounds.seer))
     return (
         f"Of {MARK_SAMPLES} samples a prompt, {MARK_SAMPLES - 1:.1f} are retries, and the first "
@@ -204,28 +205,24 @@ class _Search:
     chosen_on: ResultTable
     shown: tuple[MethodSummary, ...]
     """Of the other half."""
-    own: MethodSummary
-    """As the model ships, on all prompts."""
+    on_all: tuple[MethodSummary, ...]
+    """Of both halves."""
 
     @classmethod
     def over(cls, recording: Recording, seed: int) -> _Search:
         bounds, info = _bounds(recording), recording.info
-        own = [m for m in catalogue(recording).methods if m.name == "adaptive+pruning"]
+        own = [m for m in catalogue(recording).methods if m.name in _OWN][-1:]
         results = replay_table(recording, [*bounds, *_candidates(recording), *own])
         first, second = half_places(len(recording.prompts), seed=seed)
         return cls(
             chosen_on=results.rows(first),
             shown=_summaries(results.rows(second), info, seed),
-            own=_summaries(results, info, seed)[-1],
+            on_all=_summaries(results, info, seed),
         )
 
     @property
     def num_candidates(self) -> int:
         return len(self.shown) - 2
-
-    def floor_and_ceiling(self) -> tuple[float, float]:
-        """Return the quality of one sample and of Best-of-N, on the half that is shown."""
-        return self.shown[0].quality.value, self.shown[1].quality.value
 
     def most_kept(self, cost: Callable[[ResultTable], Array], budget: float) -> str:
         quality = self.chosen_on.reward.mean(0)
@@ -250,7 +247,7 @@ class _Search:
         return "no setting" if place is None else _described(self.shown[place])
 
     def shipped(self) -> str:
-        return _described(self.own)
+        return _described(self.on_all[-1])
 
 
 def _described(summary: MethodSummary) -> str:
@@ -300,7 +297,7 @@ def _name(settings: Settings) -> str:
     keep = settings.keep_fraction
     shares = keep if isinstance(keep, tuple) else (keep,) * len(settings.prune_at)
     for at, kept in zip(settings.prune_at, shares, strict=False):
-        parts.append(f"at {at} {kept:.4g} go on" if kept < 1.0 else f"at {at}")
+        parts.append(f"{100 * kept:.3g} % go on past {at}" if kept < 1.0 else f"asked at {at}")
     if settings.prune_at and settings.prune_below:
-        parts.append(f"not below {settings.prune_below}")
+        parts.append(f"those below {settings.prune_below} stop")
     return ", ".join(part for part in parts if part)

@@ -303,12 +303,12 @@ def _decisions(
     policies: Sequence[Policy], places: range, state: RunState
 ) -> Iterator[tuple[Decision, range]]:
     """Yield what policies decide, and which of them do; those that decide alike lie together."""
-    decision = policies[places[0]].decide(state)
+    first = policies[places[0]].decide(state)
     # A threshold has a say in whether the run stops, or else draws on, and in nothing else.
-    if len(places) == 1 or not isinstance(decision, Stop | Draw):
-        yield decision, places
+    if len(places) == 1 or not isinstance(first, Stop | Draw):
+        yield first, places
         return
-    asked = {places[0]: decision}
+    asked: dict[int, Decision] = {places[0]: first}
 
     def ask(place: int) -> Decision:
         if place not in asked:

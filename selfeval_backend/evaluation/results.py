@@ -92,7 +92,10 @@ _NOT_MEASURED = """\
 - Reward quality behind the labels, and capability (three sizes of the generator): each needs other
   models to be trained.
 - GSM8K and AlpacaEval on the paper's model need its weights and a GPU:
-  `aic eval --task gsm8k --file test.jsonl --model meta-llama/Llama-3.1-8B-Instruct --engine vllm`.
+  `aic eval --task gsm8k --model meta-llama/Llama-3.1-8B-Instruct --engine vllm` (the problems are
+  downloaded by `datasets`; `--file` takes a local copy), and with the same model
+  `aic eval --task alpaca_eval --file alpaca_eval_gpt4_baseline.json --judge-url URL --judge-model
+  NAME`.
 """
 
 
