@@ -532,9 +532,9 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the rows in Markdown."""
     lines = [
         "| variant | seeds | labels: win / tie / loss | pairs in order, whole | less base "
-        f"| half | less base | AUROC | ECE | Best-of-{SAMPLES} | less length | KL "
+        f"| half | less base | AUROC | said raw | ECE | Best-of-{SAMPLES} | less length | KL "
         "| pass@1 after less before |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for found in rows:
         total = sum(found["labels"].values()) or 1
@@ -554,7 +554,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
             f"| {found['name']} | {len(found['seeds'])} | {labels} "
             f"| {found['whole']['pair_accuracy']:.3f} | {shown[0]} "
             f"| {found['half']['pair_accuracy']:.3f} | {shown[1]} "
-            f"| {found['whole']['auroc']:.3f} | {found['whole']['ece']:.3f} "
+            f"| {found['whole']['auroc']:.3f} | {found['whole']['mean_raw']:.2f} "
+            f"| {found['whole']['ece']:.3f} "
             f"| {found['best_of_n']:.3f} ± {found['best_of_n_standard_error']:.3f} "
             f"| {found['best_of_n_less_length']:.3f} | {found['kl']:.4f} | {passed} |"
         )
@@ -588,9 +589,9 @@ def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
                 label=cut if place == 0 else None,
             )
     axes.set_yticks([-place for place in range(len(rows))], [found["name"] for found in rows])
-    axes.set(xlabel="pairs of a right and a wrong sample of one problem in order, 95 % intervals")
+    axes.set(xlabel="pairs of one problem in order, 95 % intervals")
     axes.grid(axis="x", alpha=0.3)
-    axes.legend(title="response", frameon=False)
+    axes.legend(title="response", frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(path)
     plt.close(figure)
 

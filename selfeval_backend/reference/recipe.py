@@ -12,8 +12,8 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,6 @@ from transformers import (
 
 from selfeval_backend.chat import ChatTemplate
 from selfeval_backend.checkpoints import REFERENCE_FOLDER
-from selfeval_backend.reference.problems import DEMONSTRATION_SHAPES, Shape
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
 from selfeval_backend.training.losses import LossWeights
 from selfeval_backend.training.pretrain import Demonstrations
@@ -63,15 +62,12 @@ class GeneratorRecipe:
     context_length: int = 512
     plain_steps: int = 4000
     joint_steps: int = 1000
-    """With contrast; 0: it is never asked about its responses."""
     joint_lr_scale: float = 0.5
     """Of the learning rates while contrast is learned; all of it undoes language modelling."""
     batch_size: int = 24
     joint_num_cuts: int = 3
     lr: float = 0.02
     adam_lr: float = 0.003
-    shapes: Mapping[Shape, int] = field(default_factory=lambda: DEMONSTRATION_SHAPES)
-    """Of the demonstrations' problems, with their weights."""
 
 
 def new_generator(recipe: GeneratorRecipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -130,8 +126,6 @@ def train_generator(recipe: GeneratorRecipe, folder: Path, log: Callable[[str], 
     if torch.cuda.is_available() or shutil.which("g++"):
         model.get_decoder().compile(dynamic=True)  # 8,400 against 7,400 tokens/s on two cores
     for place, (name, steps, lr_scale, decay_share, num_cuts) in enumerate(phases):
-        if not steps:
-            continue
         train_phase(
             model,
             Demonstrations(
@@ -140,7 +134,6 @@ def train_generator(recipe: GeneratorRecipe, folder: Path, log: Callable[[str], 
                 batch_size=recipe.batch_size,
                 num_cuts=num_cuts,
                 seed=recipe.seed + place,
-                shapes=recipe.shapes,
             ),
             Phase(
                 folder=folder,

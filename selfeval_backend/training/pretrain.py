@@ -10,7 +10,7 @@ is and nothing about the answer.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from torch.utils.data import IterableDataset
 
@@ -18,7 +18,6 @@ from selfeval_backend.chat import ChatTemplate, Message
 from selfeval_backend.reference.problems import (
     DEMONSTRATION_SHAPES,
     Problem,
-    Shape,
     demonstrate,
     generate_problems,
 )
@@ -41,26 +40,20 @@ class Demonstrations(IterableDataset[Item]):
             another.
         num_cuts: Labelled cuts of each response; 0: language modelling alone.
         seed: Of the problems.
-        shapes: Weight of each shape of problem.
     """
 
     def __init__(
-        self,
-        *,
-        chat: ChatTemplate,
-        end_id: int,
-        batch_size: int,
-        num_cuts: int,
-        seed: int,
-        shapes: Mapping[Shape, int] = DEMONSTRATION_SHAPES,
+        self, *, chat: ChatTemplate, end_id: int, batch_size: int, num_cuts: int, seed: int
     ) -> None:
-        self.chat, self.end_id, self.shapes = chat, end_id, shapes
+        self.chat, self.end_id = chat, end_id
         self.batch_size, self.num_cuts, self.seed = batch_size, num_cuts, seed
 
     def __iter__(self) -> Iterator[Item]:
         """Yield pairs without end, the same ones for the same seed."""
         rng = random.Random(self.seed)
-        problems = generate_problems("train", seed=self.seed, unique=False, shapes=self.shapes)
+        problems = generate_problems(
+            "train", seed=self.seed, unique=False, shapes=DEMONSTRATION_SHAPES
+        )
         size = self.batch_size // 2
         while True:
             pairs = [self._pair(next(problems), rng) for _ in range(_POOL * size)]
