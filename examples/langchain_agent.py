@@ -1,6 +1,7 @@
 """An agent behind a gate: more samples, then a stronger model, and no guesses."""
 
 from langchain.agents import create_agent
+from langchain_core.messages import HumanMessage
 
 from aic_integrations.langchain import ChatAdaptive, ConfidenceGate, gate_records
 
@@ -21,7 +22,7 @@ for problem in (
     "Use 7, 12 and 20 to make 15.",
     "Use 2, 7 and 15 to make 10.",
 ):
-    state = agent.invoke({"messages": [("user", problem)]})
+    state = agent.invoke({"messages": [HumanMessage(problem)]})
     print(state["messages"][-1].text)
     for record in gate_records(state):
         tokens = record.usage.output_tokens if record.usage else "?"

@@ -28,6 +28,7 @@ from selfeval_backend.errors import (
     MissingConfidenceError,
     UncalibratedConfidenceError,
 )
+from selfeval_backend.policy import Annealed
 from selfeval_backend.types import to_json
 
 __all__ = [
@@ -313,9 +314,9 @@ def _reason(policy: GatePolicy, reading: ConfidenceReading, verdict: Verdict) ->
 def retry_settings(policy: GatePolicy, reading: ConfidenceReading) -> dict[str, Any]:
     """Return the settings of a call that tries again after this attempt.
 
-    More samples, drawn anew (the next seed), and not stopped before the gate would pass. Empty
-    where the attempt does not say what it was drawn with: a model of another kind is asked again
-    as it is.
+    More samples, drawn anew (the next seed), not stopped before the gate would pass, and without a
+    greedy one, which would come out as it did before. Empty where the attempt does not say what it
+    was drawn with: a model of another kind is asked again as it is.
     """
     before = reading.settings
     if not _is_count(before.get("max_samples")):
@@ -325,6 +326,12 @@ def retry_settings(policy: GatePolicy, reading: ConfidenceReading) -> dict[str, 
         settings["threshold"] = max(policy.threshold, before["threshold"])
     if _is_count(before.get("seed")):
         settings["seed"] = before["seed"] + 1
+    annealing = before.get("annealing")
+    if annealing == "annealed" and before.get("adaptive") and _is_number(before["temperature"]):
+        schedule = Annealed(before["temperature"])
+        settings["annealing"] = tuple(schedule.temperature(index) for index in range(1, 9))
+    elif isinstance(annealing, list | tuple):
+        settings["annealing"] = tuple(annealing)
     return settings
 
 

@@ -52,9 +52,9 @@ if not TYPE_CHECKING:  # a checker takes the imports above, and finds misspelt n
         try:
             value = getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
         except ModuleNotFoundError as error:
-            package = (error.name or "langchain").partition(".")[0]
-            extra = _EXTRAS.get(package, "agents")
-            raise MissingDependencyError(package, extra=extra) from error
+            missing = error.name or "langchain"
+            extra = _EXTRAS.get(missing.partition(".")[0], "agents")
+            raise MissingDependencyError(missing, extra=extra) from error
         globals()[name] = value
         return value
 

@@ -15,8 +15,10 @@ from langchain.agents.middleware.types import (
     ModelResponse,
     OmitFromInput,
     PrivateStateAttr,
+    hook_config,
 )
 from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import AIMessage
 from langgraph.constants import TAG_NOSTREAM
 from langgraph.runtime import Runtime
 from langgraph.types import Command
@@ -29,6 +31,7 @@ from aic_integrations.langchain.confidence_gate_run import (
     GateRun,
     GateSettings,
     first_answer,
+    gate_records,
     hold,
     wait_for_person,
 )
@@ -64,6 +67,8 @@ class ConfidenceGate(AgentMiddleware[ConfidenceGateState, Any]):
     is asked about ("interrupt") is held back: a message that says so stands in its place until
     the agent is resumed with ``Command(resume={"type": "approve"})``, ``{"type": "edit", "content":
     "..."}`` or ``{"type": "reject"}``, for which it needs a checkpointer.
+
+    A refusal, by the gate or by a person, ends the agent.
 
     The message that comes out counts the tokens of all attempts in its ``usage_metadata``. In a
     "messages" stream it comes whole, once it has passed: attempts are not shown.
@@ -121,18 +126,27 @@ class ConfidenceGate(AgentMiddleware[ConfidenceGateState, Any]):
             run.add(first_answer(responses[-1].result))
         return _given_out(run, responses[run.best])
 
+    @hook_config(can_jump_to=["end"])
     def after_model(
         self, state: ConfidenceGateState, runtime: Runtime[Any]
     ) -> dict[str, Any] | None:
-        """Ask a person, where the policy says so."""
+        """Ask a person, where the policy says so; end the agent after a refusal."""
+        last = state["messages"][-1]
+        records = gate_records(last) if isinstance(last, AIMessage) else ()
+        if records and records[-1].action == "refuse":
+            return {"jump_to": "end"}
         if not state.get(HELD_KEY):
             return None
         reply = wait_for_reply(state)
         update = carry_out(reply, state, self._refusal)
-        if reply.type == "approve" and state.get(_STRUCTURED_KEY) is not None:
-            update["structured_response"] = state[_STRUCTURED_KEY]
+        structured = state.get(_STRUCTURED_KEY)
+        if reply.type != "approve":
+            update["jump_to"] = "end"
+        elif structured is not None:
+            update["structured_response"] = structured
         return {**update, _STRUCTURED_KEY: None}
 
+    @hook_config(can_jump_to=["end"])
     async def aafter_model(
         self, state: ConfidenceGateState, runtime: Runtime[Any]
     ) -> dict[str, Any] | None:
@@ -141,17 +155,29 @@ class ConfidenceGate(AgentMiddleware[ConfidenceGateState, Any]):
 
     def _next_request(self, request: ModelRequest[Any], run: GateRun) -> ModelRequest[Any]:
         model = self._stronger[run.level - 1] if run.level else request.model
-        tags = [*(model.tags or ()), TAG_NOSTREAM]
         return request.override(
-            model=model.model_copy(update={"tags": tags}),
+            model=_quiet(model),
             model_settings={**request.model_settings, **run.settings},
         )
+
+
+def _quiet(model: Any) -> Any:
+    """Return the model with its tokens kept out of "messages" streams."""
+    if isinstance(model, BaseChatModel):
+        return model.model_copy(update={"tags": [*(model.tags or ()), TAG_NOSTREAM]})
+    # What `init_chat_model` makes of configurable fields takes tools, but is no chat model.
+    return model.with_config(tags=[TAG_NOSTREAM])
 
 
 def _given_out(run: GateRun, response: ModelResponse[Any]) -> ExtendedModelResponse[Any]:
     """Return the response of the best attempt, or what stands in its place."""
     message = run.message()
-    update: dict[str, Any] = {RECORDS_KEY: [record.to_json() for record in run.records]}
+    update: dict[str, Any] = {
+        RECORDS_KEY: [record.to_json() for record in run.records],
+        # Of an answer that nobody was asked about any more, another question having come.
+        HELD_KEY: [],
+        _STRUCTURED_KEY: None,
+    }
     if run.records[-1].action == "refuse":
         given = ModelResponse(result=[message])
     else:

@@ -40,7 +40,7 @@ __all__ = ["ConfidenceGateNode", "GateState", "ask_person", "carry_out", "wait_f
 
 
 class GateState(TypedDict, total=False):
-    """A graph's state with what a gate needs; give yours the same three keys."""
+    """A graph's state with what a gate needs; yours extends it, or has the same three keys."""
 
     messages: Annotated[list[AnyMessage], add_messages]
     confidence_gate: Annotated[list[dict[str, Any]], operator.add]
@@ -84,7 +84,7 @@ class ConfidenceGateNode:
         self.policy = GatePolicy(**settings, num_stronger=num_stronger)
         self._refusal = refusal
 
-    def __call__(self, state: Mapping[str, Any]) -> dict[str, Any]:
+    def __call__(self, state: GateState) -> dict[str, Any]:
         """Judge the last message, and return the update of the state.
 
         Raises:
@@ -104,7 +104,7 @@ class ConfidenceGateNode:
         given = [message] if message.id == answer.id else [gone, message]
         return {**update, "messages": given, HELD_KEY: []}
 
-    def route(self, state: Mapping[str, Any]) -> GateAction:
+    def route(self, state: GateState) -> GateAction:
         """Return the last decision, for `add_conditional_edges`.
 
         Raises:
@@ -115,19 +115,23 @@ class ConfidenceGateNode:
             raise ConfigurationError(RECORDS_KEY, None, "a state that went through the gate's node")
         return records[-1].action
 
-    def settings(self, state: Mapping[str, Any]) -> dict[str, Any]:
+    def settings(self, state: GateState) -> dict[str, Any]:
         """Return keywords for the model's next call: more samples, on a retry; else none."""
         return self._run(state).settings
 
-    def level(self, state: Mapping[str, Any]) -> int:
+    def level(self, state: GateState) -> int:
         """Return which model is next: 0 is the first one, k the k-th stronger one."""
         return self._run(state).level
 
-    def ask_person(self, state: Mapping[str, Any]) -> dict[str, Any]:
+    def ask_person(self, state: GateState) -> dict[str, Any]:
         """Interrupt the graph, and carry out what a person replies: a node of its own."""
         return ask_person(state, self._refusal)
 
-    def _run(self, state: Mapping[str, Any]) -> GateRun:
+    def _run(self, state: GateState) -> GateRun:
+        if RECORDS_KEY not in state:
+            raise ConfigurationError(
+                "state", sorted(state), f"a state with {RECORDS_KEY}, as GateState declares it"
+            )
         records = current_run(gate_records(state))
         answers = [m for m in held(state) if isinstance(m, AIMessage)] if records else []
         return GateRun(self.policy, self._refusal, records, answers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Unpack
 
+from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSequence
@@ -86,7 +87,13 @@ class ConfidenceGateRunnable(Runnable[LanguageModelInput, AIMessage]):
         """Answer as `invoke` does, on the caller's event loop."""
         return await self._acall_with_config(self._arun, input, config, **kwargs)
 
-    def _run(self, prompt: LanguageModelInput, config: RunnableConfig, **kwargs: Any) -> AIMessage:
+    def _run(
+        self,
+        prompt: LanguageModelInput,
+        run_manager: CallbackManagerForChainRun,
+        config: RunnableConfig,
+        **kwargs: Any,
+    ) -> AIMessage:
         run = GateRun(self.policy, self._refusal)
         quiet = merge_configs(config, _QUIET)
         while not run.over:
@@ -95,7 +102,11 @@ class ConfidenceGateRunnable(Runnable[LanguageModelInput, AIMessage]):
         return run.message()
 
     async def _arun(
-        self, prompt: LanguageModelInput, config: RunnableConfig, **kwargs: Any
+        self,
+        prompt: LanguageModelInput,
+        run_manager: AsyncCallbackManagerForChainRun,
+        config: RunnableConfig,
+        **kwargs: Any,
     ) -> AIMessage:
         run = GateRun(self.policy, self._refusal)
         quiet = merge_configs(config, _QUIET)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from langchain_core.decisions import (
+    Answer,
     BaseDecisionModel,
     Choice,
     ChoiceAnswer,
@@ -109,7 +110,7 @@ class SelfEvaluationDecisionModel(BaseDecisionModel):
         if answer is None:
             drawn = await self.llm.ainvoke(messages, **_ONE_SAMPLE)
             return self._respond(_drawn(drawn), questions)
-        model = self.llm.backend or await asyncio.to_thread(self.llm._loaded_model)
+        model = await asyncio.to_thread(self.llm._loaded_model)
         return self._respond(_judged(await _judge(model, messages, answer)), questions)
 
     def _checked(self, state: object, questions: Mapping[str, Question]) -> list[BaseMessage]:
@@ -127,10 +128,12 @@ class SelfEvaluationDecisionModel(BaseDecisionModel):
                 "a model whose self-evaluation is calibrated",
                 remedy="Calibrate it (`aic train`), or set allow_uncalibrated=True.",
             )
-        answers = {name: self._answer(found, question) for name, question in questions.items()}
+        answers: dict[str, Answer] = {
+            name: self._answer(found, question) for name, question in questions.items()
+        }
         return ClassifierResponse(model=self.model, answers=answers, usage=found.usage)
 
-    def _answer(self, found: _Finding, question: Question) -> NoulAnswer | ChoiceAnswer:
+    def _answer(self, found: _Finding, question: Question) -> Answer:
         prob = found.prob_win_or_tie
         if isinstance(question, Noul):
             return NoulAnswer(type="noul", noul=1.0 - prob)
@@ -144,7 +147,7 @@ class SelfEvaluationDecisionModel(BaseDecisionModel):
         )
 
 
-_ONE_SAMPLE = {"max_samples": 1, "adaptive": True, "annealing": "annealed"}
+_ONE_SAMPLE: dict[str, Any] = {"max_samples": 1, "adaptive": True, "annealing": "annealed"}
 
 
 async def _judge(

@@ -34,6 +34,7 @@ from selfeval_backend.gate import (
     retry_settings,
     total_usage,
 )
+from selfeval_backend.settings import Settings
 
 
 def calibrated(confidence: float) -> ConfidenceReading:
@@ -261,6 +262,21 @@ def test_a_retry_draws_more_and_anew_and_until_the_gate_would_pass() -> None:
     }
     policy = GatePolicy(threshold=0.3, retry_samples=64)
     assert retry_settings(policy, reading) == {"max_samples": 64, "threshold": 0.5, "seed": 8}
+
+
+def test_a_retry_draws_no_greedy_sample_a_second_time() -> None:
+    drawn = {"max_samples": 4, "adaptive": True, "annealing": "annealed", "temperature": 0.8}
+    policy = GatePolicy(threshold=0.8)
+    settings = retry_settings(policy, read_confidence({"confidence": 0.1, "policy": drawn}))
+    assert settings["annealing"][:3] == pytest.approx((0.4, 0.6, 0.7))
+    assert settings["annealing"][-1] == pytest.approx(0.8, rel=0.01)
+    Settings(**settings)
+    again = {**drawn, **settings, "annealing": list(settings["annealing"])}
+    once_more = retry_settings(policy, read_confidence({"confidence": 0.1, "policy": again}))
+    assert once_more["annealing"] == settings["annealing"]
+    for kept in ({"annealing": "constant"}, {"adaptive": False}):
+        reading = read_confidence({"confidence": 0.1, "policy": {**drawn, **kept}})
+        assert "annealing" not in retry_settings(policy, reading)
 
 
 @pytest.mark.parametrize(

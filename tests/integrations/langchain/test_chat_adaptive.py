@@ -492,12 +492,13 @@ def test_tracing_knows_model_and_settings() -> None:
 def test_the_import_is_light() -> None:
     code = (
         "import sys, aic_integrations.langchain as a; a.ChatAdaptive(max_samples=2);"
-        "print(a.__all__, [m for m in ('torch', 'transformers') if m in sys.modules])"
+        "late = ('torch', 'transformers', 'langchain', 'langgraph');"
+        "print([m for m in late if m in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600
     )
-    assert done.stdout.strip() == "['AdaptiveLLM', 'ChatAdaptive'] []"
+    assert done.stdout.strip() == "[]"
 
 
 def test_stop_strings_end_the_answer_and_never_stand_in_it(make_model: ModelFactory) -> None:

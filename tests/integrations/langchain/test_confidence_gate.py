@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from dataclasses import replace
 from typing import Annotated, Any, NotRequired
 
 import pytest
@@ -11,11 +12,13 @@ pytest.importorskip("langchain.agents", reason="the extra with LangChain's agent
 
 from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware, AgentState
+from langchain.agents.structured_output import ToolStrategy
 from langchain_core.callbacks.usage import UsageMetadataCallbackHandler
-from langchain_core.messages import AIMessage, HumanMessage
+from langchain_core.messages import AIMessage
 from langchain_core.tools import tool
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
+from pydantic import BaseModel
 
 from aic_integrations.langchain import ConfidenceGate, gate_records
 from aic_integrations.langchain.confidence_gate_run import WAITING
@@ -32,7 +35,7 @@ from tests.integrations.langchain.confident_model import (
     StreamingModel,
 )
 
-QUESTION: Any = {"messages": [HumanMessage("Make 41.")]}
+QUESTION: Any = {"messages": [("human", "Make 41.")]}
 THREAD: Any = {"configurable": {"thread_id": "1"}}
 CALL = {"name": "double", "args": {"number": 4}, "id": "1", "type": "tool_call"}
 
@@ -266,9 +269,71 @@ async def test_a_person_is_asked_asynchronously() -> None:
     assert len(asked(state)) > 1
 
 
+def test_another_question_in_place_of_a_reply() -> None:
+    made = agent(ConfidentModel(0.1, 0.9), on_low="interrupt")
+    made.invoke(QUESTION, THREAD)
+    state = made.invoke({"messages": [("human", "Make 42.")]}, THREAD)
+    texts = [message.content for message in state["messages"]]
+    assert texts == ["Make 41.", WAITING, "Make 42.", "answer 1"]
+    assert [record.action for record in gate_records(state)] == ["interrupt", "accept"]
+
+
 def test_what_is_held_back_is_no_part_of_what_comes_out() -> None:
     made = agent(ConfidentModel(0.1), on_low="interrupt")
     assert "confidence_gate_held" not in made.invoke(QUESTION, THREAD)
+
+
+# Structured output.
+
+
+class Sum(BaseModel):
+    """A number."""
+
+    value: int
+
+
+PARSED = Scripted(0.1, "c", tool_calls=({**CALL, "name": "Sum", "args": {"value": 41}},))
+
+
+def structured(model: ConfidentModel, **settings: Any) -> Any:
+    gate = ConfidenceGate(**{"threshold": 0.8, **settings})
+    return create_agent(
+        model,
+        [],
+        response_format=ToolStrategy(Sum),
+        middleware=[gate],
+        checkpointer=InMemorySaver(),
+    )
+
+
+def test_structured_output_that_passes() -> None:
+    made = structured(ConfidentModel(PARSED, replace(PARSED, confidence=0.9)), on_low="retry")
+    state = made.invoke(QUESTION, THREAD)
+    assert state["structured_response"] == Sum(value=41)
+    assert [record.action for record in gate_records(state)] == ["retry", "accept"]
+
+
+def test_structured_output_that_is_refused() -> None:
+    state = structured(ConfidentModel(PARSED), on_low="refuse").invoke(QUESTION, THREAD)
+    assert state.get("structured_response") is None
+    assert [m.type for m in state["messages"]] == ["human", "ai"]
+
+
+def test_structured_output_waits_for_a_person_too() -> None:
+    made = structured(ConfidentModel(PARSED), on_low="interrupt")
+    waiting = made.invoke(QUESTION, THREAD)
+    assert waiting.get("structured_response") is None
+    assert "41" in str(asked(waiting))
+    state = made.invoke(Command(resume="approve"), THREAD)
+    assert state["structured_response"] == Sum(value=41)
+    assert [m.type for m in state["messages"]] == ["human", "ai", "tool"]
+
+
+def test_structured_output_that_a_person_rejects() -> None:
+    made = structured(ConfidentModel(PARSED), on_low="interrupt")
+    made.invoke(QUESTION, THREAD)
+    state = made.invoke(Command(resume="reject"), THREAD)
+    assert state.get("structured_response") is None
 
 
 # What cannot be.

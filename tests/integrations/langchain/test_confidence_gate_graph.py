@@ -13,11 +13,21 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Command
 
-from aic_integrations.langchain import ConfidenceGateNode, GateState, gate_records
+from aic_integrations.langchain import (
+    ConfidenceGateNode,
+    ConfidenceGateRunnable,
+    GateState,
+    gate_records,
+)
+from aic_integrations.langchain.confidence_gate_run import WAITING
 from selfeval_backend.errors import ConfigurationError, LowConfidenceError, MissingConfidenceError
-from tests.integrations.langchain.confident_model import ConfidentModel
+from tests.integrations.langchain.confident_model import (
+    ConfidentModel,
+    Scripted,
+    StreamingModel,
+)
 
-QUESTION: Any = {"messages": [HumanMessage("Make 41.")]}
+QUESTION: Any = {"messages": [("human", "Make 41.")]}
 THREAD: Any = {"configurable": {"thread_id": "1"}}
 
 
@@ -122,10 +132,32 @@ async def test_asynchronously_and_over_several_turns() -> None:
     assert [r.attempt for r in gate_records(state)] == [0, 1, 0, 1]
 
 
+def test_another_question_in_place_of_a_reply() -> None:
+    made = graph(ConfidentModel(0.1, 0.9), on_low="interrupt")
+    made.invoke(QUESTION, THREAD)
+    state = made.invoke({"messages": [("human", "Make 42.")]}, THREAD)
+    assert texts(state) == ["Make 41.", WAITING, "Make 42.", "answer 1"]
+    assert [record.action for record in gate_records(state)] == ["interrupt", "accept"]
+
+
+@pytest.mark.parametrize("model", [ConfidentModel, StreamingModel])
+def test_a_runnable_in_a_node_streams_only_what_passed(model: type[ConfidentModel]) -> None:
+    answers = model(Scripted(0.1, "a b"), Scripted(0.9, "c d"))
+    gated = ConfidenceGateRunnable(answers, threshold=0.8, on_low="retry")
+    builder = StateGraph(GateState)
+    builder.add_node("model", lambda state: {"messages": [gated.invoke(state["messages"])]})
+    builder.add_edge(START, "model")
+    app = builder.compile()
+    parts = [chunk.content for chunk, _ in app.stream(QUESTION, stream_mode="messages")]  # type: ignore[union-attr, misc]  # pairs
+    assert "".join(map(str, parts)).split() == ["c", "d"]
+
+
 def test_a_gate_that_does_not_come_after_a_model_is_refused() -> None:
     gate = ConfidenceGateNode(threshold=0.5)
     with pytest.raises(ConfigurationError, match="right after a model"):
-        gate({"messages": [HumanMessage("x")]})
+        gate({"messages": [HumanMessage("x")], "confidence_gate": []})
+    with pytest.raises(ConfigurationError, match="as GateState declares it"):
+        gate.settings({"messages": [HumanMessage("x")]})
     with pytest.raises(ConfigurationError, match="went through"):
         gate.route({})
     with pytest.raises(ConfigurationError, match="held back"):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,14 +14,16 @@ from langchain_core.callbacks.usage import UsageMetadataCallbackHandler
 from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate
-from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables import ConfigurableField, RunnableLambda
 
+from aic_integrations import langchain as package
 from aic_integrations.langchain import ChatAdaptive, ConfidenceGateRunnable, gate_records
-from selfeval_backend.engine.scripted import ScriptedChat
+from selfeval_backend.engine.scripted import ScriptedChat, ScriptedEngine
 from selfeval_backend.errors import (
     ConfigurationError,
     LowConfidenceError,
     MissingConfidenceError,
+    MissingDependencyError,
     UncalibratedConfidenceError,
 )
 from tests.conftest import ModelFactory
@@ -207,6 +211,37 @@ def test_over_an_adaptive_model(make_model: ModelFactory) -> None:
     assert message.response_metadata["best_of_n"]["policy"]["threshold"] == 0.8
 
 
+async def test_cancelling_leaves_nothing_running(make_model: ModelFactory) -> None:
+    slow = replace(CHAT.response("never"), delay_s=60.0)
+    model = make_model([CHAT.response("no", 0.1), slow, slow])
+    gate = ConfidenceGateRunnable(
+        ChatAdaptive.from_model(model, max_samples=1), threshold=0.8, on_low="retry"
+    )
+    engine = model.engine
+    assert isinstance(engine, ScriptedEngine)
+    task = asyncio.create_task(gate.ainvoke("x"))
+    while engine.num_running < 1 or len(engine.stream_calls) < 2:
+        assert not task.done(), task.result()
+        await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert engine.num_open == 0
+
+
+@pytest.mark.parametrize("wrap", ["with_retry", "with_fallbacks", "configurable"])
+def test_around_what_langchain_makes_of_a_model(wrap: str) -> None:
+    model = ConfidentModel(0.1, 0.9)
+    wrapped: Any = {
+        "with_retry": model.with_retry,
+        "with_fallbacks": lambda: model.with_fallbacks([ConfidentModel(0.9)]),
+        "configurable": lambda: model.configurable_fields(label=ConfigurableField(id="label")),
+    }[wrap]()
+    message = ConfidenceGateRunnable(wrapped, threshold=0.8, on_low="retry").invoke("x")
+    assert message.content == "answer 1"
+    assert model.calls.settings[1]["max_samples"] == 8
+
+
 # What cannot be.
 
 
@@ -241,3 +276,23 @@ def test_something_that_gives_no_message_is_refused() -> None:
         RunnableLambda(lambda _: AIMessage("text")), threshold=0.5, on_missing="accept"
     )
     assert fine.invoke("x").content == "text"
+
+
+@pytest.mark.parametrize(
+    ("name", "missing", "extra"),
+    [
+        ("ConfidenceGate", "langchain.agents.middleware.types", "agents"),
+        ("ConfidenceGateNode", "langgraph.graph.message", "agents"),
+        ("SelfEvaluationDecisionModel", "langchain_core.decisions", "agents"),
+        ("GenAISpans", "opentelemetry", "telemetry"),
+    ],
+)
+def test_what_is_not_installed_is_said_with_its_extra(
+    name: str, missing: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = f"{package.__name__}.{package._LATE[name]}"
+    monkeypatch.delitem(vars(package), name, raising=False)
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(MissingDependencyError, match=rf"{missing} is not.*\[{extra}\]"):
+        getattr(package, name)

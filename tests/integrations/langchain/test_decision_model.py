@@ -157,23 +157,22 @@ def test_what_cannot_be_is_refused_at_construction(
     assert caught.value.field == field
 
 
+@pytest.mark.filterwarnings("ignore:.*ModelRouterMiddleware.*beta")
 def test_it_routes_an_agent(llm: ChatAdaptive, make_model: ModelFactory) -> None:
     pytest.importorskip("langchain.agents", reason="the extra with LangChain's agents is missing")
     from langchain.agents import create_agent
     from langchain.agents.middleware import ModelChoice, ModelRouterMiddleware
-    from langchain_core._api.beta_decorator import LangChainBetaWarning
 
     large = ChatAdaptive.from_model(make_model([CHAT.response("41", 0.9)], repeat=True, name="l"))
 
     def answer(threshold: float) -> str:
-        with pytest.warns(LangChainBetaWarning):
-            router = ModelRouterMiddleware(
-                choices={"small": ModelChoice(llm, None), "large": ModelChoice(large, None)},
-                instructions=START_OVER,
-                classifier=SelfEvaluationDecisionModel(
-                    llm=llm, labels=("small", "large"), threshold=threshold
-                ),
-            )
+        router = ModelRouterMiddleware(
+            choices={"small": ModelChoice(llm, None), "large": ModelChoice(large, None)},
+            instructions=START_OVER,
+            classifier=SelfEvaluationDecisionModel(
+                llm=llm, labels=("small", "large"), threshold=threshold
+            ),
+        )
         agent = create_agent(llm, middleware=[router])
         text = agent.invoke({"messages": [HumanMessage("Make 41.")]})["messages"][-1].text
         assert isinstance(text, str)
