@@ -110,7 +110,17 @@ class TestVllm(LLMConformance):
         )
 
 
+@pytest.fixture(scope="module")
+def connections_of_others() -> Iterator[None]:
+    """Collect what `OpenAILike` leaves open, once its tests are over."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("connections_of_others")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # open connections
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 class TestOpenAILike(LLMConformance):
@@ -132,7 +142,7 @@ class TestOpenAILike(LLMConformance):
     """What is expected to fail, and why; `docs/llama_index.md` has the table."""
 
     @pytest.fixture
-    def case(self, vllm_server: VllmServer) -> Iterator[LLMCase]:
+    def case(self, vllm_server: VllmServer) -> LLMCase:
         openai_like = pytest.importorskip(
             "llama_index.llms.openai_like", reason="llama-index-llms-openai-like is not installed"
         )
@@ -143,7 +153,7 @@ class TestOpenAILike(LLMConformance):
             "is_chat_model": True,
             "temperature": 0.0,
         }
-        yield LLMCase(
+        return LLMCase(
             llm=openai_like.OpenAILike(**fields),
             make=lambda **more: openai_like.OpenAILike(**{**fields, **more}),
             flowing=openai_like.OpenAILike(**fields),
@@ -151,7 +161,3 @@ class TestOpenAILike(LLMConformance):
             context_window=256,
             num_running=partial(running_on, vllm_server),
         )
-        with warnings.catch_warnings():
-            # Its connections are closed by nobody.
-            warnings.simplefilter("ignore", ResourceWarning)
-            gc.collect()
