@@ -110,17 +110,7 @@ class TestVllm(LLMConformance):
         )
 
 
-@pytest.fixture(scope="module")
-def connections_of_others() -> Iterator[None]:
-    """Collect what `OpenAILike` leaves open, once its tests are over."""
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
-
-
 @pytest.mark.slow
-@pytest.mark.usefixtures("connections_of_others")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # open connections
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 class TestOpenAILike(LLMConformance):
@@ -142,7 +132,7 @@ class TestOpenAILike(LLMConformance):
     """What is expected to fail, and why; `docs/llama_index.md` has the table."""
 
     @pytest.fixture
-    def case(self, vllm_server: VllmServer) -> LLMCase:
+    def case(self, vllm_server: VllmServer) -> Iterator[LLMCase]:
         openai_like = pytest.importorskip(
             "llama_index.llms.openai_like", reason="llama-index-llms-openai-like is not installed"
         )
@@ -153,11 +143,16 @@ class TestOpenAILike(LLMConformance):
             "is_chat_model": True,
             "temperature": 0.0,
         }
-        return LLMCase(
-            llm=openai_like.OpenAILike(**fields),
+        llm = openai_like.OpenAILike(**fields)
+        yield LLMCase(
+            llm=llm,
             make=lambda **more: openai_like.OpenAILike(**{**fields, **more}),
-            flowing=openai_like.OpenAILike(**fields),
+            flowing=llm,
             question=QUESTION,
             context_window=256,
             num_running=partial(running_on, vllm_server),
         )
+        llm._client = llm._aclient = None  # pytest keeps the case; nobody closes its connections
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
