@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,14 @@ __all__ = ["longest_block_s"]
 _TICK_S = 0.005
 
 
-async def longest_block_s(work: Awaitable[Any]) -> float:
+async def longest_block_s(work: Callable[[], Awaitable[Any]]) -> float:
     """Return the longest time that the event loop did not turn while it did something, seconds.
 
     Time that its thread was ready to run and other processes had the processors is not counted,
     where the system tells it (Linux).
+
+    Args:
+        work: Begins it.
     """
     longest = 0.0
 
@@ -31,8 +34,9 @@ async def longest_block_s(work: Awaitable[Any]) -> float:
             last, waited = now, now_waited
 
     ticker = asyncio.ensure_future(tick())
+    await asyncio.sleep(2 * _TICK_S)  # it ticks before the work begins
     try:
-        await work
+        await work()
         await asyncio.sleep(2 * _TICK_S)  # the last gap too
     finally:
         ticker.cancel()

@@ -44,6 +44,7 @@ from selfeval_backend.gate import (
     retry_settings,
     total_usage,
 )
+from selfeval_backend.types import to_json
 
 __all__ = ["BestOfNQueryEngine", "ConfidenceGateQueryEngine"]
 
@@ -252,6 +253,8 @@ class _Run:
         if top_k is None or self._retrieve_more == 1:
             return replace(before, settings=settings)
         more = math.ceil(top_k * self._retrieve_more)
+        # A retry of the same prompt draws no greedy sample again; with more nodes it is another.
+        settings.pop("annealing", None)
         return _Attempt(engine=_with_top_k(before.engine, more), top_k=more, settings=settings)
 
     def _first_of_level(self, level: int) -> _Attempt:
@@ -329,7 +332,7 @@ class _Run:
                 {
                     **record.to_json(),
                     "top_k": tried.attempt.top_k,
-                    "settings": dict(tried.attempt.settings),
+                    "settings": to_json(tried.attempt.settings),
                     "num_llm_calls": len(tried.collected.calls),
                 }
                 for record, tried in zip(self._records, self._tried, strict=True)

@@ -143,15 +143,16 @@ class TestOpenAILike(LLMConformance):
             "is_chat_model": True,
             "temperature": 0.0,
         }
+        llm = openai_like.OpenAILike(**fields)
         yield LLMCase(
-            llm=openai_like.OpenAILike(**fields),
+            llm=llm,
             make=lambda **more: openai_like.OpenAILike(**{**fields, **more}),
-            flowing=openai_like.OpenAILike(**fields),
+            flowing=llm,
             question=QUESTION,
             context_window=256,
             num_running=partial(running_on, vllm_server),
         )
+        llm._client = llm._aclient = None  # pytest keeps the case; nobody closes its connections
         with warnings.catch_warnings():
-            # Its connections are closed by nobody.
             warnings.simplefilter("ignore", ResourceWarning)
             gc.collect()
