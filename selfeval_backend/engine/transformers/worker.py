@@ -360,24 +360,23 @@ def _sampler(rows: Sequence[Row], runner: ModelRunner) -> Sampler:
 
 def _allowed(rows: Sequence[Row], logits: torch.Tensor) -> torch.Tensor | None:
     """Return the tokens that each row's grammar allows, bool [B, V]; None where no row has one."""
-    if not any(row.guide for row in rows):
+    guides = [(place, row.guide) for place, row in enumerate(rows) if row.guide is not None]
+    if not guides:
         return None
     num_logits = logits.shape[1]
     allowed = torch.ones((len(rows), num_logits), dtype=torch.bool)
-    for place, row in enumerate(rows):
-        if row.guide is not None:
-            bits = row.guide.allowed()
-            allowed[place] = False  # also what the tokenizer has no token for
-            if bits is not None:
-                some = _unpack(bits)[:num_logits]
-                allowed[place, : len(some)] = some
+    allowed[[place for place, _ in guides]] = False  # also what the tokenizer has no token for
+    given = [(place, bits) for place, guide in guides if (bits := guide.allowed()) is not None]
+    if given:
+        packed = torch.frombuffer(bytearray(b"".join(bits for _, bits in given)), dtype=torch.uint8)
+        some = _unpack(packed.view(len(given), -1))[:, :num_logits]
+        allowed[[place for place, _ in given], : some.shape[1]] = some
     return allowed.to(logits.device)
 
 
-def _unpack(bits: bytes) -> torch.Tensor:
-    """Return bits as bools, the lowest of each byte first."""
-    packed = torch.frombuffer(bytearray(bits), dtype=torch.uint8)
-    return ((packed[:, None] >> torch.arange(8)) & 1).bool().flatten()
+def _unpack(packed: torch.Tensor) -> torch.Tensor:
+    """Return the bits of bytes [B, N] as bools [B, 8N], the lowest of each byte first."""
+    return ((packed[:, :, None] >> torch.arange(8)) & 1).bool().flatten(1)
 
 
 def _decoding(rows: Sequence[Row], runner: ModelRunner) -> _Decoding:
