@@ -65,9 +65,10 @@ serve-reference: $(VLLM_STAMP)  ## Serve the reference model with vLLM on http:/
 		--host 127.0.0.1 --port 8000 --dtype float32 --block-size 32 --enforce-eager \
 		--no-enable-chunked-prefill \
 		--enable-prompt-tokens-details --scheduling-policy priority --enable-scale-out \
+		--structured-outputs-config '{"backend": "guidance"}' \
 		--distributed-executor-backend vllm.v1.executor.uniproc_executor.UniProcExecutor
 
-bench: $(VLLM_STAMP)  ## Run all benchmarks, about half an hour; fails where a limit is exceeded
+bench: $(VLLM_STAMP)  ## Run the benchmarks that have limits, about an hour; fails where a limit is exceeded
 	@status=0; \
 	run() { \
 		plot=benchmarks/results/$$1.png; shift; echo "== $$*"; \
@@ -79,6 +80,10 @@ bench: $(VLLM_STAMP)  ## Run all benchmarks, about half an hour; fails where a l
 	run vllm_overhead_large benchmarks/vllm_overhead.py --large --repetitions 3; \
 	run vllm_overhead_http_large benchmarks/vllm_overhead.py --http --large --repetitions 3; \
 	run vllm_concurrency benchmarks/vllm_concurrency.py; \
+	run vllm_concurrency_256 benchmarks/vllm_concurrency.py --max-tokens 256 --repetitions 2; \
+	run llama_index_overhead benchmarks/llama_index_overhead.py; \
+	run replay benchmarks/replay.py; \
+	run eval_overhead benchmarks/eval_overhead.py; \
 	exit $$status
 
 reference: install  ## Train the reference model from nothing

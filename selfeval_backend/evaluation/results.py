@@ -89,8 +89,8 @@ def write_results(runs: Path, out: Path, *, seed: int) -> list[Path]:
 _NOT_MEASURED = """\
 ## Not measured
 
-- Reward quality behind the labels, and capability (three sizes of the generator): each needs other
-  models to be trained.
+- Capability (three sizes of the generator): it needs other models to be trained. Reward quality
+  behind the labels was measured at a small budget: [experiments](experiments.md).
 - GSM8K and AlpacaEval on the paper's model need its weights and a GPU:
   `aic eval --task gsm8k --model meta-llama/Llama-3.1-8B-Instruct --engine vllm` (the problems are
   downloaded by `datasets`; `--file` takes a local copy), and with the same model
