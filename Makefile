@@ -68,7 +68,7 @@ serve-reference: $(VLLM_STAMP)  ## Serve the reference model with vLLM on http:/
 		--structured-outputs-config '{"backend": "guidance"}' \
 		--distributed-executor-backend vllm.v1.executor.uniproc_executor.UniProcExecutor
 
-bench: $(VLLM_STAMP)  ## Run the benchmarks that have limits, about an hour; fails where a limit is exceeded
+bench: $(VLLM_STAMP)  ## Run the benchmarks that have limits; fails where one is exceeded
 	@status=0; \
 	run() { \
 		plot=benchmarks/results/$$1.png; shift; echo "== $$*"; \
@@ -81,6 +81,7 @@ bench: $(VLLM_STAMP)  ## Run the benchmarks that have limits, about an hour; fai
 	run vllm_overhead_http_large benchmarks/vllm_overhead.py --http --large --repetitions 3; \
 	run vllm_concurrency benchmarks/vllm_concurrency.py; \
 	run vllm_concurrency_256 benchmarks/vllm_concurrency.py --max-tokens 256 --repetitions 2; \
+	export OMP_NUM_THREADS=1; \
 	run llama_index_overhead benchmarks/llama_index_overhead.py; \
 	run replay benchmarks/replay.py; \
 	run eval_overhead benchmarks/eval_overhead.py; \
