@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from selfeval_backend.errors import CheckpointError, MissingDependencyError
 
-__all__ = ["REFERENCE_FOLDER", "locate_checkpoint"]
+__all__ = ["REFERENCE_FOLDER", "count_parameters", "locate_checkpoint"]
 
 REFERENCE_FOLDER = Path(__file__).parent / "reference" / "model"
 """The shipped reference model."""
@@ -36,6 +37,34 @@ def locate_checkpoint(model: str | Path, *, with_weights: bool = True) -> Path:
             'Give "reference", a checkpoint folder, or a model name.'
         )
     return _checked(_download(str(model), with_weights=with_weights), model)
+
+
+def count_parameters(model: str | Path) -> int:
+    """Return how many weights a checkpoint's safetensors files hold; tied ones count once.
+
+    Args:
+        model: As `locate_checkpoint` takes it.
+
+    Raises:
+        CheckpointError: There is no such folder, or it has no weights as safetensors.
+        MissingDependencyError: safetensors is not installed.
+    """
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError as error:
+        raise MissingDependencyError("safetensors", extra="transformers") from error
+    folder = locate_checkpoint(model)
+    total = 0
+    try:
+        for path in sorted(folder.glob("*.safetensors")):
+            with safe_open(path, framework="numpy") as weights:
+                names = weights.keys()  # it is no dictionary: it cannot be iterated
+                total += sum(math.prod(weights.get_slice(name).get_shape()) for name in names)
+    except SafetensorError as error:
+        raise CheckpointError(f"model: {model}: {path} cannot be read: {error}") from error
+    if not total:
+        raise CheckpointError(f"model: {model}: {folder} has no weights as safetensors.")
+    return total
 
 
 def _checked(folder: Path, model: str | Path) -> Path:

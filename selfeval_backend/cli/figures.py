@@ -27,9 +27,16 @@ def figures(
     model: Annotated[str, typer.Option(help="The model that solves the reference problems.")] = (
         "reference"
     ),
+    capability: Annotated[
+        list[Path] | None,
+        typer.Option(help="A model of other capability, to stand beside it; may be repeated."),
+    ] = None,
     n: Annotated[int, typer.Option("--n", help="Reference problems.")] = 750,
     n_shifted: Annotated[int, typer.Option(help="Problems of the other distribution.")] = 150,
     n_beam: Annotated[int, typer.Option(help="Reference problems for search.")] = 100,
+    n_capability: Annotated[
+        int, typer.Option(help="Reference problems for each model of other capability.")
+    ] = 300,
     seed: Annotated[int, typer.Option(help="Of everything.")] = 0,
     sample: Annotated[
         bool, typer.Option(help="--no-sample: rebuild from what is kept, without a model.")
@@ -41,7 +48,13 @@ def figures(
         if sample:
             from selfeval_backend.evaluation.experiments import Sizes
 
-            sizes = Sizes(reference=n, shifted=n_shifted, beam=n_beam)
+            sizes = Sizes(
+                reference=n, shifted=n_shifted, beam=n_beam, capability=min(n, n_capability)
+            )
+            for other in capability or ():
+                with_model(
+                    str(other), "transformers", lambda it: _sample_other(it, runs, sizes, seed)
+                )
             with_model(model, "transformers", lambda loaded: _sample(loaded, runs, sizes, seed))
         if write:
             from selfeval_backend.evaluation.results import write_results
@@ -59,3 +72,11 @@ async def _sample(model: SelfEvaluatingModel, runs: Path, sizes: Sizes, seed: in
     signals = TokenSignals.load(str(locate_checkpoint(model.name)))
     with live_progress() as progress:
         await make_missing(model, runs, sizes, seed=seed, signals=signals, progress=progress)
+
+
+async def _sample_other(model: SelfEvaluatingModel, runs: Path, sizes: Sizes, seed: int) -> None:
+    from selfeval_backend.cli.progress import live_progress
+    from selfeval_backend.evaluation.experiments import record_capability
+
+    with live_progress() as progress:
+        await record_capability(model, runs, sizes, seed=seed, progress=progress)

@@ -12,16 +12,27 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from selfeval_backend.checkpoints import count_parameters
 from selfeval_backend.controller import derive_seed
 from selfeval_backend.errors import DatasetError
 from selfeval_backend.evaluation.harness import Progress
 from selfeval_backend.evaluation.metrics import PromptResult
 from selfeval_backend.evaluation.prefix_search import BeamSettings, beam_answer
 from selfeval_backend.evaluation.recorder import RecordingPlan, SignalReader, record
+from selfeval_backend.evaluation.recordings import Recording, load_recording
 from selfeval_backend.evaluation.tasks import ReferenceTask, ShiftedTask, TaskItem
 from selfeval_backend.model import SelfEvaluatingModel
 
-__all__ = ["BEAMS", "CHECKPOINTS", "BeamRun", "Sizes", "load_beams", "make_missing"]
+__all__ = [
+    "BEAMS",
+    "CHECKPOINTS",
+    "BeamRun",
+    "Sizes",
+    "load_beams",
+    "load_capability",
+    "make_missing",
+    "record_capability",
+]
 
 CHECKPOINTS = (8, 16, 24, 32, 40, 44, 48, 56, 64, 80, 96, 128)
 
@@ -43,6 +54,8 @@ class Sizes:
     shifted: int = 150
     beam: int = 100
     """The first prompts of the reference recording."""
+    capability: int = 300
+    """The first prompts of the reference recording, with each other model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +96,35 @@ async def make_missing(
             continue
         results = await _search(model, items, settings, seed=seed, progress=progress)
         _append(path, BeamRun(settings=settings, results=tuple(results)))
+
+
+async def record_capability(
+    model: SelfEvaluatingModel,
+    folder: Path,
+    sizes: Sizes,
+    *,
+    seed: int,
+    progress: Progress,
+) -> None:
+    """Record another model on the first reference problems, where that is not done yet.
+
+    Args:
+        model: Of more or less capability than the reference model.
+        folder: Gets ``capability/`` with a folder named for the model's number of parameters.
+        sizes: Prompts of each.
+        seed: Of everything.
+        progress: Told of prompts.
+
+    Raises:
+        DatasetError: That folder holds another model's recording.
+    """
+    await record(
+        model,
+        ReferenceTask(sizes.capability, seed=seed),
+        RecordingPlan(checkpoints=CHECKPOINTS, seed=seed),
+        folder / "capability" / str(count_parameters(model.name)),
+        progress=progress,
+    )
 
 
 async def _search(
@@ -131,3 +173,17 @@ def load_beams(path: Path) -> tuple[BeamRun, ...]:
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DatasetError(f"{path} holds no searches that can be read: {error}") from error
+
+
+def load_capability(folder: Path) -> dict[int, Recording]:
+    """Read the recordings of models of other capability, by number of parameters.
+
+    Raises:
+        DatasetError: A folder is not what `record_capability` makes.
+    """
+    found = {}
+    for path in folder.iterdir():
+        if not path.name.isdecimal():
+            raise DatasetError(f"{path} is not named for a number of parameters")
+        found[int(path.name)] = load_recording(path)
+    return found

@@ -10,7 +10,7 @@ import numpy as np
 
 from selfeval_backend.evaluation.catalogue import THRESHOLDS, best_of_n_name, catalogue, sweep
 from selfeval_backend.evaluation.converting import rollouts_of
-from selfeval_backend.evaluation.experiments import load_beams
+from selfeval_backend.evaluation.experiments import load_beams, load_capability
 from selfeval_backend.evaluation.markdown import markdown_table, percent, plain, share, signed
 from selfeval_backend.evaluation.marks import marks_section
 from selfeval_backend.evaluation.methods import ONE_SAMPLE, Method
@@ -76,6 +76,8 @@ def write_results(runs: Path, out: Path, *, seed: int) -> list[Path]:
         page.pruning(),
         page.positions(),
     ]
+    if (runs / "capability").is_dir():
+        parts.append(page.capability(load_capability(runs / "capability")))
     if (runs / "shifted").is_dir():
         parts.append(page.shifted(load_recording(runs / "shifted")))
     if (runs / "beam.json").is_file():
@@ -89,8 +91,7 @@ def write_results(runs: Path, out: Path, *, seed: int) -> list[Path]:
 _NOT_MEASURED = """\
 ## Not measured
 
-- Capability (three sizes of the generator): it needs other models to be trained. Reward quality
-  behind the labels was measured at a small budget: [experiments](experiments.md).
+- Reward quality behind the labels was measured at a small budget: [experiments](experiments.md).
 - GSM8K and AlpacaEval on the paper's model need its weights and a GPU:
   `aic eval --task gsm8k --model meta-llama/Llama-3.1-8B-Instruct --engine vllm` (the problems are
   downloaded by `datasets`; `--file` takes a local copy), and with the same model
@@ -111,6 +112,21 @@ def _row(summary: MethodSummary) -> tuple[str, ...]:
     )
 
 
+_CAPABILITY_HEAD = (
+    "parameters",
+    "one sample",
+    "best-of-16",
+    "oracle",
+    "gap closed",
+    "pairs, whole",
+    "at 48",
+    "ECE",
+    "threshold",
+    "adaptive",
+    "samples",
+    "kept",
+    "saved",
+)
 _METHOD_HEAD = ("method", "quality", "samples", "generated", "self-eval.", "kept", "saved")
 
 
@@ -436,6 +452,52 @@ class _Page:
             "responses. Settings are those that the model ships with. Improvement kept is shown "
             "where these prompts show that Best-of-16 improves anything.\n\n"
             + markdown_table(("shift", "pairs", "ECE", *_METHOD_HEAD), rows)
+        )
+
+    def capability(self, others: Mapping[int, Recording]) -> str:
+        """The same figures for generators of other capability, each with its own settings."""
+        num_prompts = min(len(other.prompts) for other in others.values())
+        models = {
+            **{f"{size / 1e6:.2f} M": other for size, other in sorted(others.items())},
+            "the model that ships": self.recording,
+        }
+        rows = []
+        for name, recording in models.items():
+            part = recording.part(range(num_prompts))
+            rows.append((name, *self._capability_row(part)))
+        return (
+            "## Capability of the generator\n\n"
+            f"The first {num_prompts} problems, with generators of other sizes beside the one that "
+            "ships. Each has a self-evaluation of its own, trained by the same pipeline on its own "
+            "samples, and the settings that its own tuning chose: adaptive stops at the threshold "
+            "shown. *Gap closed* is the share of the way from one sample to the oracle that "
+            "Best-of-16 goes. Pairs: as above, of whole responses and of those that run past 48 "
+            "tokens.\n\n" + markdown_table(_CAPABILITY_HEAD, rows)
+        )
+
+    def _capability_row(self, part: Recording) -> tuple[str, ...]:
+        own = {method.name: method for method in catalogue(part).methods}
+        names = (ONE_SAMPLE, self._best_of_n, "adaptive", "oracle")
+        _, summaries = self._replayed([own[name] for name in names], part)
+        one, best, adaptive, oracle = (summaries[name] for name in names)
+        gap = oracle.quality.value - one.quality.value
+        closed = (best.quality.value - one.quality.value) / gap if gap > 0 else None
+        rollouts, reader = rollouts_of(part), part.reader
+        finished = predictions(rollouts, reader, whole)
+        accuracy = [
+            plain(pair_accuracy_estimate(items, seed=self.seed)) if items else "-"
+            for items in (finished, predictions(rollouts, reader, running_at(48)))
+        ]
+        return (
+            *(f"{s.quality.value:.3f} ± {s.standard_error:.3f}" for s in (one, best, oracle)),
+            "-" if closed is None else f"{closed:.0%}",
+            *accuracy,
+            f"{expected_calibration_error(finished):.3f}",
+            f"{own['adaptive'].settings.threshold}",
+            f"{adaptive.quality.value:.3f} ± {adaptive.standard_error:.3f}",
+            f"{adaptive.mean_samples:.2f}",
+            percent(adaptive.improvement_kept),
+            percent(adaptive.tokens_saved),
         )
 
     def beams(self, path: Path) -> str:

@@ -12,10 +12,11 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -32,12 +33,12 @@ from selfeval_backend.checkpoints import REFERENCE_FOLDER
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
 from selfeval_backend.training.losses import LossWeights
 from selfeval_backend.training.pretrain import Demonstrations
-from selfeval_backend.training.recipe import load_recipe
+from selfeval_backend.training.recipe import Recipe, load_recipe
 from selfeval_backend.training.stages import make_pipeline
 from selfeval_backend.training.tokenizer import build_tokenizer
 from selfeval_backend.training.trainer import Phase, RowCollator, train_phase
 
-__all__ = ["GeneratorRecipe", "main", "train_generator"]
+__all__ = ["SIZES", "GeneratorRecipe", "main", "train_generator"]
 
 _NOTES = """\
 It shows this project's method for real on a machine without a GPU. It solves one kind of problem:
@@ -49,6 +50,10 @@ models.
 
 Trained from nothing by `make reference`. Puzzles are split by a hash of their numbers and target:
 no puzzle of a test or calibration problem was ever trained on, in any wording, order or company."""
+
+_SMALLER_NOTES = """\
+It knows what the reference model knows, and less well: it was made to see how the method fares with
+a generator of less capability, with half of the reference model's training (`make sizes`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +73,30 @@ class GeneratorRecipe:
     joint_num_cuts: int = 3
     lr: float = 0.02
     adam_lr: float = 0.003
+
+
+SIZES: Mapping[str, GeneratorRecipe] = MappingProxyType(
+    {
+        "reference": GeneratorRecipe(),
+        "medium": GeneratorRecipe(num_layers=5, hidden_size=96, plain_steps=2000, joint_steps=500),
+        "small": GeneratorRecipe(num_layers=4, hidden_size=64, plain_steps=2000, joint_steps=500),
+    }
+)
+"""The model that ships, and two of less capability: smaller, and trained half as long."""
+
+
+def training_recipe(size: str, generator: Path, folder: Path, notes: str) -> Recipe:
+    """Return how a generator's self-evaluation is trained: the shipped recipe, or half of it."""
+    recipe = load_recipe("reference")
+    body = recipe.model_dump(mode="json")
+    body.update(model=str(generator), folder=str(folder))
+    body["report"]["notes"] = notes
+    if size != "reference":
+        body["prompts"]["source"]["arguments"].update(train=800, test=300)
+        body["calibrate"].update(max_test_prompts=300)
+        for phase in ("contrast", "preferences"):
+            body["finetune"][phase]["steps"] //= 2
+    return Recipe.model_validate(body)
 
 
 def new_generator(recipe: GeneratorRecipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -177,34 +206,32 @@ def _tokenizer(recipe: GeneratorRecipe, path: Path) -> PreTrainedTokenizerFast:
 def main() -> None:
     """Run the recipe from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--folder", type=Path, default=Path("build/reference"))
+    parser.add_argument("--size", choices=tuple(SIZES), default="reference")
+    parser.add_argument("--folder", type=Path, help="default: build/ and the size")
     parser.add_argument("--until", choices=("generator", "report"), default="report")
     parser.add_argument("--install", action="store_true", help="put the result into the package")
     parser.add_argument("--notes", default="", help="for the model card")
     arguments = parser.parse_args()
+    if arguments.install and arguments.size != "reference":
+        parser.error("--install is for --size reference: that is the model that ships")
+    folder = arguments.folder or Path("build") / arguments.size
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
-    arguments.folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
 
     def log(line: str) -> None:
         print(f"{time.monotonic() - began:6.0f} s  {line}", file=sys.stderr, flush=True)
 
-    generator = train_generator(GeneratorRecipe(), arguments.folder, log)
+    generator = train_generator(SIZES[arguments.size], folder, log)
     if arguments.until == "generator":
         return
-    recipe = load_recipe("reference")
-    notes = "\n\n".join(part for part in (_NOTES, arguments.notes) if part)
-    recipe = recipe.model_copy(
-        update={
-            "model": str(generator),
-            "folder": arguments.folder / "training",
-            "report": recipe.report.model_copy(update={"notes": notes}),
-        }
-    )
+    about = _NOTES if arguments.size == "reference" else _SMALLER_NOTES
+    notes = "\n\n".join(part for part in (about, arguments.notes) if part)
+    recipe = training_recipe(arguments.size, generator, folder / "training", notes)
     pipeline = make_pipeline(recipe, progress=lambda *_: None, log=log)
-    folder = pipeline.run("report") / "model"
+    finished = pipeline.run("report") / "model"
     if arguments.install:
-        shutil.copytree(folder, REFERENCE_FOLDER, dirs_exist_ok=True)
+        shutil.copytree(finished, REFERENCE_FOLDER, dirs_exist_ok=True)
 
 
 if __name__ == "__main__":

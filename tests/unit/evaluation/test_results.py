@@ -15,7 +15,9 @@ from selfeval_backend.evaluation.experiments import (
     CHECKPOINTS,
     Sizes,
     load_beams,
+    load_capability,
     make_missing,
+    record_capability,
 )
 from selfeval_backend.evaluation.recordings import load_recording, write_shard
 from selfeval_backend.evaluation.results import write_results
@@ -41,6 +43,10 @@ def made_runs(folder: Path) -> Path:
         for kind in [("wording", "numbers", "longer")[place % 3]]
     ]
     write_shard(folder / "shifted" / "rollouts-0.parquet", made.info, shifted)
+    weaker = knowing(12, annealed=True, noise=1.0)
+    write_shard(
+        folder / "capability" / "200000" / "rollouts-0.parquet", weaker.info, weaker.prompts
+    )
     result = {
         "reward": 1.0,
         "num_samples": 4,
@@ -66,11 +72,17 @@ def test_every_table_and_plot(runs: Path, tmp_path: Path) -> None:
         "Adaptive sampling",
         "Pruning",
         "When to evaluate",
+        "Capability of the generator",
         "Another distribution",
         "Search",
         "Not measured",
     ):
         assert f"## {title}" in text
+    rows = [line for line in text.splitlines() if line.startswith(("| 0.20 M", "| the model that"))]
+    assert len(rows) == 2
+    pairs = [float(line.split("|")[6].split()[0]) for line in rows]
+    assert pairs[0] < pairs[1], "the weaker self-evaluation's row says so"
+    assert "The first 12 problems" in text
     assert "beam of 2, 2 continuations of 4 tokens | 0.500" in text
     assert "nan" not in text
     for line in text.splitlines():
@@ -118,6 +130,36 @@ async def test_what_is_missing_is_made_once(
     num_told = len(told)
     await make()
     assert len(told) == num_told
+
+
+async def test_another_model_is_recorded_under_its_number_of_parameters(
+    make_model: ModelFactory, tmp_path: Path
+) -> None:
+    model = make_model(Puzzler(unsure_at=CHECKPOINTS), name="reference")
+    told: list[str] = []
+
+    async def make() -> None:
+        await record_capability(
+            model,
+            tmp_path,
+            Sizes(capability=2),
+            seed=3,
+            progress=lambda name, *_: told.append(name),
+        )
+
+    await make()
+    found = load_capability(tmp_path / "capability")
+    assert {size: len(recording.prompts) for size, recording in found.items()} == {1_370_624: 2}
+
+    num_told = len(told)
+    await make()
+    assert len(told) == num_told
+
+
+def test_a_folder_that_is_not_named_for_a_size(tmp_path: Path) -> None:
+    (tmp_path / "small").mkdir()
+    with pytest.raises(DatasetError, match="not named for a number of parameters"):
+        load_capability(tmp_path)
 
 
 def test_searches_that_cannot_be_read(tmp_path: Path) -> None:

@@ -1,0 +1,33 @@
+"""Where a model's files are, and how many weights they hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from selfeval_backend.checkpoints import count_parameters
+from selfeval_backend.errors import CheckpointError
+
+
+def checkpoint(folder: Path) -> Path:
+    (folder / "config.json").write_text("{}")
+    return folder
+
+
+def test_weights_of_all_files_are_counted(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path)
+    save_file({"a": np.zeros((3, 5), np.float32)}, folder / "model-1.safetensors")
+    save_file({"b": np.zeros(7, np.float16)}, folder / "model-2.safetensors")
+    assert count_parameters(folder) == 22
+
+
+def test_no_weights_that_can_be_read(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path)
+    with pytest.raises(CheckpointError, match="no weights as safetensors"):
+        count_parameters(folder)
+    (folder / "model.safetensors").write_bytes(b"not that")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be read"):
+        count_parameters(folder)
