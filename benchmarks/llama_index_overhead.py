@@ -10,15 +10,13 @@ own `MockLLM`, which is the framework's share.
 from __future__ import annotations
 
 import asyncio
-import statistics
 import sys
-import time
-import warnings
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from adapters import CALLS_IN_TURN, NUM_TURNS, PROMPT, Call, overhead_ms
 from common import Figure, make_parser, median_figure, report
 from llama_index.core import Document, SummaryIndex
 from llama_index.core import Settings as LlamaIndexSettings
@@ -30,60 +28,22 @@ from llama_index.core.response_synthesizers import Refine
 
 from aic_integrations.llama_index import AdaptiveLLM
 from selfeval_backend.chat import Message
-from selfeval_backend.engine.scripted import ScriptedChat, ScriptedEngine
-from selfeval_backend.model import SelfEvaluatingModel, UncalibratedWarning, load_model
-from selfeval_backend.settings import Settings
-from selfeval_backend.sync import run_sync
+from selfeval_backend.model import SelfEvaluatingModel, load_model
 
-PROMPT = "Use 3, 19 and 25 to make 41."
-NUM_TURNS = 40
-"""Of the adapter and the bare model, in one repetition."""
-CALLS_IN_TURN = 5
 NUM_QUERIES = 32
 LIMIT_MS = 3.0
 TICKER_LIMIT_MS = 50.0
 
 
-def scripted_model() -> SelfEvaluatingModel:
-    """Return a model whose samples are there at once; the second one is trusted."""
-    chat = ScriptedChat()
-    script = [chat.response("41 = 19 + 25 - 4", 0.2), chat.response("41 = 19 + 25 - 3", 0.95)]
-    engine = ScriptedEngine(script, repeat=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UncalibratedWarning)
-        return SelfEvaluatingModel(name="scripted", engine=engine, chat=chat, config=None)
-
-
-async def mean_ms(call: Callable[[], Awaitable[Any]]) -> float:
-    """Return the mean milliseconds of a call."""
-    began = time.perf_counter()
-    for _ in range(CALLS_IN_TURN):
-        await call()
-    return (time.perf_counter() - began) / CALLS_IN_TURN * 1000
-
-
-async def overhead_ms(*, synchronous: bool) -> float:
-    """Return by how much a call takes longer through the adapter: the median over all turns."""
+def adapter(model: SelfEvaluatingModel, settings: dict[str, Any], *, synchronous: bool) -> Call:
+    """Return the call of a model's adapter."""
     messages = [ChatMessage(PROMPT)]
-    conversation = [Message(role="user", content=PROMPT)]
-    settings = {"max_samples": 2, "seed": 0}
-    found = []
-    for _ in range(NUM_TURNS):
-        # A scripted engine remembers its calls, and gets slower by it: each turn has its own.
-        model, other = scripted_model(), scripted_model()
-        given = model.settings(settings)
-        llm = AdaptiveLLM.from_model(other, **settings)
+    llm = AdaptiveLLM.from_model(model, **settings)
 
-        async def bare(model: SelfEvaluatingModel = model, given: Settings = given) -> None:
-            answer = model.answer(conversation, given)
-            await (asyncio.to_thread(run_sync, answer) if synchronous else answer)
+    async def call() -> None:
+        await (asyncio.to_thread(llm.chat, messages) if synchronous else llm.achat(messages))
 
-        async def adapted(llm: AdaptiveLLM = llm) -> None:
-            await (asyncio.to_thread(llm.chat, messages) if synchronous else llm.achat(messages))
-
-        before = await mean_ms(bare)
-        found.append(await mean_ms(adapted) - before)
-    return statistics.median(found)
+    return call
 
 
 async def longest_block_ms(work: Callable[[], Awaitable[Any]]) -> float:
@@ -136,8 +96,8 @@ async def measure(repetitions: int) -> list[Figure]:
     for _ in range(repetitions):
         overheads.append(
             {
-                "achat": await overhead_ms(synchronous=False),
-                "chat": await overhead_ms(synchronous=True),
+                name: await overhead_ms(partial(adapter, synchronous=sync), synchronous=sync)
+                for name, sync in (("achat", False), ("chat", True))
             }
         )
         llm = AdaptiveLLM.from_model(reference, max_samples=4, seed=0)
