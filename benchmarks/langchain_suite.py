@@ -35,14 +35,17 @@ class _OnTheServer(ChatModelIntegrationTests):
 
     @property
     def has_tool_choice(self) -> bool:
+        """Yes: nothing is excused."""
         return True
 
     @property
     def has_structured_output(self) -> bool:
+        """Yes: nothing is excused."""
         return True
 
     @property
     def supports_json_mode(self) -> bool:
+        """Yes: nothing is excused."""
         return True
 
 
@@ -53,10 +56,12 @@ class TestAdaptive(_OnTheServer):
 
     @property
     def chat_model_class(self) -> type[BaseChatModel]:
+        """What is tested."""
         return ChatAdaptive
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
+        """What it is made with."""
         return {"model": "reference", "base_url": os.environ[BASE_URL], "max_samples": 4, "seed": 0}
 
 
@@ -67,10 +72,12 @@ class TestOpenAI(_OnTheServer):
 
     @property
     def chat_model_class(self) -> type[BaseChatModel]:
+        """What is tested."""
         return ChatOpenAI
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
+        """What it is made with."""
         url = os.environ[BASE_URL]
         return {"model": "reference", "base_url": url, "api_key": "none", "seed": 0}
 
