@@ -68,6 +68,26 @@ def test_the_same_seed_gives_the_same_answer(model: SelfEvaluatingModel) -> None
     ]
 
 
+async def test_a_stream_gives_the_answer_of_a_call(model: SelfEvaluatingModel) -> None:
+    settings = model.settings({"max_samples": 4, "prune_at": (16,), "accept_above": 0.5, "seed": 0})
+    asked = [Message(role="user", content=PROMPT)]
+    *pieces, streamed = [item async for item in model.stream(asked, settings)]
+    plain = await model.answer(asked, settings)
+    assert not isinstance(streamed, str)
+    assert len(pieces) > 1, "an accepted sample is shown while it runs"
+    assert "".join(map(str, pieces)) == streamed.text == plain.text
+    assert streamed.outcome.best == plain.outcome.best
+
+
+async def test_a_stream_that_is_left_leaves_nothing_running(model: SelfEvaluatingModel) -> None:
+    settings = model.settings({"max_samples": 1, "prune_at": (), "seed": 0})
+    stream = model.stream([Message(role="user", content=PROMPT)], settings)
+    assert isinstance(await anext(stream), str)
+    assert model.engine.num_running == 1  # type: ignore[attr-defined]  # this engine's own property
+    await stream.aclose()
+    assert model.engine.num_running == 0  # type: ignore[attr-defined]  # as above
+
+
 async def test_more_prompts_at_once_than_a_step_takes(model: SelfEvaluatingModel) -> None:
     """Their prompts exceed one step's tokens, on which a CPU's vLLM must not cut them up."""
     engine, prompts = model.engine, [tuple(range(n, n + 200)) for n in range(40)]
