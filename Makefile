@@ -13,7 +13,7 @@ VLLM_STAMP := $(VENV)/.installed-vllm
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo lint check test serve-reference bench reference clean
+.PHONY: help install demo lint check test serve-reference bench reference sizes clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -83,12 +83,17 @@ bench: $(VLLM_STAMP)  ## Run the benchmarks that have limits; fails where one is
 	run vllm_concurrency_256 benchmarks/vllm_concurrency.py --max-tokens 256 --repetitions 2; \
 	export OMP_NUM_THREADS=1; \
 	run llama_index_overhead benchmarks/llama_index_overhead.py; \
+	run langchain_overhead benchmarks/langchain_overhead.py; \
 	run replay benchmarks/replay.py; \
 	run eval_overhead benchmarks/eval_overhead.py; \
 	exit $$status
 
 reference: install  ## Train the reference model from nothing
 	$(BIN)/python -m selfeval_backend.reference.recipe --install
+
+sizes: install  ## Train the two smaller ones that docs/results.md sets beside it
+	$(BIN)/python -m selfeval_backend.reference.recipe --size small
+	$(BIN)/python -m selfeval_backend.reference.recipe --size medium
 
 clean:  ## Remove the environment, caches and builds
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
