@@ -157,7 +157,7 @@ def last_chunk(message: AIMessage, *, shown: str) -> AIMessageChunk:
         message: The whole.
         shown: The content of the chunks before; the message's begins with it.
     """
-    assert isinstance(message.content, str) and message.content.startswith(shown)
+    assert not shown or (isinstance(message.content, str) and message.content.startswith(shown))
     return AIMessageChunk(
         content=message.content[len(shown) :],
         additional_kwargs=message.additional_kwargs,
