@@ -36,6 +36,9 @@ Model = Runnable[LanguageModelInput, AIMessage]
 
 _SETTINGS = tuple(GateSettings.__annotations__)
 
+_TRACED = ("ls_structured_output_format",)
+"""What LangChain takes out of a call before the model gets it."""
+
 
 class ConfidenceGateChatModel(BaseChatModel):
     """A chat model behind a gate that is itself a chat model, wherever one goes.
@@ -167,10 +170,7 @@ class ConfidenceGateChatModel(BaseChatModel):
         model, given = _unbound((self.llm, *self.stronger)[level])
         for layer in layers:
             given.update({k: v for k, v in layer.items() if k != "stop" or v is not None})
-        # What LangChain takes out of a call of its own before the model gets it.
-        for name in ("stream", "ls_structured_output_format"):
-            given.pop(name, None)
-        return model, given
+        return model, {k: v for k, v in given.items() if k not in ("stream", *_TRACED)}
 
     # What an answer must be.
 
@@ -185,13 +185,12 @@ class ConfidenceGateChatModel(BaseChatModel):
             tools: As the models take them.
             kwargs: The models' own; `tool_choice` among them.
         """
-        traced = "ls_structured_output_format"
-        given = {name: value for name, value in kwargs.items() if name != traced}
-        bind = partial(_with_tools, tools=tools, given=given)
+        traced = {name: kwargs.pop(name) for name in _TRACED if name in kwargs}
+        bind = partial(_with_tools, tools=tools, given=kwargs)
         gated = self.model_copy(
             update={"llm": bind(self.llm), "stronger": tuple(map(bind, self.stronger))}
         )
-        return gated.bind(**{traced: kwargs[traced]}) if traced in kwargs else gated
+        return gated.bind(**traced)
 
     # What LangChain asks for tracing.
 
