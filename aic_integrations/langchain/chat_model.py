@@ -5,6 +5,7 @@ Importing it loads no weights and no torch; the model is loaded at the first cal
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from dataclasses import replace
@@ -33,6 +34,7 @@ from aic_integrations.langchain.base import (
 from aic_integrations.langchain.messages import (
     PROVIDER,
     last_chunk,
+    reasoning_chunk,
     to_ai_message,
     to_conversation,
 )
@@ -47,7 +49,8 @@ from aic_integrations.langchain.structured import (
     tool_call_parser,
 )
 from selfeval_backend.errors import ConfigurationError
-from selfeval_backend.model import Answer, SelfEvaluatingModel
+from selfeval_backend.model import Answer, ReasoningPiece, SelfEvaluatingModel
+from selfeval_backend.structured import AnswerForm, ReasoningForm
 from selfeval_backend.sync import iterate_sync, run_sync
 
 __all__ = ["AdaptiveContextOverflowError", "ChatAdaptive"]
@@ -82,6 +85,10 @@ class ChatAdaptive(AdaptiveModel, BaseChatModel):
 
     streaming: bool = False
     """Whether `invoke` streams too, for handlers that listen to new tokens."""
+    reasoning_parser: str | None = None
+    """For a model that thinks before it answers: "think", where it does so between ``<think>`` and
+    ``</think>``, or one of vLLM's, as in its ``--reasoning-parser`` ("qwen3", "deepseek_r1", ...).
+    What it thought is then no content: it stands in ``additional_kwargs["reasoning_content"]``."""
 
     # Answering.
 
@@ -156,15 +163,28 @@ class ChatAdaptive(AdaptiveModel, BaseChatModel):
     async def _chunks(
         self, model: SelfEvaluatingModel, request: Request, run_manager: RunManager | None
     ) -> AsyncGenerator[ChatGenerationChunk, None]:
-        shown = ""
+        shown = reasoned = ""
         async with aclosing(self._streamed(model, request, run_manager)) as items:
             async for item in items:
                 if isinstance(item, Answer):
-                    chunk = last_chunk(_message(item, model, request), shown=shown)
+                    message = _message(item, model, request)
+                    chunk = last_chunk(message, shown=shown, reasoned=reasoned)
+                elif isinstance(item, ReasoningPiece):
+                    reasoned += item
+                    chunk = reasoning_chunk(str(item))  # merging asks for one type
                 else:
                     shown += item
                     chunk = AIMessageChunk(content=item)
                 yield ChatGenerationChunk(message=chunk)
+
+    async def _read_by_parser(
+        self, model: SelfEvaluatingModel, form: AnswerForm | None
+    ) -> AnswerForm | None:
+        form = await super()._read_by_parser(model, form)
+        if self.reasoning_parser is None or (form is not None and form.grammar is not None):
+            return form  # under a grammar a model cannot think
+        parser = await asyncio.to_thread(model.reasoning_parser, self.reasoning_parser)
+        return ReasoningForm(parser=parser, inner=form)
 
     # What an answer must be.
 
@@ -255,6 +275,10 @@ class ChatAdaptive(AdaptiveModel, BaseChatModel):
         return _with_raw(llm, parser) if include_raw else llm | parser
 
     # What LangChain asks for tracing.
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        return {**super()._identifying_params, "reasoning_parser": self.reasoning_parser}
 
     @property
     def _llm_type(self) -> str:
