@@ -10,8 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Se
 from contextlib import aclosing, closing
 from dataclasses import replace
 from functools import partial
-from operator import itemgetter
-from typing import Any, Literal, get_args
+from typing import Any
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForLLMRun,
@@ -22,7 +21,7 @@ from langchain_core.language_models.base import LangSmithParams
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
+from langchain_core.runnables import Runnable
 from pydantic import BaseModel
 
 from aic_integrations.langchain.base import (
@@ -41,12 +40,15 @@ from aic_integrations.langchain.messages import (
 from aic_integrations.langchain.progress import RunManager
 from aic_integrations.langchain.structured import (
     FORM_KEYWORDS,
+    Method,
     Tool,
+    check_method,
+    forced_call,
     form_of,
     json_parser,
     json_schema,
     openai_tools,
-    tool_call_parser,
+    parsed_by,
 )
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.model import Answer, ReasoningPiece, SelfEvaluatingModel
@@ -54,8 +56,6 @@ from selfeval_backend.structured import AnswerForm, ReasoningForm
 from selfeval_backend.sync import iterate_sync, run_sync
 
 __all__ = ["AdaptiveContextOverflowError", "ChatAdaptive"]
-
-_Method = Literal["json_schema", "function_calling", "json_mode"]
 
 
 class ChatAdaptive(AdaptiveModel, BaseChatModel):
@@ -228,7 +228,7 @@ class ChatAdaptive(AdaptiveModel, BaseChatModel):
         self,
         schema: dict[str, Any] | type | None = None,
         *,
-        method: _Method = "json_schema",
+        method: Method = "json_schema",
         include_raw: bool = False,
         strict: bool | None = None,
         **kwargs: Any,
@@ -251,28 +251,19 @@ class ChatAdaptive(AdaptiveModel, BaseChatModel):
         Raises:
             ConfigurationError: The schema is none, or the method is unknown.
         """
-        if method not in get_args(_Method):
-            raise ConfigurationError("method", method, f"one of {', '.join(get_args(_Method))}")
+        check_method(method)
         if schema is None and method != "json_mode":
             raise ConfigurationError("schema", schema, "a schema, but for json_mode")
-        traced = {"kwargs": {"method": method}, "schema": schema}
         if method == "function_calling" and schema is not None:
-            (tool,) = openai_tools([schema])
-            name = tool["function"]["name"]
-            llm = self.bind_tools(
-                [tool], tool_choice=name, ls_structured_output_format=traced, **kwargs
-            )
-            parser = tool_call_parser(schema, name)
-        else:
-            asked: dict[str, Any] = {"type": "json_object"}
-            if schema is not None:
-                described = {"name": "answer", "schema": json_schema(schema)}
-                asked = {"type": "json_schema", "json_schema": described}
-                kwargs["ls_structured_output_format"] = traced
-            form_of({"response_format": asked})
-            llm = self.bind(response_format=asked, **kwargs)
-            parser = json_parser(schema)
-        return _with_raw(llm, parser) if include_raw else llm | parser
+            return forced_call(self.bind_tools, schema, include_raw=include_raw, **kwargs)
+        asked: dict[str, Any] = {"type": "json_object"}
+        if schema is not None:
+            described = {"name": "answer", "schema": json_schema(schema)}
+            asked = {"type": "json_schema", "json_schema": described}
+            kwargs["ls_structured_output_format"] = {"kwargs": {"method": method}, "schema": schema}
+        form_of({"response_format": asked})
+        llm = self.bind(response_format=asked, **kwargs)
+        return parsed_by(llm, json_parser(schema), include_raw=include_raw)
 
     # What LangChain asks for tracing.
 
@@ -292,14 +283,3 @@ class ChatAdaptive(AdaptiveModel, BaseChatModel):
 
 def _message(answer: Answer, model: SelfEvaluatingModel, request: Request) -> AIMessage:
     return to_ai_message(answer, texts=texts(answer, model) if request.include_samples else None)
-
-
-def _with_raw(
-    llm: Runnable[LanguageModelInput, AIMessage], parser: Runnable[AIMessage, Any]
-) -> Runnable[LanguageModelInput, Any]:
-    """Return what gives the message too, and an error of parsing instead of raising it."""
-    parsed = RunnablePassthrough.assign(
-        parsed=itemgetter("raw") | parser, parsing_error=lambda _: None
-    )
-    failed = RunnablePassthrough.assign(parsed=lambda _: None)
-    return RunnableMap(raw=llm) | parsed.with_fallbacks([failed], exception_key="parsing_error")

@@ -16,7 +16,7 @@ from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableBinding
-from pydantic import ConfigDict
+from pydantic import BaseModel, ConfigDict
 
 from aic_integrations.langchain.confidence_gate_run import (
     REFUSAL,
@@ -25,7 +25,7 @@ from aic_integrations.langchain.confidence_gate_run import (
     check_no_interrupt,
 )
 from aic_integrations.langchain.messages import last_chunk
-from aic_integrations.langchain.structured import Tool
+from aic_integrations.langchain.structured import Method, Tool, check_method, forced_call
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.gate import GateAction, GatePolicy
 from selfeval_backend.types import to_json
@@ -179,8 +179,6 @@ class ConfidenceGateChatModel(BaseChatModel):
     ) -> Runnable[LanguageModelInput, AIMessage]:
         """Return the gate with tools that each of its models may call, bound in its own way.
 
-        `with_structured_output` is a forced call of one of them.
-
         Args:
             tools: As the models take them.
             kwargs: The models' own; `tool_choice` among them.
@@ -191,6 +189,30 @@ class ConfidenceGateChatModel(BaseChatModel):
             update={"llm": bind(self.llm), "stronger": tuple(map(bind, self.stronger))}
         )
         return gated.bind(**traced)
+
+    def with_structured_output(
+        self,
+        schema: dict[str, Any] | type,
+        *,
+        include_raw: bool = False,
+        method: Method = "function_calling",
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, dict[str, Any] | BaseModel]:
+        """Return the gate with answers of a schema: arguments of a call that is forced.
+
+        An answer without such a call, and a refusal, is an OutputParserException.
+
+        Args:
+            schema: A pydantic class, of which answers are instances; else they are dicts.
+            include_raw: Return a dict of `raw`, the message, `parsed`, and `parsing_error`.
+            method: Of no effect: what all chat models have is a forced call.
+            kwargs: For the models' `bind_tools`.
+
+        Raises:
+            ConfigurationError: The schema is none, or the method is unknown.
+        """
+        check_method(method)
+        return forced_call(self.bind_tools, schema, include_raw=include_raw, **kwargs)
 
     # What LangChain asks for tracing.
 

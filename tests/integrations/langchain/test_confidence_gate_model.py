@@ -13,6 +13,7 @@ import pytest
 from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.callbacks.usage import UsageMetadataCallbackHandler, get_usage_metadata_callback
+from langchain_core.exceptions import OutputParserException
 from langchain_core.language_models import FakeListChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.output_parsers import StrOutputParser
@@ -21,6 +22,7 @@ from langchain_core.rate_limiters import InMemoryRateLimiter
 from langchain_core.runnables import ConfigurableField
 from langchain_core.tools import tool
 from langchain_core.tracers._streaming import _V2StreamingCallbackHandler
+from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import BaseModel
 
 from aic_integrations.langchain import ChatAdaptive, ConfidenceGateChatModel, gate_records
@@ -245,12 +247,13 @@ async def test_leaving_a_stream_leaves_nothing_running(make_model: ModelFactory)
     assert engine.num_open == 0
 
 
+class Sum(BaseModel):
+    """A sum."""
+
+    total: int
+
+
 def test_structured_output_is_gated_too(make_model: ModelFactory) -> None:
-    class Sum(BaseModel):
-        """A sum."""
-
-        total: int
-
     def call(total: int, confidence: float) -> Any:
         return CHAT.response(f'{{"name": "Sum", "arguments": {{"total": {total}}}}}', confidence)
 
@@ -258,6 +261,18 @@ def test_structured_output_is_gated_too(make_model: ModelFactory) -> None:
     llm = ChatAdaptive.from_model(model, max_samples=1)
     gate = ConfidenceGateChatModel(llm, threshold=0.8, on_low="retry", retry_samples=1)
     assert gate.with_structured_output(Sum).invoke("3 + 19 + 19?") == Sum(total=41)
+
+
+def test_a_refusal_is_no_structured_output() -> None:
+    gate = ConfidenceGateChatModel(ToolModel(0.1), threshold=0.8, on_low="refuse")
+    with pytest.raises(OutputParserException, match="no valid call of Sum"):
+        gate.with_structured_output(Sum).invoke("x")
+    told: Any = gate.with_structured_output(Sum, include_raw=True).invoke("x")
+    assert gate_records(told["raw"])[-1].action == "refuse"
+    assert isinstance(told["parsing_error"], OutputParserException)
+    with pytest.raises(ConfigurationError) as caught:
+        gate.with_structured_output(Sum, method="by_hand")  # type: ignore[arg-type]  # on purpose
+    assert caught.value.field == "method"
 
 
 # Streams.
@@ -351,7 +366,8 @@ class ToolModel(ConfidentModel):
     """Remembers what was bound."""
 
     def bind_tools(self, tools: Any, **kwargs: Any) -> Any:
-        return self.bind(tools=[each.name for each in tools], **kwargs)
+        names = [convert_to_openai_tool(each)["function"]["name"] for each in tools]
+        return self.bind(tools=names, **kwargs)
 
 
 def test_tools_are_bound_to_every_model_in_its_own_way() -> None:
