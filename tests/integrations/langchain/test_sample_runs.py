@@ -8,14 +8,17 @@ from collections.abc import Callable
 from functools import reduce
 from operator import add
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from langchain_core.callbacks import AsyncCallbackHandler, BaseCallbackHandler
 from langchain_core.callbacks.usage import UsageMetadataCallbackHandler, get_usage_metadata_callback
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableLambda
+from langchain_core.tracers import LangChainTracer
 from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
 from langchain_core.tracers.schemas import Run
+from langsmith import Client
 
 from aic_integrations.langchain import AdaptiveLLM, ChatAdaptive, ConfidenceGateChatModel
 from selfeval_backend.engine.scripted import ScriptedChat
@@ -199,3 +202,20 @@ def test_it_is_a_switch() -> None:
     with pytest.raises(ConfigurationError) as caught:
         ChatAdaptive(trace_samples="yes")  # type: ignore[arg-type]  # on purpose
     assert caught.value.field == "trace_samples"
+
+
+def test_langsmith_gets_them_below_the_models_run(llm: ChatAdaptive) -> None:
+    session = MagicMock()
+    client = Client(
+        api_url="http://localhost", api_key="key", session=session, auto_batch_tracing=False
+    )
+    tracer = LangChainTracer(client=client)
+    llm.invoke("Make 41.", {"callbacks": [tracer]})
+    tracer.wait_for_futures()
+    sent = [json.loads(call.kwargs["data"]) for call in session.request.call_args_list]
+    (model,) = {run["id"] for run in sent if run.get("run_type") == "llm"}
+    samples = [run for run in sent if (run.get("name") or "").startswith("sample")]
+    assert {run["parent_run_id"] for run in samples} == {model}
+    ended = [run["outputs"] for run in samples if run.get("outputs")]
+    assert [run["aic.sample.fate"] for run in ended] == ["pruned", "chosen", "finished"]
+    assert "secret" not in json.dumps(samples) and "Make 41." not in json.dumps(samples)
