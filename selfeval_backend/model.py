@@ -34,7 +34,15 @@ from selfeval_backend.policy import Policy
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
 from selfeval_backend.settings import Settings, resolve_settings
 from selfeval_backend.stop_strings import StopStrings
-from selfeval_backend.structured import AnswerForm, Parsed, ToolParser, load_tool_parser
+from selfeval_backend.structured import (
+    AnswerForm,
+    Parsed,
+    ReasoningForm,
+    ReasoningParser,
+    ToolParser,
+    load_reasoning_parser,
+    load_tool_parser,
+)
 from selfeval_backend.sync import run_sync
 from selfeval_backend.text_flow import TextFlow
 from selfeval_backend.types import Outcome, Sample, SelfEvaluation, Usage, to_json
@@ -43,6 +51,7 @@ __all__ = [
     "Answer",
     "EngineName",
     "Judgement",
+    "ReasoningPiece",
     "SelfEvaluatingModel",
     "Server",
     "UncalibratedWarning",
@@ -127,6 +136,12 @@ class Answer:
         }
 
 
+class ReasoningPiece(str):
+    """A piece of a streamed answer that is reasoning, and no part of its text."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
     """What a model says of a response that was given to it."""
@@ -178,6 +193,7 @@ class SelfEvaluatingModel:
                 stacklevel=3,
             )
         self._tool_parsers: dict[str | None, ToolParser] = {}
+        self._reasoning_parsers: dict[str, ReasoningParser] = {}
 
     def tool_parser(self, name: str | None) -> ToolParser:
         """Return one of vLLM's tool parsers for this model; None: the one of plain JSON.
@@ -189,6 +205,17 @@ class SelfEvaluatingModel:
         if name not in self._tool_parsers:
             self._tool_parsers[name] = load_tool_parser(name, self.chat)
         return self._tool_parsers[name]
+
+    def reasoning_parser(self, name: str) -> ReasoningParser:
+        """Return what tells this model's reasoning from its answers.
+
+        Raises:
+            ConfigurationError: There is none of that name, or it does not go with the model.
+            MissingDependencyError: It is vLLM's, which is not installed.
+        """
+        if name not in self._reasoning_parsers:
+            self._reasoning_parsers[name] = load_reasoning_parser(name, self.chat)
+        return self._reasoning_parsers[name]
 
     def settings(self, given: Mapping[str, Any] | None = None) -> Settings:
         """Return the settings of a call: what is given, else the model's own, else the defaults.
@@ -314,7 +341,8 @@ class SelfEvaluatingModel:
 
         Yields:
             Pieces of the text, none of them empty, which together are the answer's (with a form,
-            of what was parsed); then the Answer.
+            of what was parsed), with a `ReasoningForm` behind pieces of the reasoning, each a
+            ReasoningPiece; then the Answer.
 
         Raises:
             StreamBrokenError: The sample whose text was given did not finish (a limit, a fault),
@@ -327,11 +355,18 @@ class SelfEvaluatingModel:
             self._stop_strings(settings),
             settled=None if form is None else form.settled,
         )
+        thinking = (
+            TextFlow(self.chat.decode, self._stop_strings(settings), settled=form.settled_reasoning)
+            if isinstance(form, ReasoningForm)
+            else None
+        )
         pieces: asyncio.Queue[str | None] = asyncio.Queue()
         followed: list[int] = []
 
         def follow(sample: Sample) -> None:
             followed[:] = [sample.index]
+            if thinking is not None and (thought := thinking.grow(sample.token_ids)):
+                pieces.put_nowait(ReasoningPiece(thought))
             if piece := flow.grow(sample.token_ids):
                 pieces.put_nowait(piece)
 
@@ -345,8 +380,14 @@ class SelfEvaluatingModel:
             while (piece := await pieces.get()) is not None:
                 yield piece
             answer = await running
-            if flow.shown and followed != [answer.outcome.best]:
+            shown = flow.shown or (thinking is not None and thinking.shown)
+            if shown and followed != [answer.outcome.best]:
                 raise _stream_broken(answer)
+            if thinking is not None and answer.parsed is not None:
+                if thought := thinking.end(answer.parsed.reasoning or ""):
+                    yield ReasoningPiece(thought)
+                reasoning = thinking.shown or None
+                answer = replace(answer, parsed=replace(answer.parsed, reasoning=reasoning))
             if last := flow.end(answer.text if answer.parsed is None else answer.parsed.text):
                 yield last
             yield _as_shown(answer, flow.shown)

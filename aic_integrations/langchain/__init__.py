@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from aic_integrations.langchain.chat_model import ChatAdaptive
+from aic_integrations.langchain.confidence_gate_model import ConfidenceGateChatModel
 from aic_integrations.langchain.confidence_gate_run import gate_records
 from aic_integrations.langchain.confidence_gate_runnable import ConfidenceGateRunnable
 from aic_integrations.langchain.llm import AdaptiveLLM
@@ -24,6 +25,7 @@ __all__ = [
     "AdaptiveLLM",
     "ChatAdaptive",
     "ConfidenceGate",
+    "ConfidenceGateChatModel",
     "ConfidenceGateNode",
     "ConfidenceGateRunnable",
     "GateState",

@@ -11,6 +11,7 @@ from langchain_core.exceptions import ContextOverflowError
 from langchain_core.load.serializable import Serializable
 
 from aic_integrations.langchain.progress import RunManager, progress_reported
+from aic_integrations.langchain.sample_runs import tell_samples
 from selfeval_backend.answers import sample_texts
 from selfeval_backend.calls import (
     CALL_NAMES,
@@ -22,7 +23,7 @@ from selfeval_backend.calls import (
     with_server,
 )
 from selfeval_backend.chat import Message
-from selfeval_backend.errors import ContextLengthError
+from selfeval_backend.errors import ConfigurationError, ContextLengthError
 from selfeval_backend.model import Answer, SelfEvaluatingModel
 from selfeval_backend.structured import AnswerForm
 
@@ -60,6 +61,10 @@ class AdaptiveModel(AdaptiveFields, Serializable):
         ConfigurationError: A value is out of its range, or a name is unknown.
     """
 
+    trace_samples: bool = False
+    """Whether tracers are told of each sample as of a child run of the model's: how it was drawn,
+    what it cost and what became of it; its text with `include_samples`."""
+
     call_keywords: ClassVar[tuple[str, ...]] = CALL_NAMES
     """What may be given for one call."""
 
@@ -70,6 +75,8 @@ class AdaptiveModel(AdaptiveFields, Serializable):
             values = with_server(type(self)._spelled_out(values))
             check_names(values, allowed=type(self).model_fields)
             check_fields(values)
+            if not isinstance(values.get("trace_samples", False), bool):
+                raise ConfigurationError("trace_samples", values["trace_samples"], "True or False")
             super().__init__(**values)
 
     @classmethod
@@ -110,12 +117,14 @@ class AdaptiveModel(AdaptiveFields, Serializable):
     ) -> Answer:
         try:
             async with progress_reported(run_manager, self.on_progress) as progress:
-                return await model.answer(
+                answer = await model.answer(
                     request.conversation,
                     model.settings(request.given),
                     form=await self._read_by_parser(model, request.form),
                     observer=progress.observer,
                 )
+            await self._tell_samples(model, request, run_manager, answer)
+            return answer
         except ContextLengthError as error:
             raise context_overflow(error) from error
 
@@ -138,9 +147,22 @@ class AdaptiveModel(AdaptiveFields, Serializable):
             ):
                 async for item in items:
                     await progress.tell()
+                    if isinstance(item, Answer):
+                        await self._tell_samples(model, request, run_manager, item)
                     yield item
         except ContextLengthError as error:
             raise context_overflow(error) from error
+
+    async def _tell_samples(
+        self,
+        model: SelfEvaluatingModel,
+        request: Request,
+        run_manager: RunManager | None,
+        answer: Answer,
+    ) -> None:
+        if self.trace_samples:
+            shown = texts(answer, model) if request.include_samples else None
+            await tell_samples(run_manager, answer, shown)
 
     # What LangChain asks for tracing, caching and serialization.
 

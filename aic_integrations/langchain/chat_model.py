@@ -5,12 +5,12 @@ Importing it loads no weights and no torch; the model is loaded at the first cal
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from dataclasses import replace
 from functools import partial
-from operator import itemgetter
-from typing import Any, Literal, get_args
+from typing import Any
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForLLMRun,
@@ -21,7 +21,7 @@ from langchain_core.language_models.base import LangSmithParams
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable, RunnableMap, RunnablePassthrough
+from langchain_core.runnables import Runnable
 from pydantic import BaseModel
 
 from aic_integrations.langchain.base import (
@@ -33,26 +33,29 @@ from aic_integrations.langchain.base import (
 from aic_integrations.langchain.messages import (
     PROVIDER,
     last_chunk,
+    reasoning_chunk,
     to_ai_message,
     to_conversation,
 )
 from aic_integrations.langchain.progress import RunManager
 from aic_integrations.langchain.structured import (
     FORM_KEYWORDS,
+    Method,
     Tool,
+    check_method,
+    forced_call,
     form_of,
     json_parser,
     json_schema,
     openai_tools,
-    tool_call_parser,
+    parsed_by,
 )
 from selfeval_backend.errors import ConfigurationError
-from selfeval_backend.model import Answer, SelfEvaluatingModel
+from selfeval_backend.model import Answer, ReasoningPiece, SelfEvaluatingModel
+from selfeval_backend.structured import AnswerForm, ReasoningForm
 from selfeval_backend.sync import iterate_sync, run_sync
 
 __all__ = ["AdaptiveContextOverflowError", "ChatAdaptive"]
-
-_Method = Literal["json_schema", "function_calling", "json_mode"]
 
 
 class ChatAdaptive(AdaptiveModel, BaseChatModel):
@@ -82,6 +85,10 @@ class ChatAdaptive(AdaptiveModel, BaseChatModel):
 
     streaming: bool = False
     """Whether `invoke` streams too, for handlers that listen to new tokens."""
+    reasoning_parser: str | None = None
+    """For a model that thinks before it answers: "think", where it does so between ``<think>`` and
+    ``</think>``, or one of vLLM's, as in its ``--reasoning-parser`` ("qwen3", "deepseek_r1", ...).
+    What it thought is then no content: it stands in ``additional_kwargs["reasoning_content"]``."""
 
     # Answering.
 
@@ -156,15 +163,28 @@ class ChatAdaptive(AdaptiveModel, BaseChatModel):
     async def _chunks(
         self, model: SelfEvaluatingModel, request: Request, run_manager: RunManager | None
     ) -> AsyncGenerator[ChatGenerationChunk, None]:
-        shown = ""
+        shown = reasoned = ""
         async with aclosing(self._streamed(model, request, run_manager)) as items:
             async for item in items:
                 if isinstance(item, Answer):
-                    chunk = last_chunk(_message(item, model, request), shown=shown)
+                    message = _message(item, model, request)
+                    chunk = last_chunk(message, shown=shown, reasoned=reasoned)
+                elif isinstance(item, ReasoningPiece):
+                    reasoned += item
+                    chunk = reasoning_chunk(str(item))  # merging asks for one type
                 else:
                     shown += item
                     chunk = AIMessageChunk(content=item)
                 yield ChatGenerationChunk(message=chunk)
+
+    async def _read_by_parser(
+        self, model: SelfEvaluatingModel, form: AnswerForm | None
+    ) -> AnswerForm | None:
+        form = await super()._read_by_parser(model, form)
+        if self.reasoning_parser is None or (form is not None and form.grammar is not None):
+            return form  # under a grammar a model cannot think
+        parser = await asyncio.to_thread(model.reasoning_parser, self.reasoning_parser)
+        return ReasoningForm(parser=parser, inner=form)
 
     # What an answer must be.
 
@@ -208,7 +228,7 @@ class ChatAdaptive(AdaptiveModel, BaseChatModel):
         self,
         schema: dict[str, Any] | type | None = None,
         *,
-        method: _Method = "json_schema",
+        method: Method = "json_schema",
         include_raw: bool = False,
         strict: bool | None = None,
         **kwargs: Any,
@@ -231,30 +251,25 @@ class ChatAdaptive(AdaptiveModel, BaseChatModel):
         Raises:
             ConfigurationError: The schema is none, or the method is unknown.
         """
-        if method not in get_args(_Method):
-            raise ConfigurationError("method", method, f"one of {', '.join(get_args(_Method))}")
+        check_method(method)
         if schema is None and method != "json_mode":
             raise ConfigurationError("schema", schema, "a schema, but for json_mode")
-        traced = {"kwargs": {"method": method}, "schema": schema}
         if method == "function_calling" and schema is not None:
-            (tool,) = openai_tools([schema])
-            name = tool["function"]["name"]
-            llm = self.bind_tools(
-                [tool], tool_choice=name, ls_structured_output_format=traced, **kwargs
-            )
-            parser = tool_call_parser(schema, name)
-        else:
-            asked: dict[str, Any] = {"type": "json_object"}
-            if schema is not None:
-                described = {"name": "answer", "schema": json_schema(schema)}
-                asked = {"type": "json_schema", "json_schema": described}
-                kwargs["ls_structured_output_format"] = traced
-            form_of({"response_format": asked})
-            llm = self.bind(response_format=asked, **kwargs)
-            parser = json_parser(schema)
-        return _with_raw(llm, parser) if include_raw else llm | parser
+            return forced_call(self.bind_tools, schema, include_raw=include_raw, **kwargs)
+        asked: dict[str, Any] = {"type": "json_object"}
+        if schema is not None:
+            described = {"name": "answer", "schema": json_schema(schema)}
+            asked = {"type": "json_schema", "json_schema": described}
+            kwargs["ls_structured_output_format"] = {"kwargs": {"method": method}, "schema": schema}
+        form_of({"response_format": asked})
+        llm = self.bind(response_format=asked, **kwargs)
+        return parsed_by(llm, json_parser(schema), include_raw=include_raw)
 
     # What LangChain asks for tracing.
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        return {**super()._identifying_params, "reasoning_parser": self.reasoning_parser}
 
     @property
     def _llm_type(self) -> str:
@@ -268,14 +283,3 @@ class ChatAdaptive(AdaptiveModel, BaseChatModel):
 
 def _message(answer: Answer, model: SelfEvaluatingModel, request: Request) -> AIMessage:
     return to_ai_message(answer, texts=texts(answer, model) if request.include_samples else None)
-
-
-def _with_raw(
-    llm: Runnable[LanguageModelInput, AIMessage], parser: Runnable[AIMessage, Any]
-) -> Runnable[LanguageModelInput, Any]:
-    """Return what gives the message too, and an error of parsing instead of raising it."""
-    parsed = RunnablePassthrough.assign(
-        parsed=itemgetter("raw") | parser, parsing_error=lambda _: None
-    )
-    failed = RunnablePassthrough.assign(parsed=lambda _: None)
-    return RunnableMap(raw=llm) | parsed.with_fallbacks([failed], exception_key="parsing_error")

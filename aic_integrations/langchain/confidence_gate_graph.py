@@ -67,7 +67,7 @@ class ConfidenceGateNode:
 
     An answer that does not pass is taken out of the messages before the model is asked again, and
     held back while a person is asked. But a "messages" stream shows it: the model's node has put
-    it into the state by then. Where people read along, ask a `ConfidenceGateRunnable` in one node.
+    it into the state by then. Where people read along, ask a `ConfidenceGateChatModel` in one node.
 
     Args:
         num_stronger: Models that "escalate" leads to; `level` says which one is next.

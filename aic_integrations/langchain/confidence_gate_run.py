@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal, Required, TypedDict
 
 from langchain_core.messages import (
@@ -21,6 +21,7 @@ from selfeval_backend.gate import (
     GatePolicy,
     GateRecord,
     PersonReply,
+    Verdict,
     best_attempt,
     decide,
     raise_gate_error,
@@ -37,6 +38,7 @@ __all__ = [
     "GateRun",
     "GateSettings",
     "apply_reply",
+    "check_no_interrupt",
     "first_answer",
     "gate_records",
     "held",
@@ -132,6 +134,24 @@ class GateRun:
         self.messages.append(message)
         return record
 
+    def answer(self, ask: Callable[[int, dict[str, Any]], AIMessage]) -> AIMessage:
+        """Make attempts until a decision is final, and return `message`.
+
+        Args:
+            ask: Answers, given `level` and `settings`.
+        """
+        while not self.over:
+            self.add(ask(self.level, self.settings))
+        return self.message()
+
+    async def aanswer(
+        self, ask: Callable[[int, dict[str, Any]], Awaitable[AIMessage]]
+    ) -> AIMessage:
+        """Do what `answer` does, on the caller's event loop."""
+        while not self.over:
+            self.add(await ask(self.level, self.settings))
+        return self.message()
+
     def message(self) -> AIMessage:
         """Return what is given out: the best attempt, or a refusal.
 
@@ -147,6 +167,23 @@ class GateRun:
         if self.records[-1].action == "refuse":
             best = refuse(best, self._refusal)
         return with_report(best, self.records, self.messages)
+
+
+def check_no_interrupt(policy: GatePolicy) -> None:
+    """Refuse a policy that would ask a person where nothing can wait for one.
+
+    Raises:
+        ConfigurationError: It has an "interrupt"; names the chain.
+    """
+    verdicts: tuple[Verdict, ...] = ("low", "missing", "uncalibrated")
+    for verdict in verdicts:
+        if "interrupt" in policy.chain(verdict):
+            raise ConfigurationError(
+                f"on_{verdict}",
+                policy.chain(verdict),
+                "no interrupt: a chain or a model cannot wait for a person",
+                remedy="Use ConfidenceGate in an agent, or ConfidenceGateNode in a graph.",
+            )
 
 
 def _reading(message: AIMessage) -> ConfidenceReading:

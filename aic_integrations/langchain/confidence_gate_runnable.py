@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
 from langchain_core.callbacks import AsyncCallbackManagerForChainRun, CallbackManagerForChainRun
@@ -11,9 +11,14 @@ from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSequence
 from langchain_core.runnables.config import merge_configs
 
-from aic_integrations.langchain.confidence_gate_run import REFUSAL, GateRun, GateSettings
+from aic_integrations.langchain.confidence_gate_run import (
+    REFUSAL,
+    GateRun,
+    GateSettings,
+    check_no_interrupt,
+)
 from selfeval_backend.errors import ConfigurationError
-from selfeval_backend.gate import GatePolicy, Verdict
+from selfeval_backend.gate import GatePolicy
 
 __all__ = ["ConfidenceGateRunnable"]
 
@@ -36,7 +41,8 @@ class ConfidenceGateRunnable(Runnable[LanguageModelInput, AIMessage]):
     (`gate_records` reads it). Each attempt is a child run for callbacks and traces.
 
     `stream` and `astream` wait for an answer that passes, and give it out whole: what does not
-    pass is never shown.
+    pass is never shown. Handlers see its tokens all the same, as `astream_events` does: where
+    nobody may, or a chat model is needed, see `ConfidenceGateChatModel`.
 
     Args:
         model: A chat model, or one with settings bound to it.
@@ -63,7 +69,7 @@ class ConfidenceGateRunnable(Runnable[LanguageModelInput, AIMessage]):
         self.policy = GatePolicy(**settings, num_stronger=len(self._models) - 1)
         for place, each in enumerate(self._models):
             _check_model("stronger" if place else "model", each)
-        _check_no_interrupt(self.policy)
+        check_no_interrupt(self.policy)
 
     def invoke(
         self,
@@ -94,12 +100,12 @@ class ConfidenceGateRunnable(Runnable[LanguageModelInput, AIMessage]):
         config: RunnableConfig,
         **kwargs: Any,
     ) -> AIMessage:
-        run = GateRun(self.policy, self._refusal)
         quiet = merge_configs(config, _QUIET)
-        while not run.over:
-            model = self._models[run.level]
-            run.add(_checked(model.invoke(prompt, quiet, **{**kwargs, **run.settings})))
-        return run.message()
+
+        def ask(level: int, settings: Mapping[str, Any]) -> AIMessage:
+            return _checked(self._models[level].invoke(prompt, quiet, **{**kwargs, **settings}))
+
+        return GateRun(self.policy, self._refusal).answer(ask)
 
     async def _arun(
         self,
@@ -108,12 +114,13 @@ class ConfidenceGateRunnable(Runnable[LanguageModelInput, AIMessage]):
         config: RunnableConfig,
         **kwargs: Any,
     ) -> AIMessage:
-        run = GateRun(self.policy, self._refusal)
         quiet = merge_configs(config, _QUIET)
-        while not run.over:
-            model = self._models[run.level]
-            run.add(_checked(await model.ainvoke(prompt, quiet, **{**kwargs, **run.settings})))
-        return run.message()
+
+        async def ask(level: int, settings: Mapping[str, Any]) -> AIMessage:
+            model = self._models[level]
+            return _checked(await model.ainvoke(prompt, quiet, **{**kwargs, **settings}))
+
+        return await GateRun(self.policy, self._refusal).aanswer(ask)
 
 
 def _check_model(field: str, model: object) -> None:
@@ -124,18 +131,6 @@ def _check_model(field: str, model: object) -> None:
             "a chat model",
             remedy="Put the gate into the chain in the model's place: prompt | gate | parser.",
         )
-
-
-def _check_no_interrupt(policy: GatePolicy) -> None:
-    verdicts: tuple[Verdict, ...] = ("low", "missing", "uncalibrated")
-    for verdict in verdicts:
-        if "interrupt" in policy.chain(verdict):
-            raise ConfigurationError(
-                f"on_{verdict}",
-                policy.chain(verdict),
-                "no interrupt: a chain cannot wait for a person",
-                remedy="Use ConfidenceGate in an agent, or ConfidenceGateNode in a graph.",
-            )
 
 
 def _checked(answer: object) -> AIMessage:

@@ -26,10 +26,20 @@ from selfeval_backend.model import Answer
 from selfeval_backend.structured import Parsed
 from selfeval_backend.types import Outcome
 
-__all__ = ["PROVIDER", "last_chunk", "to_ai_message", "to_conversation", "usage_metadata"]
+__all__ = [
+    "PROVIDER",
+    "last_chunk",
+    "reasoning_chunk",
+    "to_ai_message",
+    "to_conversation",
+    "usage_metadata",
+]
 
 
-_CALL_BLOCKS = ("tool_use", "tool_call", "function_call", "invalid_tool_call")
+REASONING_KEY = "reasoning_content"
+"""Of `additional_kwargs`."""
+
+_SKIPPED_BLOCKS = ("tool_use", "tool_call", "function_call", "invalid_tool_call", "reasoning")
 
 
 def to_conversation(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
@@ -94,7 +104,8 @@ def _text(message: BaseMessage, place: int) -> str:
     if isinstance(message.content, str):
         return message.content
     # Calls stand in blocks too, as the provider wrote them; those of the message are what counts.
-    skipped = _CALL_BLOCKS if isinstance(message, AIMessage) else ()
+    # What a model thought before is not shown to it again.
+    skipped = _SKIPPED_BLOCKS if isinstance(message, AIMessage) else ()
     return "".join(
         _block_text(block, f"messages[{place}].content[{i}]")
         for i, block in enumerate(message.content)
@@ -128,6 +139,8 @@ def to_ai_message(answer: Answer, *, texts: Sequence[str] | None) -> AIMessage:
     finish_reason = answer.outcome.best_sample.finish_reason
     return AIMessage(
         content=parsed.text,
+        # Where LangChain looks for it: it makes the reasoning block of it.
+        additional_kwargs=({} if parsed.reasoning is None else {REASONING_KEY: parsed.reasoning}),
         tool_calls=[
             create_tool_call(name=call.name, args=dict(call.arguments), id=call.id)
             for call in parsed.tool_calls
@@ -148,7 +161,12 @@ def to_ai_message(answer: Answer, *, texts: Sequence[str] | None) -> AIMessage:
     )
 
 
-def last_chunk(message: AIMessage, *, shown: str) -> AIMessageChunk:
+def reasoning_chunk(text: str) -> AIMessageChunk:
+    """Return a chunk of reasoning."""
+    return AIMessageChunk(content="", additional_kwargs={REASONING_KEY: text})
+
+
+def last_chunk(message: AIMessage, *, shown: str, reasoned: str = "") -> AIMessageChunk:
     """Return the chunk that makes those before it into this message, but for its id.
 
     Metadata and usage stand on this one alone: merging chunks adds numbers and joins texts.
@@ -156,11 +174,16 @@ def last_chunk(message: AIMessage, *, shown: str) -> AIMessageChunk:
     Args:
         message: The whole.
         shown: The content of the chunks before; the message's begins with it.
+        reasoned: The reasoning of the chunks before; the message's is this, if there is any.
     """
-    assert isinstance(message.content, str) and message.content.startswith(shown)
+    assert not reasoned or message.additional_kwargs[REASONING_KEY] == reasoned
+    more = {
+        k: v for k, v in message.additional_kwargs.items() if not reasoned or k != REASONING_KEY
+    }
+    assert not shown or (isinstance(message.content, str) and message.content.startswith(shown))
     return AIMessageChunk(
         content=message.content[len(shown) :],
-        additional_kwargs=message.additional_kwargs,
+        additional_kwargs=more,
         response_metadata=message.response_metadata,
         usage_metadata=message.usage_metadata,
         # Whole ones: of their chunks LangChain would make calls even where they are broken off.

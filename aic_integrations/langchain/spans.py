@@ -8,6 +8,7 @@ from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages.ai import UsageMetadata
 from langchain_core.outputs import ChatGeneration, LLMResult
 from opentelemetry import trace
 from opentelemetry.trace import Span, Status, StatusCode, Tracer
@@ -81,9 +82,17 @@ class GenAISpans(BaseCallbackHandler):
             span.set_attributes(call_attributes(summary, model=model))
             for event in sample_events(summary, content=self._content):
                 span.add_event(event.name, event.attributes)
-        elif message.usage_metadata is not None:
+        elif model:
             span.set_attribute("gen_ai.response.model", model)
-            span.set_attribute("gen_ai.usage.input_tokens", message.usage_metadata["input_tokens"])
-            span.set_attribute(
-                "gen_ai.usage.output_tokens", message.usage_metadata["output_tokens"]
-            )
+        if message.usage_metadata is not None:  # behind a gate, of all attempts
+            span.set_attributes(_paid(message.usage_metadata))
+
+
+def _paid(usage: UsageMetadata) -> dict[str, int]:
+    return {
+        "gen_ai.usage.input_tokens": usage["input_tokens"],
+        "gen_ai.usage.cache_read.input_tokens": usage.get("input_token_details", {}).get(
+            "cache_read", 0
+        ),
+        "gen_ai.usage.output_tokens": usage["output_tokens"],
+    }

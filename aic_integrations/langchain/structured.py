@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
+from operator import itemgetter
+from typing import Any, Literal, get_args
 
 from langchain_core.exceptions import OutputParserException
+from langchain_core.language_models import LanguageModelInput
 from langchain_core.messages import AIMessage
-from langchain_core.runnables import RunnableLambda
+from langchain_core.runnables import (
+    Runnable,
+    RunnableLambda,
+    RunnableMap,
+    RunnablePassthrough,
+)
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
 from pydantic import BaseModel, ValidationError
@@ -19,16 +26,34 @@ from selfeval_backend.structured import FORM_KEYWORDS, form_of
 
 __all__ = [
     "FORM_KEYWORDS",
+    "Method",
     "Tool",
+    "check_method",
+    "forced_call",
     "form_of",
     "json_parser",
     "json_schema",
     "openai_tools",
+    "parsed_by",
     "tool_call_parser",
 ]
 
 Tool = dict[str, Any] | type | Callable[..., Any] | BaseTool
 """Whatever LangChain makes a tool of."""
+
+
+Method = Literal["json_schema", "function_calling", "json_mode"]
+"""How LangChain calls the ways to structured output."""
+
+
+def check_method(method: str) -> None:
+    """Refuse a way to structured output that there is not.
+
+    Raises:
+        ConfigurationError: It is unknown.
+    """
+    if method not in get_args(Method):
+        raise ConfigurationError("method", method, f"one of {', '.join(get_args(Method))}")
 
 
 def openai_tools(tools: Sequence[Tool]) -> list[dict[str, Any]]:
@@ -107,6 +132,53 @@ def tool_call_parser(schema: dict[str, Any] | type, name: str) -> RunnableLambda
         return _instance(schema, call["args"], json.dumps(call["args"]))
 
     return RunnableLambda(parse, name="AdaptiveToolCallParser")
+
+
+def forced_call(
+    bind_tools: Callable[..., Runnable[LanguageModelInput, AIMessage]],
+    schema: dict[str, Any] | type,
+    *,
+    include_raw: bool,
+    **kwargs: Any,
+) -> Runnable[LanguageModelInput, Any]:
+    """Return a model whose answers are the arguments of a tool that it must call.
+
+    Args:
+        bind_tools: The model's.
+        schema: Of the tool, which is made of it.
+        include_raw: As for `parsed_by`.
+        kwargs: For `bind_tools`.
+
+    Raises:
+        ConfigurationError: The schema is none.
+    """
+    (tool,) = openai_tools([schema])
+    name = tool["function"]["name"]
+    traced = {"kwargs": {"method": "function_calling"}, "schema": schema}
+    llm = bind_tools([tool], tool_choice=name, ls_structured_output_format=traced, **kwargs)
+    return parsed_by(llm, tool_call_parser(schema, name), include_raw=include_raw)
+
+
+def parsed_by(
+    llm: Runnable[LanguageModelInput, AIMessage],
+    parser: Runnable[AIMessage, Any],
+    *,
+    include_raw: bool,
+) -> Runnable[LanguageModelInput, Any]:
+    """Return a model with a parser behind it.
+
+    Args:
+        llm: The model.
+        parser: Of its messages.
+        include_raw: Whether it gives the message too, and an error instead of raising it.
+    """
+    if not include_raw:
+        return llm | parser
+    parsed = RunnablePassthrough.assign(
+        parsed=itemgetter("raw") | parser, parsing_error=lambda _: None
+    )
+    failed = RunnablePassthrough.assign(parsed=lambda _: None)
+    return RunnableMap(raw=llm) | parsed.with_fallbacks([failed], exception_key="parsing_error")
 
 
 def _instance(schema: object, value: Any, text: str) -> Any:

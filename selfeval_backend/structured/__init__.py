@@ -1,4 +1,4 @@
-"""Answers of a given form: calls of tools, and JSON of a schema.
+"""Answers of a given form: calls of tools, JSON of a schema, and text behind reasoning.
 
 A form says what a sample's text must be (its grammar), and reads the text (`parse`). A run takes it
 as its validator: a sample that does not parse never wins while one parses.
@@ -15,6 +15,11 @@ from selfeval_backend.structured.forms import (
     ToolForm,
 )
 from selfeval_backend.structured.parsers import PlainToolParser, ToolParser, load_tool_parser
+from selfeval_backend.structured.reasoning import (
+    ReasoningForm,
+    ReasoningParser,
+    load_reasoning_parser,
+)
 
 __all__ = [
     "FORM_KEYWORDS",
@@ -23,8 +28,11 @@ __all__ = [
     "JsonForm",
     "Parsed",
     "PlainToolParser",
+    "ReasoningForm",
+    "ReasoningParser",
     "ToolForm",
     "ToolParser",
     "form_of",
+    "load_reasoning_parser",
     "load_tool_parser",
 ]

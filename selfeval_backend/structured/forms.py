@@ -41,7 +41,9 @@ class Parsed:
     """What was found in a response."""
 
     text: str
-    """What is not of a call."""
+    """What is neither of a call nor reasoning."""
+    reasoning: str | None = None
+    """What the model thought before it; None: nothing, or it was not looked for."""
     tool_calls: tuple[ToolCall, ...] = ()
     invalid_tool_calls: tuple[InvalidToolCall, ...] = ()
     value: Any = None

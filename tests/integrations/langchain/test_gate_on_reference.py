@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from functools import reduce
 from itertools import islice
+from operator import add
 from typing import Any
 
 import pytest
@@ -20,6 +22,7 @@ from langgraph.types import Command
 from aic_integrations.langchain import (
     ChatAdaptive,
     ConfidenceGate,
+    ConfidenceGateChatModel,
     ConfidenceGateRunnable,
     SelfEvaluationDecisionModel,
     gate_records,
@@ -78,6 +81,25 @@ def test_a_retry_has_more_samples_and_another_seed(llm: ChatAdaptive) -> None:
     first, second = gate_records(message)
     assert first.usage is not None and second.usage is not None
     assert second.usage.output_tokens > first.usage.output_tokens
+
+
+async def test_an_agent_streams_only_what_passed(llm: ChatAdaptive) -> None:
+    gate = ConfidenceGateChatModel(llm, threshold=0.9, on_low=("retry", "refuse"), max_retries=2)
+    made = create_agent(gate, [])
+
+    async def shown(text: str) -> Any:
+        stream = made.astream(question(text), stream_mode="messages")
+        return reduce(add, [message async for message, _ in stream])
+
+    answers = await asyncio.gather(*map(shown, PROBLEMS))
+    assert {len(gate_records(answer)) for answer in answers} > {1}
+    for answer in answers:
+        records = gate_records(answer)
+        passed = records[-1].action == "accept"
+        assert answer.text.count("####") == passed
+        assert answer.usage_metadata["output_tokens"] == sum(
+            record.usage.output_tokens for record in records if record.usage
+        )
 
 
 def test_a_person_is_asked_and_the_graph_goes_on_where_it_was(llm: ChatAdaptive) -> None:

@@ -9,7 +9,12 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from aic_integrations.langchain import ChatAdaptive, ConfidenceGateRunnable, GenAISpans
+from aic_integrations.langchain import (
+    ChatAdaptive,
+    ConfidenceGateChatModel,
+    ConfidenceGateRunnable,
+    GenAISpans,
+)
 from selfeval_backend.engine.scripted import ScriptedChat
 from selfeval_backend.errors import ConfigurationError
 from tests.conftest import ModelFactory
@@ -85,3 +90,13 @@ def test_a_model_of_another_kind_has_a_span_too(spans: Spans) -> None:
     ConfidentModel(None).invoke("x", config={"callbacks": [GenAISpans(spans.tracer)]})
     assert spans.ended[0].attributes is not None
     assert spans.ended[0].attributes["gen_ai.usage.output_tokens"] == 1
+
+
+def test_a_gated_model_is_one_span_with_what_all_attempts_paid_for(spans: Spans) -> None:
+    gate = ConfidenceGateChatModel(ConfidentModel(0.1, 0.9), threshold=0.8, on_low="retry")
+    gate.invoke("Make 41.", config={"callbacks": [GenAISpans(spans.tracer)]})
+    (span,) = spans.ended
+    assert span.attributes is not None
+    assert span.attributes["gen_ai.usage.input_tokens"] == 20
+    assert span.attributes["gen_ai.usage.cache_read.input_tokens"] == 8
+    assert span.attributes["gen_ai.usage.output_tokens"] == 1 + 2

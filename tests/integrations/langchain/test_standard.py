@@ -14,7 +14,8 @@ from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
 from syrupy.assertion import SnapshotAssertion
 
-from aic_integrations.langchain import ChatAdaptive
+from aic_integrations.langchain import ChatAdaptive, ConfidenceGateChatModel
+from selfeval_backend.errors import ConfigurationError
 from tests.vllm_server import VllmServer
 
 
@@ -54,6 +55,33 @@ class TestChatAdaptive(ChatModelUnitTests):
     @pytest.mark.filterwarnings("ignore:.*`dict` .*was deprecated")
     def test_serdes(self, model: BaseChatModel, snapshot: SnapshotAssertion) -> None:
         super().test_serdes(model, snapshot)
+
+
+INNER = "settings such as these are given to the model in the gate"
+
+
+class TestConfidenceGateChatModel(ChatModelUnitTests):
+    """A model with a gate in it is one like any other."""
+
+    @property
+    def chat_model_class(self) -> type[BaseChatModel]:
+        return ConfidenceGateChatModel
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        return {"llm": ChatAdaptive(model="reference", max_samples=4), "threshold": 0.8}
+
+    @property
+    def standard_chat_model_params(self) -> dict[str, Any]:
+        return {}
+
+    @pytest.mark.xfail(strict=True, raises=ConfigurationError, reason=INNER)
+    def test_init_streaming(self) -> None:
+        super().test_init_streaming()
+
+    @pytest.mark.xfail(strict=True, raises=ConfigurationError, reason=INNER)
+    def test_standard_params(self, model: BaseChatModel) -> None:
+        super().test_standard_params(model)
 
 
 @pytest.mark.slow
