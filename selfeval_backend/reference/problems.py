@@ -35,14 +35,18 @@ __all__ = [
     "TASK_SHAPES",
     "Demonstration",
     "Piece",
+    "Plan",
     "Problem",
     "Puzzle",
     "Shape",
     "Split",
     "demonstrate",
+    "expression_of",
     "extract_answer",
     "generate_problems",
+    "plans_of",
     "reward",
+    "split_of",
     "work_out",
 ]
 
@@ -83,6 +87,12 @@ _ANSWER = re.compile(r"####((?: ?[+-]? ?\d+,?)+)\s*$")
 _TERM = re.compile(r"([+-]?) ?(\d+)")
 
 
+def split_of(key: str) -> Split:
+    """Return the split that a key belongs to, by its hash: a tenth each is held out."""
+    bucket = hashlib.sha256(key.encode()).digest()[0]
+    return "test" if bucket < 26 else "calibration" if bucket < 52 else "train"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Puzzle:
     """Use every number once, adding or taking away, to reach the target."""
@@ -100,8 +110,7 @@ class Puzzle:
     @property
     def split(self) -> Split:
         """The split that this puzzle belongs to, by a hash of its key."""
-        bucket = hashlib.sha256(self.key.encode()).digest()[0]
-        return "test" if bucket < 26 else "calibration" if bucket < 52 else "train"
+        return split_of(self.key)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,17 +225,18 @@ Plan = tuple[int, ...]
 
 
 def _reach(puzzle: Puzzle, rng: random.Random) -> Plan:
-    return rng.choice([plan for plan in _plans(puzzle) if sum(plan) == puzzle.target])
+    return rng.choice([plan for plan in plans_of(puzzle) if sum(plan) == puzzle.target])
 
 
 def _miss(puzzle: Puzzle, rng: random.Random) -> Plan:
-    misses = [plan for plan in _plans(puzzle) if sum(plan) != puzzle.target]
+    misses = [plan for plan in plans_of(puzzle) if sum(plan) != puzzle.target]
     if rng.random() < 0.5:
         misses = sorted(misses, key=lambda plan: abs(sum(plan) - puzzle.target))[:_NEAR_MISSES]
     return rng.choice(misses)
 
 
-def _plans(puzzle: Puzzle) -> list[Plan]:
+def plans_of(puzzle: Puzzle) -> list[Plan]:
+    """Return every choice of signs."""
     every = itertools.product((1, -1), repeat=len(puzzle.numbers))
     return [tuple(s * n for s, n in zip(signs, puzzle.numbers, strict=True)) for signs in every]
 
@@ -236,7 +246,7 @@ def work_out(problem: Problem, plans: Sequence[Plan]) -> Demonstration:
     pieces: list[Piece] = []
     for puzzle, plan in zip(problem.puzzles, plans, strict=True):
         pieces += _working(puzzle, plan)
-    answer = ", ".join(_expression(plan) for plan in plans)
+    answer = ", ".join(expression_of(plan) for plan in plans)
     pieces.append(Piece(f"#### {answer}", is_learned=True))
     is_right = all(sum(plan) == p.target for p, plan in zip(problem.puzzles, plans, strict=True))
     return Demonstration(tuple(pieces), is_right)
@@ -260,7 +270,8 @@ def _distance(total: int, target: int) -> str:
     return f" {target - total} short" if total < target else f" {total - target} over"
 
 
-def _expression(plan: Plan) -> str:
+def expression_of(plan: Plan) -> str:
+    """Write a plan as a sum."""
     rest = (f" {'+' if n > 0 else '-'} {abs(n)}" for n in plan[1:])
     return f"{plan[0]}{''.join(rest)}"
 

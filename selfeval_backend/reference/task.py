@@ -18,7 +18,7 @@ from selfeval_backend.reference.problems import (
     reward,
 )
 
-__all__ = ["prompts", "score", "score_less_length"]
+__all__ = ["answer_of", "prompts", "score", "score_less_length"]
 
 _COST_OF_A_WORD = 0.003
 
@@ -50,11 +50,14 @@ def prompts(
             watched = split == "train" and place >= train
             yield {
                 "prompt": problem.text,
-                "answer": "; ".join(
-                    f"{','.join(map(str, p.numbers))}={p.target}" for p in problem.puzzles
-                ),
+                "answer": answer_of(problem),
                 "split": "validation" if watched else split,
             }
+
+
+def answer_of(problem: Problem) -> str:
+    """Return a problem's puzzles as text: what `score` takes."""
+    return "; ".join(f"{','.join(map(str, p.numbers))}={p.target}" for p in problem.puzzles)
 
 
 def score(prompt: str, response: str, answer: str) -> float:

@@ -1,0 +1,62 @@
+"""Skills of the reference model beside its puzzles: generated conversations, and their scores.
+
+Calling tools, answering in words beside them, telling what a tool answered, JSON, a calculator, and
+answering from a text. Every example has a right and a wrong response, and is of one split by a hash
+of what it is about.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+
+from selfeval_backend.reference.problems import Split
+from selfeval_backend.reference.skills.base import Draw, Example, Skill
+from selfeval_backend.reference.skills.calculator import draw_calculator
+from selfeval_backend.reference.skills.context import draw_context
+from selfeval_backend.reference.skills.forms import draw_json
+from selfeval_backend.reference.skills.scoring import extract_answer, reward, score
+from selfeval_backend.reference.skills.tools import draw_call, draw_result, draw_talk
+
+__all__ = [
+    "SKILL_MIX",
+    "Example",
+    "Skill",
+    "extract_answer",
+    "generate_examples",
+    "reward",
+    "score",
+]
+
+SKILL_MIX: Mapping[Skill, int] = MappingProxyType(
+    {"call": 30, "talk": 10, "result": 10, "json": 10, "calculator": 10, "context": 30}
+)
+"""How often each skill comes."""
+
+_DRAWS: Mapping[Skill, Draw] = MappingProxyType(
+    {
+        "call": draw_call,
+        "talk": draw_talk,
+        "result": draw_result,
+        "json": draw_json,
+        "calculator": draw_calculator,
+        "context": draw_context,
+    }
+)
+
+
+def generate_examples(
+    split: Split, *, seed: int, mix: Mapping[Skill, int] = SKILL_MIX
+) -> Iterator[Example]:
+    """Yield examples of one split, without end, the same ones for the same seed.
+
+    Args:
+        split: Of everything that they are about.
+        seed: Of the generator.
+        mix: Weight of each skill.
+    """
+    rng = random.Random(f"skills/{split}/{seed}")
+    skills, weights = list(mix), list(mix.values())
+    while True:
+        yield _DRAWS[rng.choices(skills, weights)[0]](rng, split)
