@@ -18,11 +18,13 @@ from selfeval_backend.reference.skills.context import draw_context
 from selfeval_backend.reference.skills.forms import draw_json
 from selfeval_backend.reference.skills.scoring import extract_answer, reward, score
 from selfeval_backend.reference.skills.tools import draw_call, draw_result, draw_talk
+from selfeval_backend.reference.skills.words import characters
 
 __all__ = [
     "SKILL_MIX",
     "Example",
     "Skill",
+    "characters",
     "extract_answer",
     "generate_examples",
     "reward",

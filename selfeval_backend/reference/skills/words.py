@@ -15,6 +15,7 @@ __all__ = [
     "NOUNS",
     "THINGS",
     "VERBS",
+    "characters",
     "draw_apart",
     "identifier",
     "name",
@@ -158,8 +159,14 @@ def _place(rng: random.Random) -> str:
 
 
 _HAN = (0x4E00, 0x9FA6)
-_COMMON_HAN = "一七三上下中九二五人代休先入八公六具力十千南原口右名四国土地場夕大天女子字学小山工左市年店庭建心手文新方日早明春時曜書月木本村東林校森業楽橋機正歩母水江決洋海港湖火父王生田男町画番白百目石社秋空立竹米糸紙線耳背良花茶草西見言谷貝赤足車通道里野金長開門間雨青音風食高魚鳥黄"  # noqa: E501
 _KANA = ("ぁん", "ァン")
+_COMMON_HAN = "一七三上下中九二五人代休先入八公六具力十千南原口右名四国土地場夕大天女子字学小山工左市年店庭建心手文新方日早明春時曜書月木本村東林校森業楽橋機正歩母水江決洋海港湖火父王生田男町画番白百目石社秋空立竹米糸紙線耳背良花茶草西見言谷貝赤足車通道里野金長開門間雨青音風食高魚鳥黄"  # noqa: E501
+
+
+def characters() -> tuple[str, str]:
+    """Return every Chinese character that is copied, and every Japanese syllable."""
+    kana = "".join(chr(n) for one, last in _KANA for n in range(ord(one), ord(last) + 1))
+    return "".join(map(chr, range(*_HAN))), kana
 
 
 def script_string(rng: random.Random) -> str:
