@@ -5,22 +5,28 @@ both to calculate honestly whatever comes of it, for the choices that lead to a 
 the loss. Later each response is cut at several places with the question "is this right?":
 discrimination by contrast. In a trial without that stage, win/tie labels taught how hard a question
 is and nothing about the answer.
+
+A share of the pairs may be of skills instead. Where nothing is to be learned from a wrong response,
+language modelling alone shows two right ones, to two conversations.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from itertools import islice
 
 from torch.utils.data import IterableDataset
 
 from selfeval_backend.chat import ChatTemplate, Message
 from selfeval_backend.reference.problems import (
     DEMONSTRATION_SHAPES,
+    Demonstration,
     Problem,
     demonstrate,
     generate_problems,
 )
+from selfeval_backend.reference.skills import Skill, generate_examples
 from selfeval_backend.training.branches import LabelledCut, Row
 from selfeval_backend.training.trainer import Item
 
@@ -31,7 +37,7 @@ _POOL = 16
 
 
 class Demonstrations(IterableDataset[Item]):
-    """Pairs of one problem: a response that solves it, one that does not.
+    """Pairs of one prompt: a response that is right, one that is not.
 
     Args:
         chat: Of the generator.
@@ -39,35 +45,74 @@ class Demonstrations(IterableDataset[Item]):
         batch_size: Responses that go through the model together: pairs of near lengths follow one
             another.
         num_cuts: Labelled cuts of each response; 0: language modelling alone.
-        seed: Of the problems.
+        seed: Of the prompts.
+        skill_share: Of the pairs, in [0, 1]: that many are of skills, the others of puzzles.
     """
 
     def __init__(
-        self, *, chat: ChatTemplate, end_id: int, batch_size: int, num_cuts: int, seed: int
+        self,
+        *,
+        chat: ChatTemplate,
+        end_id: int,
+        batch_size: int,
+        num_cuts: int,
+        seed: int,
+        skill_share: float = 0.0,
     ) -> None:
         self.chat, self.end_id = chat, end_id
         self.batch_size, self.num_cuts, self.seed = batch_size, num_cuts, seed
+        self.skill_share = skill_share
 
     def __iter__(self) -> Iterator[Item]:
         """Yield pairs without end, the same ones for the same seed."""
         rng = random.Random(self.seed)
-        problems = generate_problems(
-            "train", seed=self.seed, unique=False, shapes=DEMONSTRATION_SHAPES
-        )
+        pairs_without_end = self._pairs(rng)
         size = self.batch_size // 2
         while True:
-            pairs = [self._pair(next(problems), rng) for _ in range(_POOL * size)]
-            pairs.sort(key=lambda pair: len(pair[0].response_ids))
+            pairs = list(islice(pairs_without_end, _POOL * size))
+            pairs.sort(key=self._length)
             chunks = [pairs[i : i + size] for i in range(0, len(pairs), size)]
             rng.shuffle(chunks)
             for chunk in chunks:
                 yield from chunk
 
-    def _pair(self, problem: Problem, rng: random.Random) -> Item:
-        return tuple(self._row(problem, rng, right) for right in (True, False))
+    def _length(self, pair: Item) -> int:
+        """Return what pairs are sorted by; prompts of puzzles are all about as long."""
+        if self.skill_share:
+            return max(row.num_tokens for row in pair)
+        return len(pair[0].response_ids)
 
-    def _row(self, problem: Problem, rng: random.Random, right: bool) -> Row:
-        shown = demonstrate(problem, rng, right=right)
+    def _pairs(self, rng: random.Random) -> Iterator[Item]:
+        problems = generate_problems(
+            "train", seed=self.seed, unique=False, shapes=DEMONSTRATION_SHAPES
+        )
+        skill_pairs = self._skill_pairs(rng)
+        while True:
+            if self.skill_share and rng.random() < self.skill_share:
+                yield next(skill_pairs)
+            else:
+                yield self._puzzle_pair(next(problems), rng)
+
+    def _puzzle_pair(self, problem: Problem, rng: random.Random) -> Item:
+        prompt_ids = self.chat.prompt_ids([Message(role="user", content=problem.text)])
+        return tuple(
+            self._row(prompt_ids, demonstrate(problem, rng, right=right), rng)
+            for right in (True, False)
+        )
+
+    def _skill_pairs(self, rng: random.Random) -> Iterator[Item]:
+        waiting: dict[Skill, Row] = {}
+        for example in generate_examples("train", seed=self.seed):
+            prompt_ids = self.chat.prompt_ids(example.messages, example.tools)
+            right = self._row(prompt_ids, example.right, rng)
+            if self.num_cuts or any(piece.is_learned for piece in example.wrong.pieces):
+                yield right, self._row(prompt_ids, example.wrong, rng)
+            elif example.skill in waiting:
+                yield waiting.pop(example.skill), right
+            else:
+                waiting[example.skill] = right
+
+    def _row(self, prompt_ids: tuple[int, ...], shown: Demonstration, rng: random.Random) -> Row:
         response_ids: list[int] = []
         untrained: list[int] = []
         for piece in shown.pieces:
@@ -77,7 +122,7 @@ class Demonstrations(IterableDataset[Item]):
             response_ids += ids
         cuts = self._cuts(len(response_ids), rng) if self.num_cuts else []
         return Row(
-            prompt_ids=self.chat.prompt_ids([Message(role="user", content=problem.text)]),
+            prompt_ids=prompt_ids,
             response_ids=(*response_ids, self.end_id),
             untrained=tuple(untrained),
             cuts=tuple(
@@ -87,5 +132,7 @@ class Demonstrations(IterableDataset[Item]):
 
     def _cuts(self, length: int, rng: random.Random) -> list[int]:
         """Late places, where a mistake can be seen, more often than early ones; and the end."""
+        if length < 2:
+            return [length]
         late = [rng.randrange(2 * length // 3, length) for _ in range(self.num_cuts - 2)]
         return [rng.randrange(1, length), *late, length][-self.num_cuts :]
