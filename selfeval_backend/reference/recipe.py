@@ -13,7 +13,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -38,7 +38,14 @@ from selfeval_backend.training.stages import make_pipeline
 from selfeval_backend.training.tokenizer import build_tokenizer
 from selfeval_backend.training.trainer import Phase, RowCollator, train_phase
 
-__all__ = ["SIZES", "GeneratorRecipe", "main", "train_generator"]
+__all__ = [
+    "SIZES",
+    "GeneratorRecipe",
+    "main",
+    "train_generator",
+    "training_recipe",
+    "with_skills",
+]
 
 _NOTES = """\
 It shows this project's method for real on a machine without a GPU. It solves one kind of problem:
@@ -50,6 +57,16 @@ models.
 
 Trained from nothing by `make reference`. Puzzles are split by a hash of their numbers and target:
 no puzzle of a test or calibration problem was ever trained on, in any wording, order or company."""
+
+_SKILLS_NOTES = """\
+It shows this project's method for real on a machine without a GPU. It solves number puzzles, up to
+three after one another, and has a few skills beside them: to call tools, or none, with arguments
+copied from the request; to tell what a tool answered; JSON; puzzles with a calculator; and to
+answer from a given text in LlamaIndex's prompts. It knows nothing else, and its figures say nothing
+of larger models.
+
+Trained from nothing, on generated text alone, and split by a hash: no puzzle of a held-out problem,
+nobody whom a held-out text is about, and no name of a held-out tool was ever trained on."""
 
 _SMALLER_NOTES = """\
 It knows what the reference model knows, and less well: it was made to see how the method fares with
@@ -73,6 +90,8 @@ class GeneratorRecipe:
     joint_num_cuts: int = 3
     lr: float = 0.02
     adam_lr: float = 0.003
+    skill_share: float = 0.0
+    """Of the demonstrations; the others are puzzles. With any, the tokenizer has skills' words."""
 
 
 SIZES: Mapping[str, GeneratorRecipe] = MappingProxyType(
@@ -85,14 +104,50 @@ SIZES: Mapping[str, GeneratorRecipe] = MappingProxyType(
 """The model that ships, and two of less capability: smaller, and trained half as long."""
 
 
-def training_recipe(size: str, generator: Path, folder: Path, notes: str) -> Recipe:
-    """Return how a generator's self-evaluation is trained: the shipped recipe, or half of it."""
+def with_skills(recipe: GeneratorRecipe) -> GeneratorRecipe:
+    """Return how the same generator is trained on skills too.
+
+    The longest prompts of skills have some 700 tokens, and LlamaIndex packs what it found into
+    what fits. Puzzles are still shown as often as without: the steps are so many more.
+    """
+    return replace(
+        recipe,
+        context_length=1024,
+        skill_share=_SKILL_SHARE,
+        plain_steps=round(recipe.plain_steps / (1 - _SKILL_SHARE)),
+        joint_steps=round(recipe.joint_steps / (1 - _SKILL_SHARE)),
+    )
+
+
+_SKILL_SHARE = 0.6
+_SPLITS = ("train", "validation", "calibration", "test")
+
+
+def training_recipe(
+    size: str, generator: Path, folder: Path, notes: str, *, skills: bool = False
+) -> Recipe:
+    """Return how a generator's self-evaluation is trained: the shipped recipe, or half of it.
+
+    With skills half of the prompts are theirs, beside as many puzzles as before.
+    """
     recipe = load_recipe("reference")
     body = recipe.model_dump(mode="json")
     body.update(model=str(generator), folder=str(folder))
     body["report"]["notes"] = notes
     if size != "reference":
         body["prompts"]["source"]["arguments"].update(train=800, test=300)
+    if skills:
+        source, task = body["prompts"]["source"], "selfeval_backend.reference.skill_task"
+        counts = {name: 2 * source["arguments"][name] for name in _SPLITS}
+        source.update(function=f"{task}:prompts", arguments={**source["arguments"], **counts})
+        body["rewards"]["function"] = f"{task}:score"
+        body["report"]["answer"] = f"{task}:answer_of_response"
+        body["calibrate"].update(
+            max_calibration_prompts=counts["calibration"], max_test_prompts=counts["test"]
+        )
+        for phase in ("contrast", "preferences"):
+            body["finetune"][phase]["steps"] *= 2
+    if size != "reference":
         body["calibrate"].update(max_test_prompts=300)
         for phase in ("contrast", "preferences"):
             body["finetune"][phase]["steps"] //= 2
@@ -163,6 +218,7 @@ def train_generator(recipe: GeneratorRecipe, folder: Path, log: Callable[[str], 
                 batch_size=recipe.batch_size,
                 num_cuts=num_cuts,
                 seed=recipe.seed + place,
+                skill_share=recipe.skill_share,
             ),
             Phase(
                 folder=folder,
@@ -197,24 +253,28 @@ def _log_phase(log: Callable[[str], None], phase: str, line: str) -> None:
 
 def _tokenizer(recipe: GeneratorRecipe, path: Path) -> PreTrainedTokenizerFast:
     if not path.exists():
-        build_tokenizer(seed=recipe.seed).save_pretrained(path)
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    assert isinstance(tokenizer, PreTrainedTokenizerFast), "that is what was saved"
-    return tokenizer
+        tokenizer = build_tokenizer(seed=recipe.seed, with_skills=recipe.skill_share > 0)
+        tokenizer.save_pretrained(path)
+    saved = AutoTokenizer.from_pretrained(path)
+    assert isinstance(saved, PreTrainedTokenizerFast), "that is what was saved"
+    return saved
 
 
 def main() -> None:
     """Run the recipe from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--size", choices=tuple(SIZES), default="reference")
-    parser.add_argument("--folder", type=Path, help="default: build/ and the size")
+    parser.add_argument("--skills", action="store_true", help="tools, JSON, answers from texts too")
+    parser.add_argument("--folder", type=Path, help="default: build/ and the size, or build/skills")
     parser.add_argument("--until", choices=("generator", "report"), default="report")
     parser.add_argument("--install", action="store_true", help="put the result into the package")
     parser.add_argument("--notes", default="", help="for the model card")
     arguments = parser.parse_args()
     if arguments.install and arguments.size != "reference":
         parser.error("--install is for --size reference: that is the model that ships")
-    folder = arguments.folder or Path("build") / arguments.size
+    if arguments.skills and arguments.size != "reference":
+        parser.error("--skills is for --size reference: a smaller model has no room for them")
+    folder = arguments.folder or Path("build") / ("skills" if arguments.skills else arguments.size)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
     folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
@@ -222,12 +282,17 @@ def main() -> None:
     def log(line: str) -> None:
         print(f"{time.monotonic() - began:6.0f} s  {line}", file=sys.stderr, flush=True)
 
-    generator = train_generator(SIZES[arguments.size], folder, log)
+    chosen = SIZES[arguments.size]
+    chosen = with_skills(chosen) if arguments.skills else chosen
+    generator = train_generator(chosen, folder, log)
     if arguments.until == "generator":
         return
     about = _NOTES if arguments.size == "reference" else _SMALLER_NOTES
+    about = _SKILLS_NOTES if arguments.skills else about
     notes = "\n\n".join(part for part in (about, arguments.notes) if part)
-    recipe = training_recipe(arguments.size, generator, folder / "training", notes)
+    recipe = training_recipe(
+        arguments.size, generator, folder / "training", notes, skills=arguments.skills
+    )
     pipeline = make_pipeline(recipe, progress=lambda *_: None, log=log)
     finished = pipeline.run("report") / "model"
     if arguments.install:

@@ -1,0 +1,221 @@
+"""Learning skills: their tokens, their share of what is shown, and a few steps of training."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from selfeval_backend.chat import ChatTemplate
+from selfeval_backend.checkpoints import REFERENCE_FOLDER
+from selfeval_backend.reference.problems import (
+    DEMONSTRATION_SHAPES,
+    demonstrate,
+    generate_problems,
+)
+from selfeval_backend.reference.recipe import SIZES, GeneratorRecipe, new_generator, with_skills
+from selfeval_backend.reference.skills import generate_examples
+from selfeval_backend.selfeval import PAPER_QUESTION, SelfEvalConfig, SelfEvaluator
+from selfeval_backend.training.branches import BranchBatch
+from selfeval_backend.training.losses import LossWeights, compute_losses
+from selfeval_backend.training.pretrain import Demonstrations
+from selfeval_backend.training.tokenizer import build_tokenizer
+from selfeval_backend.training.trainer import Phase, RowCollator, train_phase
+
+pytestmark = pytest.mark.slow
+
+RECIPE = with_skills(SIZES["reference"])
+
+
+@pytest.fixture(scope="module")
+def plain() -> PreTrainedTokenizerFast:
+    """The tokenizer that ships."""
+    loaded: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(REFERENCE_FOLDER)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def skilled(tmp_path_factory: pytest.TempPathFactory) -> PreTrainedTokenizerFast:
+    """One with skills, saved and loaded."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    build_tokenizer(seed=0, with_skills=True).save_pretrained(folder)
+    loaded: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(folder)
+    return loaded
+
+
+def chat_of(tokenizer: PreTrainedTokenizerFast) -> ChatTemplate:
+    return ChatTemplate(tokenizer, name="test")
+
+
+def demonstrations(
+    tokenizer: PreTrainedTokenizerFast, *, num_cuts: int = 0, size: int = 8, share: float = 0.0
+) -> Demonstrations:
+    return Demonstrations(
+        chat=chat_of(tokenizer),
+        end_id=int(tokenizer.eos_token_id),
+        batch_size=size,
+        num_cuts=num_cuts,
+        seed=1,
+        skill_share=share,
+    )
+
+
+# Tokens.
+
+
+def test_puzzles_have_the_same_tokens(
+    plain: PreTrainedTokenizerFast, skilled: PreTrainedTokenizerFast
+) -> None:
+    rng = random.Random(0)
+    problems = generate_problems("train", seed=5, shapes=DEMONSTRATION_SHAPES)
+    for problem in islice(problems, 500):
+        for text in (
+            problem.text,
+            *(demonstrate(problem, rng, right=r).text for r in (True, False)),
+        ):
+            assert skilled(text)["input_ids"] == plain(text)["input_ids"]
+    assert skilled(PAPER_QUESTION)["input_ids"] == plain(PAPER_QUESTION)["input_ids"]
+    assert plain.get_vocab().items() <= skilled.get_vocab().items()
+
+
+def test_the_vocabulary_has_no_gap_and_is_no_larger_than_said(
+    skilled: PreTrainedTokenizerFast,
+) -> None:
+    assert len(skilled) <= 2048
+    assert sorted(skilled.get_vocab().values()) == list(range(len(skilled)))
+
+
+@pytest.mark.parametrize(
+    "text", ["na\u00efve \u4f60\u597d \u3053\u3093 \U0001f600 12345\n\ttabs", '{"a": "\u682a"}']
+)
+def test_any_text_comes_back(skilled: PreTrainedTokenizerFast, text: str) -> None:
+    assert skilled.decode(skilled(text)["input_ids"]) == text
+
+
+def test_characters_of_other_scripts_are_one_token_or_two(
+    skilled: PreTrainedTokenizerFast,
+) -> None:
+    assert len(skilled("\u3053\u3093\u306b\u3061\u306f")["input_ids"]) == 5
+    assert len(skilled("\u6771\u4eac\u90fd")["input_ids"]) <= 6
+
+
+def test_what_skills_need_fits_the_context(skilled: PreTrainedTokenizerFast) -> None:
+    chat = chat_of(skilled)
+    for example in islice(generate_examples("train", seed=3), 1500):
+        prompt = len(chat.prompt_ids(example.messages, example.tools))
+        response = len(chat.response_ids(example.right.text))
+        assert prompt + response + 1 <= RECIPE.context_length
+        assert response <= 160
+
+
+def test_pieces_end_where_tokens_do(skilled: PreTrainedTokenizerFast) -> None:
+    chat = chat_of(skilled)
+    for example in islice(generate_examples("train", seed=4), 1000):
+        for shown in (example.right, example.wrong):
+            ids = [n for piece in shown.pieces for n in chat.response_ids(piece.text)]
+            assert tuple(ids) == chat.response_ids(shown.text), shown.text
+
+
+# What is shown.
+
+
+@pytest.mark.parametrize(
+    ("num_cuts", "digest"),
+    [
+        (0, "3396fb688c82a6ca28128c9a53eaecd9ded567a6dc91f484d70d43311d32935b"),
+        (3, "5f5f96f3f8c61a0b9e463e8aa2448172d0d8f7abdb73bdb31c5c0e01136bc4bc"),
+    ],
+)
+def test_without_skills_nothing_has_changed(
+    plain: PreTrainedTokenizerFast, num_cuts: int, digest: str
+) -> None:
+    items = list(islice(demonstrations(plain, num_cuts=num_cuts), 64))
+    assert hashlib.sha256(repr(items).encode()).hexdigest() == digest
+
+
+def test_the_share_of_skills_is_what_was_asked_for(skilled: PreTrainedTokenizerFast) -> None:
+    solves = skilled("####", add_special_tokens=False)["input_ids"][0]
+    items = list(islice(demonstrations(skilled, num_cuts=2, share=0.75), 800))
+    puzzles = sum(solves in item[0].response_ids for item in items) / len(items)
+    assert 0.2 < puzzles < 0.34  # a few skills have puzzles too
+
+
+@pytest.mark.parametrize("num_cuts", [0, 3])
+def test_rows_of_skills_learn_of_responses_alone(
+    skilled: PreTrainedTokenizerFast, num_cuts: int
+) -> None:
+    data = demonstrations(skilled, num_cuts=num_cuts, share=1.0)
+    for item in islice(data, 200):
+        assert len(item) == 2
+        assert (item[0].prompt_ids == item[1].prompt_ids) or num_cuts == 0
+        for row in item:
+            assert row.response_ids[-1] == skilled.eos_token_id
+            assert set(row.untrained) <= set(range(len(row.response_ids) - 1))
+            assert all(1 <= cut.num_tokens < len(row.response_ids) for cut in row.cuts)
+        if num_cuts:
+            assert {c.prob_win_or_tie for row in item for c in row.cuts} == {0.0, 1.0}
+        else:
+            # Nothing is shown that teaches nothing.
+            assert all(len(row.untrained) < len(row.response_ids) - 1 for row in item)
+
+
+def test_batches_hold_rows_of_near_lengths(skilled: PreTrainedTokenizerFast) -> None:
+    data, padded, real = iter(demonstrations(skilled, size=24, share=0.6)), 0, 0
+    for _ in range(32):
+        lengths = [row.num_tokens for item in islice(data, 12) for row in item]
+        padded, real = padded + 24 * max(lengths), real + sum(lengths)
+    assert real > 0.8 * padded
+
+
+# A few steps.
+
+
+def test_a_tiny_model_begins_to_learn(skilled: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    chat = chat_of(skilled)
+    evaluator = SelfEvaluator(SelfEvalConfig(), chat)
+    model = new_generator(
+        GeneratorRecipe(num_layers=2, hidden_size=32, context_length=1024), skilled
+    )
+    collator = RowCollator(
+        question_ids=evaluator.question_ids, pad_id=int(skilled.pad_token_id), branches=True
+    )
+    weights = LossWeights(language_model=1.0, label=1.0)
+    watched = collator(list(islice(demonstrations(skilled, num_cuts=3, share=0.6), 4)))
+    before = loss_on(model, watched, weights, evaluator.label_ids)
+    history = train_phase(
+        model,
+        demonstrations(skilled, num_cuts=3, size=8, share=0.6),
+        Phase(
+            folder=tmp_path,
+            name="dry",
+            batch_items=4,
+            lr=0.02,
+            adam_lr=0.003,
+            weights=weights,
+            label_ids=evaluator.label_ids,
+            steps=30,
+            warmup_steps=3,
+        ),
+        collator,
+    )
+    after = loss_on(model, watched, weights, evaluator.label_ids)
+    logged = [line["loss"] for line in history if "loss" in line]
+    assert logged
+    assert all(torch.isfinite(torch.tensor(loss)) for loss in (before, *logged, after))
+    assert after < before - 1.0
+
+
+@torch.no_grad()
+def loss_on(
+    model: LlamaForCausalLM,
+    batch: dict[str, torch.Tensor],
+    weights: LossWeights,
+    label_ids: tuple[int, int],
+) -> float:
+    losses = compute_losses(model, BranchBatch.of(batch), weights, label_ids=label_ids)
+    return float(losses.total)
