@@ -39,7 +39,13 @@ def prompts(
     counts = {"train": train, "validation": validation, "calibration": calibration, "test": test}
     skilled = {split: round(skill_share * count) for split, count in counts.items()}
     puzzles = {split: counts[split] - skilled[split] for split in counts}
-    yield from task.prompts(**puzzles, seed=seed)
+    yield from task.prompts(
+        train=puzzles["train"],
+        validation=puzzles["validation"],
+        calibration=puzzles["calibration"],
+        test=puzzles["test"],
+        seed=seed,
+    )
     for split in get_args(Split):
         examples = _unforced(split, seed)
         watched = skilled["validation"] if split == "train" else 0

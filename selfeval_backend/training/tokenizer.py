@@ -103,7 +103,8 @@ def _extended(base: Tokenizer, seed: int) -> Tokenizer:
     learned.train_from_iterator(_in_marks(base, seed), trainer)
     body = json.loads(base.to_str())["model"]
     merges = [tuple(pair) for pair in body["merges"]]
-    vocabulary: dict[str, int] = {**body["vocab"], PAPER_QUESTION: base.token_to_id(PAPER_QUESTION)}
+    # With the question, which no merge makes.
+    vocabulary: dict[str, int] = base.get_vocab(with_added_tokens=True)
     for pair in json.loads(learned.to_str())["model"]["merges"]:
         one, other = (_read_marks(base, part) for part in pair)
         merges.append((one, other))

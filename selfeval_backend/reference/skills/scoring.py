@@ -45,7 +45,7 @@ def _is_text(want: Mapping[str, Any], response: str) -> bool:
 
 
 def _is_answer(want: Mapping[str, Any], response: str) -> bool:
-    return extract_answer(response) == want["answer"]
+    return extract_answer(response) == str(want["answer"])
 
 
 def _solves(want: Mapping[str, Any], response: str) -> bool:
