@@ -356,7 +356,7 @@ def in_plain_turns(
         turns.append(plain)
     if tools:
         first = turns[0]
-        shown = "\n".join(json.dumps(_tool_dict(tool)["function"]) for tool in tools)
+        shown = "\n".join(_json(_tool_dict(tool)["function"]) for tool in tools)
         content = f"Tools:\n{shown}\n{_HOW_TO_CALL}\n\n{first.content}"
         turns[0] = Message(role=first.role, content=content)
     return tuple(turns)
@@ -366,13 +366,22 @@ _HOW_TO_CALL = 'To call a tool answer with JSON only: {"name": ..., "arguments":
 """Short, as it is read with every prompt. `selfeval_backend.tools` reads what comes of it."""
 
 
+def _json(value: Mapping[str, Any]) -> str:
+    """Write JSON in letters of any script; escaped where one is no letter but half of one."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if _is_whole(text) else json.dumps(value)
+
+
+def _is_whole(text: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 def _plain_turn(message: Message) -> Message:
     if message.role == "tool":
         of = f" of {message.name}" if message.name else ""
         return Message(role="user", content=f"Result{of}: {message.content}")
     calls = [
-        json.dumps({"name": call.name, "arguments": dict(call.arguments)})
-        for call in message.tool_calls
+        _json({"name": call.name, "arguments": dict(call.arguments)}) for call in message.tool_calls
     ]
     parts = [message.content, *calls] if message.content.strip() else calls
     return Message(role=message.role, content="\n".join(parts) if calls else message.content)

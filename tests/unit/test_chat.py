@@ -82,6 +82,15 @@ def test_plain_turns_alternate() -> None:
     assert turns[3].content == "Result of add: 3\nResult: 4\nAnd?"
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"), [("你好", '"你好"'), ("half \ud83d", '"half \\ud83d"')]
+)
+def test_plain_turns_show_letters_of_any_script_as_they_are(value: str, shown: str) -> None:
+    call = ToolCall(id="c1", name="add", arguments={"a": value})
+    (turn,) = in_plain_turns([Message(role="assistant", content="", tool_calls=(call,))])
+    assert turn.content == f'{{"name": "add", "arguments": {{"a": {shown}}}}}'
+
+
 def test_only_the_assistant_calls_tools() -> None:
     chat = chat_of(TEMPLATE)
     with pytest.raises(ConfigurationError) as caught:
