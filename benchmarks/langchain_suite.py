@@ -4,11 +4,13 @@ Every test that the suite has, with nothing excused: tools, tool choice, structu
 mode are all said to be there. Prints a table in Markdown of the tests that either of the two does
 not pass, with the reason in the suite's words. Needs langchain-openai, which nothing else does.
 
-    python benchmarks/langchain_suite.py
+    python benchmarks/langchain_suite.py [--backend auto]
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import sys
 import warnings
@@ -28,6 +30,8 @@ SERVER = (
     *("--max-model-len", "512"),
     *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
 )
+BACKENDS = ("guidance", "auto")
+"""Of vLLM's structured outputs: the one that this project advises, and vLLM's default."""
 
 
 class _OnTheServer(ChatModelIntegrationTests):
@@ -123,9 +127,12 @@ def table(found: dict[str, dict[str, str]]) -> str:
 
 def main() -> int:
     """Serve, run both, print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--backend", choices=BACKENDS, default=BACKENDS[0])
+    backend = json.dumps({"backend": parser.parse_args().backend})
     warnings.simplefilter("ignore")
     outcomes = Outcomes()
-    with serve(*SERVER) as server:
+    with serve(*SERVER, "--structured-outputs-config", backend) as server:
         os.environ[BASE_URL] = server.base_url
         arguments = [__file__, "-q", "-p", "no:cacheprovider", "-c", os.devnull, "--tb=no"]
         pytest.main([*arguments, "-o", "asyncio_mode=auto"], plugins=[outcomes])
