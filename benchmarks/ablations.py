@@ -34,10 +34,9 @@ from selfeval_backend.evaluation.quality import (
     Estimate,
     Prediction,
     auroc,
-    bootstrap,
     brier_score,
     expected_calibration_error,
-    pair_accuracy_estimate,
+    pair_accuracy,
     predictions,
     running_at,
     whole,
@@ -378,9 +377,9 @@ def measure(variant: Variant, recipe: Recipe, held: Held, folder: Path) -> dict[
 def quality(items: Sequence[Prediction]) -> dict[str, Any]:
     """Return the figures of one cut, and what they are of."""
     return {
-        "pair_accuracy": asdict(pair_accuracy_estimate(items, seed=0)),
-        "auroc": asdict(bootstrap(items, auroc, seed=0)),
-        "ece": asdict(bootstrap(items, expected_calibration_error, seed=0)),
+        "pair_accuracy": asdict(pair_accuracy.estimate(items, seed=0)),
+        "auroc": asdict(auroc.estimate(items, seed=0)),
+        "ece": asdict(expected_calibration_error.estimate(items, seed=0)),
         "brier": brier_score(items),
         "mean_raw": float(np.mean([1 / (1 + np.exp(-p.logit)) for p in items])),
         "mean_target": float(np.mean([p.target for p in items])),

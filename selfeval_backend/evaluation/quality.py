@@ -6,8 +6,10 @@ question is (a fine AUROC over all samples) and nothing about the answer.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -17,13 +19,12 @@ from selfeval_backend.selfeval import EvaluationReader
 __all__ = [
     "Cut",
     "Estimate",
+    "Figure",
     "Prediction",
     "auroc",
-    "bootstrap",
     "brier_score",
     "expected_calibration_error",
     "pair_accuracy",
-    "pair_accuracy_estimate",
     "predictions",
     "running_at",
     "whole",
@@ -119,100 +120,121 @@ def _targets(rollout: Rollout, tie_threshold: float) -> list[float]:
     ]
 
 
-def pair_accuracy(items: Sequence[Prediction]) -> float:
-    """Return how often the better one of two samples of a prompt scores higher; ties count half."""
-    right, pairs = map(sum, zip(*map(_pairs, _by_prompt(items)), strict=True))
-    return right / pairs if pairs else float("nan")
+@dataclass(frozen=True)
+class Columns:
+    """Predictions as arrays, one entry a prediction; prompts are numbered from 0 without gaps."""
+
+    prompt: np.ndarray
+    logit: np.ndarray
+    prob_win_or_tie: np.ndarray
+    target: np.ndarray
+    reward: np.ndarray
+
+    @classmethod
+    def of(cls, items: Sequence[Prediction]) -> Columns:
+        """Return predictions as arrays."""
+        _, prompt = np.unique([p.prompt for p in items], return_inverse=True)
+        rest = np.array([(p.logit, p.prob_win_or_tie, p.target, p.reward) for p in items])
+        return cls(prompt, *rest.reshape(-1, 4).T)
+
+    @property
+    def num_prompts(self) -> int:
+        """How many prompts there are."""
+        return int(self.prompt.max(initial=-1)) + 1
+
+    @cached_property
+    def rank(self) -> np.ndarray:
+        """The place of each logit among the different ones, from the lowest."""
+        return np.unique(self.logit, return_inverse=True)[1]
+
+    @cached_property
+    def pairs(self) -> np.ndarray:
+        """How many pairs of each prompt are ordered right, and how many there are, [P, 2].
+
+        A pair is two samples with different rewards; it counts half where their scores are equal.
+        """
+        counts = np.zeros((self.num_prompts, 2))
+        order = np.argsort(self.prompt, kind="stable")
+        ends = np.cumsum(np.bincount(self.prompt, minlength=self.num_prompts))
+        for prompt, group in enumerate(np.split(order, ends[:-1])):
+            logit, reward = self.logit[group], self.reward[group]
+            better = reward[:, None] > reward
+            higher = np.sign(logit[:, None] - logit)
+            counts[prompt] = (better * (higher + 1) / 2).sum(), better.sum()
+        return counts
 
 
-def auroc(items: Sequence[Prediction]) -> float:
-    """Return the area under the ROC curve of "a fresh sample is not better", over all prompts.
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A figure of predictions, and of predictions where prompts count several times or never."""
 
-    A target between 0 and 1 counts as that much of a positive and the rest of a negative, which is
-    the expectation over fresh samples.
-    """
-    logits = np.array([p.logit for p in items])
-    targets = np.array([p.target for p in items])
-    _, place = np.unique(logits, return_inverse=True)
-    positive = np.bincount(place, weights=targets)
-    negative = np.bincount(place, weights=1.0 - targets)
+    of_weighted: Callable[[Columns, np.ndarray], float]
+    """Takes how often each prompt counts, [P]."""
+
+    def __call__(self, items: Sequence[Prediction]) -> float:
+        """Return the figure where each prompt counts once; NaN where there is nothing to say."""
+        columns = Columns.of(items)
+        return self.of_weighted(columns, np.ones(columns.num_prompts))
+
+    def estimate(
+        self, items: Sequence[Prediction], *, seed: int, num_resamples: int = 1000
+    ) -> Estimate:
+        """Return the figure with its 95 % interval, drawing whole prompts with replacement."""
+        columns = Columns.of(items)
+        num_prompts = columns.num_prompts
+        value = self.of_weighted(columns, np.ones(num_prompts))
+        if math.isnan(value):
+            return Estimate(value=value, low=value, high=value)
+        draws = np.random.default_rng(seed).multinomial(
+            num_prompts, np.full(num_prompts, 1.0 / num_prompts), size=num_resamples
+        )
+        values = [self.of_weighted(columns, weights) for weights in draws]
+        low, high = np.nanquantile(values, [0.025, 0.975])
+        return Estimate(value=value, low=float(low), high=float(high))
+
+
+def _pair_accuracy(columns: Columns, weights: np.ndarray) -> float:
+    right, pairs = weights @ columns.pairs
+    return float(right / pairs) if pairs else math.nan
+
+
+def _auroc(columns: Columns, weights: np.ndarray) -> float:
+    weight = weights[columns.prompt]
+    positive = np.bincount(columns.rank, weights=weight * columns.target)
+    negative = np.bincount(columns.rank, weights=weight * (1.0 - columns.target))
     below = np.cumsum(negative) - negative / 2  # equal scores count half
     pairs = positive.sum() * negative.sum()
-    return float((positive * below).sum() / pairs) if pairs else float("nan")
+    return float((positive * below).sum() / pairs) if pairs else math.nan
 
 
-def pair_accuracy_estimate(
-    items: Sequence[Prediction], *, seed: int, num_resamples: int = 1000
-) -> Estimate:
-    """Return `pair_accuracy` with its 95 % interval, drawing whole prompts."""
-    counts = np.array([_pairs(group) for group in _by_prompt(items)])  # [P, 2]: right, all
-    num_prompts = len(counts)
-    shares = np.random.default_rng(seed).multinomial(
-        num_prompts, np.full(num_prompts, 1.0 / num_prompts), size=num_resamples
-    )
-    right, pairs = (shares @ counts).T
-    if not counts[:, 1].sum():
-        return Estimate(value=float("nan"), low=float("nan"), high=float("nan"))
-    low, high = np.quantile(right[pairs > 0] / pairs[pairs > 0], [0.025, 0.975])
-    return Estimate(
-        value=float(counts[:, 0].sum() / counts[:, 1].sum()), low=float(low), high=float(high)
-    )
+def _expected_calibration_error(columns: Columns, weights: np.ndarray) -> float:
+    weight = weights[columns.prompt]
+    said = columns.prob_win_or_tie
+    bins = np.minimum((said * _NUM_BINS).astype(int), _NUM_BINS - 1)
+    gaps = np.bincount(bins, weights=weight * (said - columns.target), minlength=_NUM_BINS)
+    return float(np.abs(gaps).sum() / weight.sum()) if len(said) else math.nan
 
 
-def _pairs(group: Sequence[Prediction]) -> tuple[float, float]:
-    """Return how many pairs of a prompt are ordered right, and how many there are."""
-    logits = np.array([p.logit for p in group])
-    rewards = np.array([p.reward for p in group])
-    better = rewards[:, None] > rewards[None, :]  # [i, j]: i is better than j
-    higher = np.sign(logits[:, None] - logits[None, :])
-    return float((better * (higher + 1) / 2).sum()), float(better.sum())
+def _brier_score(columns: Columns, weights: np.ndarray) -> float:
+    weight = weights[columns.prompt]
+    squares = (columns.prob_win_or_tie - columns.target) ** 2
+    return float(weight @ squares / weight.sum()) if len(squares) else math.nan
 
 
-def expected_calibration_error(items: Sequence[Prediction], *, num_bins: int = 15) -> float:
-    """Return the ECE over bins of equal width: |mean prediction - mean target|, by share."""
-    said = np.array([p.prob_win_or_tie for p in items])
-    target = np.array([p.target for p in items])
-    bins = np.minimum((said * num_bins).astype(int), num_bins - 1)
-    gaps = np.bincount(bins, weights=said - target, minlength=num_bins)
-    return float(np.abs(gaps).sum() / len(items))
+_NUM_BINS = 15
 
+pair_accuracy = Figure(_pair_accuracy)
+"""How often the better one of two samples of a prompt scores higher; ties count half."""
 
-def brier_score(items: Sequence[Prediction]) -> float:
-    """Return the mean squared distance of prediction and target."""
-    return float(np.mean([(p.prob_win_or_tie - p.target) ** 2 for p in items]))
+auroc = Figure(_auroc)
+"""The area under the ROC curve of "a fresh sample is not better", over all prompts.
 
+A target between 0 and 1 counts as that much of a positive and the rest of a negative, which is the
+expectation over fresh samples.
+"""
 
-def bootstrap(
-    items: Sequence[Prediction],
-    figure: Callable[[Sequence[Prediction]], float],
-    *,
-    seed: int,
-    num_resamples: int = 200,
-) -> Estimate:
-    """Estimate a figure with a 95 % interval, drawing whole prompts."""
-    groups = _by_prompt(items)
-    rng = np.random.default_rng(seed)
-    values = []
-    for _ in range(num_resamples):
-        chosen = rng.integers(len(groups), size=len(groups))
-        resample = [
-            Prediction(
-                prompt=place,
-                logit=p.logit,
-                prob_win_or_tie=p.prob_win_or_tie,
-                target=p.target,
-                reward=p.reward,
-            )
-            for place, group in enumerate(chosen)
-            for p in groups[group]
-        ]
-        values.append(figure(resample))
-    low, high = np.nanquantile(values, [0.025, 0.975])
-    return Estimate(value=figure(items), low=float(low), high=float(high))
+expected_calibration_error = Figure(_expected_calibration_error)
+"""The ECE over 15 bins of equal width: |mean prediction - mean target|, by share."""
 
-
-def _by_prompt(items: Sequence[Prediction]) -> list[list[Prediction]]:
-    groups: dict[int, list[Prediction]] = {}
-    for item in items:
-        groups.setdefault(item.prompt, []).append(item)
-    return list(groups.values())
+brier_score = Figure(_brier_score)
+"""The mean squared distance of prediction and target."""

@@ -20,7 +20,7 @@ from selfeval_backend.evaluation.quality import (
     Estimate,
     Prediction,
     expected_calibration_error,
-    pair_accuracy_estimate,
+    pair_accuracy,
     predictions,
     running_at,
     whole,
@@ -369,7 +369,7 @@ class _Page:
             name: predictions(rollouts, reader, cut) for name, cut in cuts.items()
         }
         accuracy = {
-            name: pair_accuracy_estimate(items, seed=self.seed) for name, items in found.items()
+            name: pair_accuracy.estimate(items, seed=self.seed) for name, items in found.items()
         }
         rows = [
             (
@@ -433,7 +433,7 @@ class _Page:
             _, summaries = self._replayed(methods, part)
             items = predictions(rollouts_of(part), part.reader, whole)
             quality = (
-                plain(pair_accuracy_estimate(items, seed=self.seed)),
+                plain(pair_accuracy.estimate(items, seed=self.seed)),
                 f"{expected_calibration_error(items):.3f}",
             )
             for name in names:
@@ -485,7 +485,7 @@ class _Page:
         rollouts, reader = rollouts_of(part), part.reader
         finished = predictions(rollouts, reader, whole)
         accuracy = [
-            plain(pair_accuracy_estimate(items, seed=self.seed)) if items else "-"
+            plain(pair_accuracy.estimate(items, seed=self.seed)) if items else "-"
             for items in (finished, predictions(rollouts, reader, running_at(48)))
         ]
         return (

@@ -14,7 +14,6 @@ from selfeval_backend.evaluation.quality import (
     Estimate,
     Prediction,
     auroc,
-    bootstrap,
     brier_score,
     expected_calibration_error,
     pair_accuracy,
@@ -71,10 +70,10 @@ def measure_self_evaluation(
 def _quality(items: Sequence[Prediction], seed: int) -> dict[str, Any]:
     return {
         "num_predictions": len(items),
-        "pair_accuracy": asdict(bootstrap(items, pair_accuracy, seed=seed)),
-        "auroc": asdict(bootstrap(items, auroc, seed=seed)),
-        "ece": asdict(bootstrap(items, expected_calibration_error, seed=seed)),
-        "brier": asdict(bootstrap(items, brier_score, seed=seed)),
+        "pair_accuracy": asdict(pair_accuracy.estimate(items, seed=seed)),
+        "auroc": asdict(auroc.estimate(items, seed=seed)),
+        "ece": asdict(expected_calibration_error.estimate(items, seed=seed)),
+        "brier": asdict(brier_score.estimate(items, seed=seed)),
         "mean_prediction": float(np.mean([p.prob_win_or_tie for p in items])),
         "mean_target": float(np.mean([p.target for p in items])),
     }

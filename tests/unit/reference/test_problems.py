@@ -104,3 +104,10 @@ def test_the_last_answer_counts_and_the_order_of_its_terms_does_not() -> None:
     assert extract_answer("#### 1 + 1\n#### 2 + 3") == extract_answer("#### 3+2")
     assert extract_answer("#### 25 - 3 + 19, 8 + 12") == extract_answer("#### 19+25-3, 12+8")
     assert extract_answer("no answer") is None
+    assert extract_answer("#### 1,2") == "+1, +2"
+
+
+def test_a_long_line_that_is_no_answer_is_refused_at_once() -> None:
+    """With a pattern that tries every way to cut it up, this would not end."""
+    assert extract_answer("#### " + " + 12" * 200 + " and more") is None
+    assert extract_answer("#### " + "12" * 200 + ".") is None
