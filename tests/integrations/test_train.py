@@ -160,7 +160,7 @@ def test_each_stage_killed_half_way_ends_the_same(
     while process.poll() is None and not folder:
         folder = list(tmp_path.glob(f"{stage}-*"))
         time.sleep(0.01)
-    time.sleep({"rollouts": 2.0, "finetune": 3.0, "calibrate": 3.0, "report": 1.0}.get(stage, 0.0))
+    time.sleep({"rollouts": 2.0, "finetune": 3.0, "calibrate": 3.0, "report": 0.3}.get(stage, 0.0))
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert start(chosen, stage).wait() == 0
