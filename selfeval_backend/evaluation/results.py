@@ -472,7 +472,8 @@ class _Page:
             "samples, and the settings that its own tuning chose: adaptive stops at the threshold "
             "shown. *Gap closed* is the share of the way from one sample to the oracle that "
             "Best-of-16 goes. Pairs: as above, of whole responses and of those that run past 48 "
-            "tokens. How they were trained: [experiments](experiments.md).\n\n" + markdown_table(_CAPABILITY_HEAD, rows)
+            "tokens. How they were trained: [experiments](experiments.md).\n\n"
+            + markdown_table(_CAPABILITY_HEAD, rows)
         )
 
     def _capability_row(self, part: Recording) -> tuple[str, ...]:
