@@ -363,7 +363,7 @@ def in_plain_turns(
 
 
 _HOW_TO_CALL = 'To call a tool answer with JSON only: {"name": ..., "arguments": {...}}'
-"""Short, as it is read with every prompt. `selfeval_backend.tools` reads what comes of it."""
+"""Short, as it is read with every prompt. `selfeval_backend.structured` reads what comes of it."""
 
 
 def _json(value: Mapping[str, Any]) -> str:

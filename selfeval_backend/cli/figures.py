@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from selfeval_backend.cli.running import one_line_errors, with_model
+from selfeval_backend.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from selfeval_backend.evaluation.experiments import Sizes
@@ -45,6 +46,13 @@ def figures(
 ) -> None:
     """Make the samples that are missing, and rebuild every table and plot of docs/results.md."""
     with one_line_errors():
+        if capability and not sample:
+            raise ConfigurationError(
+                "capability",
+                [str(path) for path in capability],
+                "none with --no-sample",
+                remedy="Its samples are drawn: leave --no-sample away.",
+            )
         if sample:
             from selfeval_backend.evaluation.experiments import Sizes
 

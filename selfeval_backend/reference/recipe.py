@@ -134,8 +134,6 @@ def training_recipe(
     body = recipe.model_dump(mode="json")
     body.update(model=str(generator), folder=str(folder))
     body["report"]["notes"] = notes
-    if size != "reference":
-        body["prompts"]["source"]["arguments"].update(train=800, test=300)
     if skills:
         source, task = body["prompts"]["source"], "selfeval_backend.reference.skill_task"
         counts = {name: 2 * source["arguments"][name] for name in _SPLITS}
@@ -147,7 +145,8 @@ def training_recipe(
         )
         for phase in ("contrast", "preferences"):
             body["finetune"][phase]["steps"] *= 2
-    if size != "reference":
+    elif size != "reference":
+        body["prompts"]["source"]["arguments"].update(train=800, test=300)
         body["calibrate"].update(max_test_prompts=300)
         for phase in ("contrast", "preferences"):
             body["finetune"][phase]["steps"] //= 2

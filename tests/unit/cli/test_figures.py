@@ -24,3 +24,11 @@ def test_nothing_to_rebuild_from(aic: Aic, tmp_path: Path) -> None:
 
     assert ran.status == 2
     assert "no recording there" in ran.stderr
+
+
+def test_a_model_to_draw_from_and_nothing_to_be_drawn(aic: Aic, tmp_path: Path) -> None:
+    ran = aic("figures", "--runs", tmp_path, "--no-sample", "--capability", tmp_path)
+
+    assert ran.status == 2
+    assert "capability" in ran.stderr
+    assert "leave --no-sample away" in ran.stderr
