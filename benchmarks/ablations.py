@@ -5,9 +5,8 @@ budget: with and without ties, tie thresholds under a continuous reward, with an
 cuts, flipped rewards, fewer preference pairs, KL weights. Every result is saved at once; a stopped
 run goes on where it was. Writes ``ablations.json``, ``ablations.png`` and a page of tables.
 
-What is trained is the shipped model, taught to answer the question in two words that it has never
-answered it with. So it has a good generator and knows inside what it has to learn to say, as a
-large model may; a generator from nothing takes an hour before anything can be compared.
+What is trained is the reference model's generator, which has learned contrast on demonstrations and
+has never judged a sample of its own.
 
     python benchmarks/ablations.py [--folder build/ablations] [--seeds 2] [--only flips,kl]
 """
@@ -67,8 +66,6 @@ NUM_CALIBRATED = 60
 """Held-out problems that the maps are fitted on; the others are measured."""
 SHOWN_CUTS = ("whole", "half")
 KL_RESPONSES = 100
-LABELS = {"win_or_tie_label": "exactly", "loss_label": "over"}
-"""It has never answered the question with these words, and what it gives them tells nothing."""
 BUDGET = {"contrast": 30, "preferences": 40}
 """Steps of 16 responses."""
 ADAMW: Mapping[str, Any] = {
@@ -175,8 +172,7 @@ def base_recipe(folder: Path, *, continuous: bool) -> Recipe:
     return Recipe.model_validate(
         {
             "name": "ablations",
-            "model": "reference",
-            **LABELS,
+            "model": "reference-base",
             "folder": str(folder / "stages"),
             "prompts": {
                 "source": {
@@ -604,8 +600,7 @@ def report(folder: Path, results: Path) -> None:
     rows = [row(some, base) for some in found.values()]
     results.mkdir(parents=True, exist_ok=True)
     body = {
-        "model": "reference",
-        "labels": LABELS,
+        "model": "reference-base",
         "budget_steps": BUDGET,
         "responses_of_a_step": 16,
         "prompts": PROMPTS,

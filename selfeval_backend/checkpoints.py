@@ -7,25 +7,35 @@ from pathlib import Path
 
 from selfeval_backend.errors import CheckpointError, MissingDependencyError
 
-__all__ = ["REFERENCE_FOLDER", "count_parameters", "locate_checkpoint"]
+__all__ = ["BASE_FOLDER", "REFERENCE_FOLDER", "count_parameters", "is_shipped", "locate_checkpoint"]
 
 REFERENCE_FOLDER = Path(__file__).parent / "reference" / "model"
 """The shipped reference model."""
+
+BASE_FOLDER = Path(__file__).parent / "reference" / "base"
+"""The generator that it was made of, before its self-evaluation was trained."""
+
+_SHIPPED = {"reference": REFERENCE_FOLDER, "reference-base": BASE_FOLDER}
+
+
+def is_shipped(model: str | Path) -> bool:
+    """Tell whether a name is that of a model that comes with this package."""
+    return str(model) in _SHIPPED
 
 
 def locate_checkpoint(model: str | Path, *, with_weights: bool = True) -> Path:
     """Return the folder that holds a model's files; a model name is downloaded if need be.
 
     Args:
-        model: "reference", a folder, or a model name.
+        model: "reference", "reference-base", a folder, or a model name.
         with_weights: False: of a model name, download all but the weights.
 
     Raises:
         CheckpointError: There is no such folder and no such model.
         MissingDependencyError: A model name needs huggingface_hub, which is not installed.
     """
-    if str(model) == "reference":
-        return _checked(REFERENCE_FOLDER, model)
+    if is_shipped(model):
+        return _checked(_SHIPPED[str(model)], model)
     folder = Path(model).expanduser()
     if folder.is_dir():
         return _checked(folder, model)

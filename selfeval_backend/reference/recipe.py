@@ -12,40 +12,16 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
 import torch
-from transformers import (
-    AutoTokenizer,
-    GenerationConfig,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
-)
 
-from selfeval_backend.chat import ChatTemplate
-from selfeval_backend.checkpoints import REFERENCE_FOLDER
-from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
-from selfeval_backend.training.losses import LossWeights
-from selfeval_backend.training.pretrain import Demonstrations
+from selfeval_backend.checkpoints import BASE_FOLDER, REFERENCE_FOLDER
+from selfeval_backend.reference.generator import SIZES, teach_skills, train_generator
 from selfeval_backend.training.recipe import Recipe, load_recipe
 from selfeval_backend.training.stages import make_pipeline
-from selfeval_backend.training.tokenizer import build_tokenizer
-from selfeval_backend.training.trainer import Phase, RowCollator, train_phase
 
-__all__ = [
-    "SIZES",
-    "GeneratorRecipe",
-    "main",
-    "train_generator",
-    "training_recipe",
-    "with_skills",
-]
+__all__ = ["main", "training_recipe"]
 
 _NOTES = """\
 It shows this project's method for real on a machine without a GPU. It solves one kind of problem:
@@ -73,53 +49,6 @@ It knows what the reference model knows, and less well: it was made to see how t
 a generator of less capability, with half of the reference model's training (`make sizes`)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GeneratorRecipe:
-    """Every number of the reference generator; those of its self-evaluation are a recipe's."""
-
-    seed: int = 0
-    num_layers: int = 6
-    hidden_size: int = 128
-    head_size: int = 32
-    context_length: int = 512
-    plain_steps: int = 4000
-    joint_steps: int = 1000
-    joint_lr_scale: float = 0.5
-    """Of the learning rates while contrast is learned; all of it undoes language modelling."""
-    batch_size: int = 24
-    joint_num_cuts: int = 3
-    lr: float = 0.02
-    adam_lr: float = 0.003
-    skill_share: float = 0.0
-    """Of the demonstrations; the others are puzzles. With any, the tokenizer has skills' words."""
-
-
-SIZES: Mapping[str, GeneratorRecipe] = MappingProxyType(
-    {
-        "reference": GeneratorRecipe(),
-        "medium": GeneratorRecipe(num_layers=5, hidden_size=96, plain_steps=2000, joint_steps=500),
-        "small": GeneratorRecipe(num_layers=4, hidden_size=64, plain_steps=2000, joint_steps=500),
-    }
-)
-"""The model that ships, and two of less capability: smaller, and trained half as long."""
-
-
-def with_skills(recipe: GeneratorRecipe) -> GeneratorRecipe:
-    """Return how the same generator is trained on skills too.
-
-    The longest prompts of skills have some 700 tokens, and LlamaIndex packs what it found into
-    what fits. Puzzles are still shown as often as without: the steps are so many more.
-    """
-    return replace(
-        recipe,
-        context_length=1024,
-        skill_share=_SKILL_SHARE,
-        plain_steps=round(recipe.plain_steps / (1 - _SKILL_SHARE)),
-        joint_steps=round(recipe.joint_steps / (1 - _SKILL_SHARE)),
-    )
-
-
-_SKILL_SHARE = 0.6
 _SPLITS = ("train", "validation", "calibration", "test")
 
 
@@ -153,112 +82,6 @@ def training_recipe(
     return Recipe.model_validate(body)
 
 
-def new_generator(recipe: GeneratorRecipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """Return an untrained generator."""
-    torch.manual_seed(recipe.seed)
-    heads = recipe.hidden_size // recipe.head_size
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=recipe.hidden_size,
-        intermediate_size=3 * recipe.hidden_size,
-        num_hidden_layers=recipe.num_layers,
-        num_attention_heads=heads,
-        num_key_value_heads=heads,
-        max_position_embeddings=recipe.context_length,
-        tie_word_embeddings=True,
-        rms_norm_eps=1e-5,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    build: Callable[[LlamaConfig], LlamaForCausalLM] = LlamaForCausalLM
-    model = build(config)  # typed or not, as the version of transformers has it
-    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]  # of transformers
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        do_sample=True,
-    )
-    return model
-
-
-def train_generator(recipe: GeneratorRecipe, folder: Path, log: Callable[[str], None]) -> Path:
-    """Train the generator: first language modelling alone, then contrast beside it.
-
-    Args:
-        recipe: How.
-        folder: To work in.
-        log: Told of progress.
-
-    Returns:
-        The checkpoint folder.
-    """
-    finished = folder / "generator"
-    if finished.exists():
-        log("generator: done before")
-        return finished
-    tokenizer = _tokenizer(recipe, folder / "tokenizer")
-    chat = ChatTemplate(tokenizer, name="reference")
-    evaluator = SelfEvaluator(SelfEvalConfig(), chat)
-    model: Any = new_generator(recipe, tokenizer)
-    phases = (
-        # name, steps, scale of the learning rate and its decay, labelled cuts
-        ("plain", recipe.plain_steps, 1.0, 0.6, 0),
-        ("joint", recipe.joint_steps, recipe.joint_lr_scale, 0.7, recipe.joint_num_cuts),
-    )
-    if torch.cuda.is_available() or shutil.which("g++"):
-        model.get_decoder().compile(dynamic=True)  # 8,400 against 7,400 tokens/s on two cores
-    for place, (name, steps, lr_scale, decay_share, num_cuts) in enumerate(phases):
-        train_phase(
-            model,
-            Demonstrations(
-                chat=chat,
-                end_id=int(tokenizer.eos_token_id),
-                batch_size=recipe.batch_size,
-                num_cuts=num_cuts,
-                seed=recipe.seed + place,
-                skill_share=recipe.skill_share,
-            ),
-            Phase(
-                folder=folder,
-                name=name,
-                batch_items=recipe.batch_size // 2,
-                lr=lr_scale * recipe.lr,
-                adam_lr=lr_scale * recipe.adam_lr,
-                weights=LossWeights(language_model=1.0, label=1.0 if num_cuts else 0.0),
-                label_ids=evaluator.label_ids,
-                steps=steps,
-                decay_share=decay_share,
-                save_steps=500,
-                seed=recipe.seed,
-            ),
-            RowCollator(
-                question_ids=evaluator.question_ids,
-                pad_id=int(tokenizer.pad_token_id),
-                branches=True,
-            ),
-            log=partial(_log_phase, log, name),
-        )
-    unfinished = folder / "generator.partial"
-    model.save_pretrained(unfinished)
-    tokenizer.save_pretrained(unfinished)
-    unfinished.rename(finished)
-    return finished
-
-
-def _log_phase(log: Callable[[str], None], phase: str, line: str) -> None:
-    log(f"generator, {phase}: {line}")
-
-
-def _tokenizer(recipe: GeneratorRecipe, path: Path) -> PreTrainedTokenizerFast:
-    if not path.exists():
-        tokenizer = build_tokenizer(seed=recipe.seed, with_skills=recipe.skill_share > 0)
-        tokenizer.save_pretrained(path)
-    saved = AutoTokenizer.from_pretrained(path)
-    assert isinstance(saved, PreTrainedTokenizerFast), "that is what was saved"
-    return saved
-
-
 def main() -> None:
     """Run the recipe from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -282,8 +105,11 @@ def main() -> None:
         print(f"{time.monotonic() - began:6.0f} s  {line}", file=sys.stderr, flush=True)
 
     chosen = SIZES[arguments.size]
-    chosen = with_skills(chosen) if arguments.skills else chosen
-    generator = train_generator(chosen, folder, log)
+    if arguments.skills:
+        puzzles = train_generator(chosen, Path("build") / arguments.size, log)
+        generator = teach_skills(chosen, puzzles, folder, log)
+    else:
+        generator = train_generator(chosen, folder, log)
     if arguments.until == "generator":
         return
     about = _NOTES if arguments.size == "reference" else _SMALLER_NOTES
@@ -295,6 +121,7 @@ def main() -> None:
     pipeline = make_pipeline(recipe, progress=lambda *_: None, log=log)
     finished = pipeline.run("report") / "model"
     if arguments.install:
+        shutil.copytree(generator, BASE_FOLDER, dirs_exist_ok=True)
         shutil.copytree(finished, REFERENCE_FOLDER, dirs_exist_ok=True)
 
 

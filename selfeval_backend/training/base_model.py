@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from selfeval_backend.chat import ChatTemplate
-from selfeval_backend.checkpoints import locate_checkpoint
+from selfeval_backend.checkpoints import is_shipped, locate_checkpoint
 from selfeval_backend.engine.base import Engine
 from selfeval_backend.model import choose_engine
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
@@ -63,7 +63,7 @@ def model_inputs(recipe: Recipe, hasher: Hasher) -> dict[str, Any]:
     """
     folder = base_folder(recipe, with_weights=False)
     load_asking(recipe)  # refused here, before any token
-    is_local = recipe.model == "reference" or Path(recipe.model).expanduser().is_dir()
+    is_local = is_shipped(recipe.model) or Path(recipe.model).expanduser().is_dir()
     patterns = ("*.json", "*.safetensors", "*.model", "*.jinja")
     return {
         "model": hasher.folder(folder, patterns) if is_local else [recipe.model, folder.name],

@@ -13,7 +13,7 @@ language modelling alone shows two right ones, to two conversations.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 
 from torch.utils.data import IterableDataset
@@ -26,7 +26,7 @@ from selfeval_backend.reference.problems import (
     demonstrate,
     generate_problems,
 )
-from selfeval_backend.reference.skills import Skill, generate_examples
+from selfeval_backend.reference.skills import SKILL_MIX, Skill, generate_examples
 from selfeval_backend.training.branches import LabelledCut, Row
 from selfeval_backend.training.trainer import Item
 
@@ -47,6 +47,7 @@ class Demonstrations(IterableDataset[Item]):
         num_cuts: Labelled cuts of each response; 0: language modelling alone.
         seed: Of the prompts.
         skill_share: Of the pairs, in [0, 1]: that many are of skills, the others of puzzles.
+        skill_mix: Weight of each skill among them.
     """
 
     def __init__(
@@ -58,10 +59,11 @@ class Demonstrations(IterableDataset[Item]):
         num_cuts: int,
         seed: int,
         skill_share: float = 0.0,
+        skill_mix: Mapping[Skill, int] = SKILL_MIX,
     ) -> None:
         self.chat, self.end_id = chat, end_id
         self.batch_size, self.num_cuts, self.seed = batch_size, num_cuts, seed
-        self.skill_share = skill_share
+        self.skill_share, self.skill_mix = skill_share, skill_mix
 
     def __iter__(self) -> Iterator[Item]:
         """Yield pairs without end, the same ones for the same seed."""
@@ -102,7 +104,7 @@ class Demonstrations(IterableDataset[Item]):
 
     def _skill_pairs(self, rng: random.Random) -> Iterator[Item]:
         waiting: dict[Skill, Row] = {}
-        for example in generate_examples("train", seed=self.seed):
+        for example in generate_examples("train", seed=self.seed, mix=self.skill_mix):
             prompt_ids = self.chat.prompt_ids(example.messages, example.tools)
             right = self._row(prompt_ids, example.right, rng)
             if self.num_cuts or any(piece.is_learned for piece in example.wrong.pieces):

@@ -1,8 +1,8 @@
 """Skills of the reference model beside its puzzles: generated conversations, and their scores.
 
-Calling tools, answering in words beside them, telling what a tool answered, JSON, a calculator, and
-answering from a text. Every example has a right and a wrong response, and is of one split by a hash
-of what it is about.
+Calling tools, answering in words beside them, telling what a tool answered, JSON, a calculator,
+answering from a text, and notes to repeat, which is where copying is learned. Every example has a
+right and a wrong response, and is of one split by a hash of what it is about.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from selfeval_backend.reference.skills.base import Draw, Example, Skill
 from selfeval_backend.reference.skills.calculator import draw_calculator
 from selfeval_backend.reference.skills.context import draw_context
 from selfeval_backend.reference.skills.forms import draw_json
+from selfeval_backend.reference.skills.notes import draw_notes
 from selfeval_backend.reference.skills.scoring import extract_answer, reward, score
 from selfeval_backend.reference.skills.tools import draw_call, draw_result, draw_talk
 from selfeval_backend.reference.skills.words import characters
 
 __all__ = [
+    "COPYING_MIX",
     "SKILL_MIX",
     "Example",
     "Skill",
@@ -32,9 +34,12 @@ __all__ = [
 ]
 
 SKILL_MIX: Mapping[Skill, int] = MappingProxyType(
-    {"call": 30, "talk": 10, "result": 10, "json": 10, "calculator": 10, "context": 30}
+    {"call": 30, "talk": 8, "result": 8, "json": 10, "calculator": 10, "context": 30, "notes": 4}
 )
 """How often each skill comes."""
+
+COPYING_MIX: Mapping[Skill, int] = MappingProxyType({"notes": 85, "result": 10, "call": 5})
+"""To begin with: all other skills copy, and most of their tokens teach something else."""
 
 _DRAWS: Mapping[Skill, Draw] = MappingProxyType(
     {
@@ -44,6 +49,7 @@ _DRAWS: Mapping[Skill, Draw] = MappingProxyType(
         "json": draw_json,
         "calculator": draw_calculator,
         "context": draw_context,
+        "notes": draw_notes,
     }
 )
 

@@ -20,7 +20,7 @@ __all__ = [
     "whole",
 ]
 
-Skill = Literal["call", "talk", "result", "json", "calculator", "context"]
+Skill = Literal["call", "talk", "result", "json", "calculator", "context", "notes"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,32 +9,38 @@ from pathlib import Path
 import pytest
 
 from selfeval_backend.reference import recipe
-from selfeval_backend.reference.recipe import (
+from selfeval_backend.reference.generator import (
     SIZES,
+    SKILL_LESSONS,
     GeneratorRecipe,
     new_generator,
-    training_recipe,
-    with_skills,
 )
+from selfeval_backend.reference.recipe import training_recipe
 from selfeval_backend.reference.skill_task import prompts
 from selfeval_backend.training.imports import import_function
+from selfeval_backend.training.recipe import load_recipe
 
 PLAIN = SIZES["reference"]
 
 
-def test_what_ships_knows_nothing_of_skills() -> None:
-    assert all(size.skill_share == 0 and size.context_length == 512 for size in SIZES.values())
+def test_generators_of_puzzles_know_nothing_of_skills() -> None:
+    lessons = [lesson for size in SIZES.values() for lesson in size.lessons]
+    assert all(lesson.skill_share == 0 for lesson in lessons)
     body = training_recipe("reference", Path("g"), Path("f"), "").model_dump_json()
     assert "skill" not in body
 
 
-def test_with_skills_as_many_puzzles_are_shown() -> None:
-    skilled = with_skills(PLAIN)
-    for field in ("plain_steps", "joint_steps"):
-        shown = (1 - skilled.skill_share) * getattr(skilled, field)
-        assert shown == pytest.approx(getattr(PLAIN, field))
-    assert skilled.context_length == 1024
-    assert (skilled.num_layers, skilled.hidden_size) == (PLAIN.num_layers, PLAIN.hidden_size)
+def test_puzzles_are_shown_beside_skills() -> None:
+    assert all(0 < lesson.skill_share < 1 for lesson in SKILL_LESSONS)
+
+
+def test_lessons_have_names_of_their_own() -> None:
+    for lessons in (PLAIN.lessons, SKILL_LESSONS):
+        assert len({lesson.name for lesson in lessons}) == len(lessons)
+
+
+def test_the_shipped_recipe_trains_the_generator_that_ships() -> None:
+    assert load_recipe("reference").model == "reference-base"
 
 
 def test_self_evaluation_is_trained_on_both() -> None:
@@ -57,16 +63,27 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> list[tuple[Generato
         trained.append((chosen, folder))
         return folder / "generator"
 
+    def taught(
+        chosen: GeneratorRecipe, generator: Path, folder: Path, log: Callable[[str], None]
+    ) -> Path:
+        assert generator == trained[-1][1] / "generator"
+        trained.append((chosen, folder))
+        return folder / "generator"
+
     monkeypatch.setattr(recipe, "train_generator", noted)
+    monkeypatch.setattr(recipe, "teach_skills", taught)
     monkeypatch.setattr(sys, "argv", ["recipe", "--until", "generator", *arguments])
     recipe.main()
     return trained
 
 
-def test_skills_have_a_folder_of_their_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_skills_are_taught_to_the_generator_of_puzzles(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run(monkeypatch) == [(PLAIN, Path("build/reference"))]
-    assert run(monkeypatch, "--skills") == [(with_skills(PLAIN), Path("build/skills"))]
+    puzzles, skills = (PLAIN, Path("build/reference")), (PLAIN, Path("build/skills"))
+    assert run(monkeypatch) == [puzzles]
+    assert run(monkeypatch, "--skills") == [puzzles, skills]
     with pytest.raises(SystemExit):
         run(monkeypatch, "--skills", "--size", "small")
 
@@ -78,5 +95,5 @@ def test_a_model_with_skills_is_small_enough_to_ship() -> None:
         def __len__(self) -> int:
             return 2048
 
-    model = new_generator(with_skills(PLAIN), Tokens())  # type: ignore[arg-type]  # all that is asked
+    model = new_generator(PLAIN, Tokens())  # type: ignore[arg-type]  # all that is asked
     assert 4 * sum(p.numel() for p in model.parameters()) < 7 * 1024 * 1024

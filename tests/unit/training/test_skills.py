@@ -11,26 +11,29 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from selfeval_backend.chat import ChatTemplate
+from selfeval_backend.chat import ChatTemplate, Message
 from selfeval_backend.checkpoints import REFERENCE_FOLDER
 from selfeval_backend.reference.problems import (
     DEMONSTRATION_SHAPES,
     demonstrate,
     generate_problems,
 )
-from selfeval_backend.reference.recipe import SIZES, GeneratorRecipe, new_generator, with_skills
+from selfeval_backend.reference.generator import (
+    SKILLS_CONTEXT,
+    GeneratorRecipe,
+    new_generator,
+    with_room_for,
+)
 from selfeval_backend.reference.skills import generate_examples
 from selfeval_backend.selfeval import PAPER_QUESTION, SelfEvalConfig, SelfEvaluator
 from selfeval_backend.training.branches import BranchBatch
+from selfeval_backend.training.finetune import load_weights
 from selfeval_backend.training.losses import LossWeights, compute_losses
 from selfeval_backend.training.pretrain import Demonstrations
 from selfeval_backend.training.tokenizer import build_tokenizer
 from selfeval_backend.training.trainer import Phase, RowCollator, train_phase
 
 pytestmark = pytest.mark.slow
-
-RECIPE = with_skills(SIZES["reference"])
-
 
 @pytest.fixture(scope="module")
 def plain() -> PreTrainedTokenizerFast:
@@ -109,7 +112,7 @@ def test_what_skills_need_fits_the_context(skilled: PreTrainedTokenizerFast) -> 
     for example in islice(generate_examples("train", seed=3), 1500):
         prompt = len(chat.prompt_ids(example.messages, example.tools))
         response = len(chat.response_ids(example.right.text))
-        assert prompt + response + 1 <= RECIPE.context_length
+        assert prompt + response + 1 <= SKILLS_CONTEXT
         assert response <= 160
 
 
@@ -170,6 +173,22 @@ def test_batches_hold_rows_of_near_lengths(skilled: PreTrainedTokenizerFast) -> 
         lengths = [row.num_tokens for item in islice(data, 12) for row in item]
         padded, real = padded + 24 * max(lengths), real + sum(lengths)
     assert real > 0.8 * padded
+
+
+# Room for them.
+
+
+@torch.no_grad()
+def test_a_model_of_puzzles_says_the_same_with_room_for_more(
+    plain: PreTrainedTokenizerFast, skilled: PreTrainedTokenizerFast
+) -> None:
+    model = load_weights(REFERENCE_FOLDER, dtype=torch.float32)
+    ids = torch.tensor([chat_of(plain).prompt_ids([Message(role="user", content="Use 3 and 4.")])])
+    before = model(ids).logits
+    after = with_room_for(model, plain, skilled)(ids).logits
+    assert after.shape[-1] == len(skilled)
+    torch.testing.assert_close(after[..., : len(plain)], before)
+    assert after.argmax(-1).max() < len(plain)  # none of the new ones comes first
 
 
 # A few steps.
