@@ -33,6 +33,7 @@ from llama_index.core import Settings as LlamaIndexSettings
 from llama_index.core import VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.response_synthesizers import CompactAndRefine
 from llama_index.core.schema import TextNode
 
 from aic_integrations.llama_index import AdaptiveLLM, Collection, collect_best_of_n
@@ -77,6 +78,8 @@ class Reply:
     """In and out, of all samples and self-evaluations, each once; cached ones left out."""
     generated_tokens: int
     num_samples: int
+    num_calls: int
+    """Of the model; more than one where an engine refines."""
     fits: bool = True
     """Whether the model could read the question; if not it has no answer."""
     sample_rewards: tuple[float, ...] = ()
@@ -109,7 +112,13 @@ def retrieved(examples: Sequence[Example], top_k: int) -> list[Question]:
 
     def question(example: Example, query: str) -> Question:
         async def ask(llm: AdaptiveLLM) -> str:
-            return str(await index.as_query_engine(llm=llm, similarity_top_k=top_k).aquery(query))
+            # LlamaIndex's own prompts; what it keeps free for refining is what an answer may have,
+            # and not its 500 tokens, which are half of a small model's context.
+            synthesizer = CompactAndRefine(llm=llm, response_padding_size=llm.max_tokens or 0)
+            engine = index.as_query_engine(
+                llm=llm, similarity_top_k=top_k, response_synthesizer=synthesizer
+            )
+            return str(await engine.aquery(query))
 
         found = [node.text for node in retriever.retrieve(query)]
         return Question(example=example, kind=_kind_of_found(example, found), ask=ask)
@@ -237,6 +246,7 @@ def _reply(
         num_samples=sum(
             call.best_of_n["num_samples"] for call in collected.calls if call.best_of_n
         ),
+        num_calls=len(collected.calls),
         fits=fits,
         sample_rewards=sample_rewards,
     )
