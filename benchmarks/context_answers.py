@@ -222,12 +222,22 @@ async def answer(question: Question, llm: AdaptiveLLM, room: asyncio.Semaphore) 
         with collect_best_of_n() as collected:
             try:
                 text = await question.ask(llm)
-            except ContextLengthError:
+            except ValueError as error:
+                if not _is_too_long(error):
+                    raise
                 return _reply(collected, 0.0, fits=False)
+    if not collected.calls:  # LlamaIndex asks nothing where there is no room for a passage
+        return _reply(collected, 0.0, fits=False)
     score = reward(question.example, text)
     # What an engine asks several times for is answered by the last call.
     texts = (collected.calls[-1].best_of_n or {}).get("texts", ())
     return _reply(collected, score, tuple(reward(question.example, each) for each in texts))
+
+
+def _is_too_long(error: ValueError) -> bool:
+    """Tell whether a prompt does not fit; LlamaIndex has no class for that."""
+    by_llama_index = ("Chunk size", "Calculated available context size")
+    return isinstance(error, ContextLengthError) or str(error).startswith(by_llama_index)
 
 
 def _reply(
