@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.model import EngineName, SelfEvaluatingModel, Server, shared_model
 from selfeval_backend.settings import Settings, resolve_settings
-from selfeval_backend.structured import AnswerForm, ToolForm
+from selfeval_backend.structured import AnswerForm, ReasoningForm, ToolForm
 from selfeval_backend.types import TraceEvent
 
 __all__ = [
@@ -40,7 +40,8 @@ CALL_NAMES = (*SETTING_NAMES, "include_samples")
 """Fields that may be given for one call too."""
 
 IDENTITY_NAMES = (
-    *("model", "engine", "engine_args", "base_url", "checkpoint", "tool_parser"),
+    *("model", "engine", "engine_args", "base_url", "checkpoint"),
+    *("tool_parser", "reasoning_parser"),
     *CALL_NAMES,
 )
 """Fields that say what an answer may be: the same values, the same answers."""
@@ -91,6 +92,10 @@ class AdaptiveFields(BaseModel):
     tool_parser: str | None = None
     """One of vLLM's, as in its ``--tool-call-parser`` ("hermes", "llama3_json", ...), for a model
     that calls tools in its own words; None: calls are plain JSON."""
+    reasoning_parser: str | None = None
+    """For a model that thinks before it answers: "think", where it does so between ``<think>`` and
+    ``</think>``, or one of vLLM's, as in its ``--reasoning-parser`` ("qwen3", "deepseek_r1", ...).
+    What it thought is then no part of the answer's text, and stands beside it."""
     max_samples: int | None = None
     """At least 1."""
     adaptive: bool | None = None
@@ -174,11 +179,15 @@ class AdaptiveFields(BaseModel):
     async def _read_by_parser(
         self, model: SelfEvaluatingModel, form: AnswerForm | None
     ) -> AnswerForm | None:
-        """Return a form whose calls are read by `tool_parser`, if that is set."""
-        if not isinstance(form, ToolForm) or self.tool_parser is None:
-            return form
+        """Return a form whose calls and whose reasoning are read by the parsers that are set."""
         # The first time vLLM is imported, which takes seconds.
-        return replace(form, parser=await asyncio.to_thread(model.tool_parser, self.tool_parser))
+        if isinstance(form, ToolForm) and self.tool_parser is not None:
+            calls = await asyncio.to_thread(model.tool_parser, self.tool_parser)
+            form = replace(form, parser=calls)
+        if self.reasoning_parser is None or (form is not None and form.grammar is not None):
+            return form  # under a grammar a model cannot think
+        thoughts = await asyncio.to_thread(model.reasoning_parser, self.reasoning_parser)
+        return ReasoningForm(parser=thoughts, inner=form)
 
     def _server(self) -> Server | None:
         if self.base_url is None:

@@ -5,7 +5,6 @@ Importing it loads no weights and no torch; the model is loaded at the first cal
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, closing
 from dataclasses import replace
@@ -52,7 +51,6 @@ from aic_integrations.langchain.structured import (
 )
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.model import Answer, ReasoningPiece, SelfEvaluatingModel
-from selfeval_backend.structured import AnswerForm, ReasoningForm
 from selfeval_backend.sync import iterate_sync, run_sync
 
 __all__ = ["AdaptiveContextOverflowError", "ChatAdaptive"]
@@ -79,16 +77,15 @@ class ChatAdaptive(AdaptiveModel, BaseChatModel):
     one is accepted (`accept_above`), or where only one is left; metadata and usage come with the
     last chunk. What happens before, LangChain's handlers get as custom events "best_of_n".
 
+    What a model thought before it answered (see `reasoning_parser`) is no content: it stands in
+    ``additional_kwargs["reasoning_content"]``.
+
     Raises:
         ConfigurationError: A value is out of its range, or a name is unknown.
     """
 
     streaming: bool = False
     """Whether `invoke` streams too, for handlers that listen to new tokens."""
-    reasoning_parser: str | None = None
-    """For a model that thinks before it answers: "think", where it does so between ``<think>`` and
-    ``</think>``, or one of vLLM's, as in its ``--reasoning-parser`` ("qwen3", "deepseek_r1", ...).
-    What it thought is then no content: it stands in ``additional_kwargs["reasoning_content"]``."""
 
     # Answering.
 
@@ -177,15 +174,6 @@ class ChatAdaptive(AdaptiveModel, BaseChatModel):
                     chunk = AIMessageChunk(content=item)
                 yield ChatGenerationChunk(message=chunk)
 
-    async def _read_by_parser(
-        self, model: SelfEvaluatingModel, form: AnswerForm | None
-    ) -> AnswerForm | None:
-        form = await super()._read_by_parser(model, form)
-        if self.reasoning_parser is None or (form is not None and form.grammar is not None):
-            return form  # under a grammar a model cannot think
-        parser = await asyncio.to_thread(model.reasoning_parser, self.reasoning_parser)
-        return ReasoningForm(parser=parser, inner=form)
-
     # What an answer must be.
 
     def bind_tools(
@@ -266,10 +254,6 @@ class ChatAdaptive(AdaptiveModel, BaseChatModel):
         return parsed_by(llm, json_parser(schema), include_raw=include_raw)
 
     # What LangChain asks for tracing.
-
-    @property
-    def _identifying_params(self) -> dict[str, Any]:
-        return {**super()._identifying_params, "reasoning_parser": self.reasoning_parser}
 
     @property
     def _llm_type(self) -> str:

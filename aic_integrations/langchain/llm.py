@@ -20,7 +20,7 @@ from aic_integrations.langchain.base import AdaptiveModel, Request, texts
 from aic_integrations.langchain.messages import PROVIDER, to_ai_message
 from aic_integrations.langchain.progress import RunManager
 from selfeval_backend.chat import Message, check_messages
-from selfeval_backend.model import Answer, SelfEvaluatingModel
+from selfeval_backend.model import Answer, ReasoningPiece, SelfEvaluatingModel
 from selfeval_backend.sync import iterate_sync, run_sync
 
 __all__ = ["AdaptiveLLM"]
@@ -37,7 +37,8 @@ class AdaptiveLLM(AdaptiveModel, BaseLLM):
     Text goes in and comes out; the model is asked it as the first turn of a conversation, as its
     self-evaluation is of conversations. Settings are those of `ChatAdaptive`, and streams flow as
     its streams do. A generation's ``generation_info`` holds what `ChatAdaptive` puts into
-    ``response_metadata``, and ``usage_metadata``; a stream has it on its last chunk.
+    ``response_metadata``, and ``usage_metadata``; a stream has it on its last chunk. So it does
+    what the model thought before it answered (see `reasoning_parser`), as ``reasoning_content``.
 
     Raises:
         ConfigurationError: A value is out of its range, or a name is unknown.
@@ -119,7 +120,8 @@ class AdaptiveLLM(AdaptiveModel, BaseLLM):
         self, model: SelfEvaluatingModel, request: Request, run_manager: RunManager | None
     ) -> Generation:
         answer = await self._answered(model, request, run_manager)
-        return Generation(text=answer.text, generation_info=_info(answer, model, request))
+        text = answer.text if answer.parsed is None else answer.parsed.text
+        return Generation(text=text, generation_info=_info(answer, model, request))
 
     async def _chunks(
         self, model: SelfEvaluatingModel, request: Request, run_manager: RunManager | None
@@ -129,7 +131,7 @@ class AdaptiveLLM(AdaptiveModel, BaseLLM):
                 if isinstance(item, Answer):
                     info = _info(item, model, request)
                     yield GenerationChunk(text="", generation_info=info)
-                else:
+                elif not isinstance(item, ReasoningPiece):
                     yield GenerationChunk(text=item)
 
     @property
@@ -150,4 +152,8 @@ def _conversation(prompt: str) -> tuple[Message, ...]:
 
 def _info(answer: Answer, model: SelfEvaluatingModel, request: Request) -> dict[str, Any]:
     message = to_ai_message(answer, texts=texts(answer, model) if request.include_samples else None)
-    return {**message.response_metadata, "usage_metadata": message.usage_metadata}
+    return {
+        **message.response_metadata,
+        **message.additional_kwargs,
+        "usage_metadata": message.usage_metadata,
+    }

@@ -61,7 +61,7 @@ from selfeval_backend.calls import (
 )
 from selfeval_backend.chat import Message
 from selfeval_backend.errors import ConfigurationError, NoFinishedSampleError, StreamBrokenError
-from selfeval_backend.model import Answer, SelfEvaluatingModel
+from selfeval_backend.model import Answer, ReasoningPiece, SelfEvaluatingModel
 from selfeval_backend.structured import FORM_KEYWORDS, AnswerForm, form_of
 from selfeval_backend.sync import iterate_sync, run_sync
 
@@ -106,7 +106,8 @@ class AdaptiveLLM(AdaptiveFields, FunctionCallingLLM):
     `aic_integrations.llama_index.best_of_n_settings`.
 
     A response's ``raw["usage"]`` counts everything that was paid for, and its
-    ``additional_kwargs["best_of_n"]`` says how the answer was come by, in JSON types.
+    ``additional_kwargs["best_of_n"]`` says how the answer was come by, in JSON types. What the
+    model thought before it answered (see `reasoning_parser`) is a ThinkingBlock of the message.
 
     Raises:
         ConfigurationError: A value is out of its range, or a name is unknown.
@@ -400,7 +401,7 @@ class AdaptiveLLM(AdaptiveFields, FunctionCallingLLM):
     ) -> AsyncGenerator[Piece, None]:
         settings = model.settings(request.call.given)
         form = await self._read_by_parser(model, request.form)
-        text = ""
+        text = thinking = ""
         try:
             async with aclosing(
                 model.stream(request.conversation, settings, form=form, observer=self.on_progress)
@@ -413,12 +414,17 @@ class AdaptiveLLM(AdaptiveFields, FunctionCallingLLM):
                             # Of an answer with a form nothing was told before.
                             delta=whole[len(text) :],
                             text=whole,
+                            thinking=thinking,
                             answer=done.answer,
                             best_of_n=done.best_of_n,
                         )
+                    elif isinstance(item, ReasoningPiece):
+                        thinking += item
+                        new = str(item)  # and nothing of our own in what is handed out
+                        yield Piece(delta="", text=text, thinking_delta=new, thinking=thinking)
                     else:
                         text += item
-                        yield Piece(delta=item, text=text)
+                        yield Piece(delta=item, text=text, thinking=thinking)
         except (NoFinishedSampleError, StreamBrokenError) as error:
             _collect_failure(request, model, error)
             raise
@@ -435,14 +441,19 @@ class AdaptiveLLM(AdaptiveFields, FunctionCallingLLM):
     ) -> AsyncGenerator[CompletionResponse, None]:
         async with aclosing(self._pieces(model, request)) as pieces:
             async for piece in pieces:
-                yield to_completion_step(piece)
+                if not piece.thinking_delta:  # of which a completion shows nothing
+                    yield to_completion_step(piece)
 
 
 def _answered(answer: Answer, model: SelfEvaluatingModel, request: _Request) -> _Answered:
     texts = sample_texts(answer, model) if request.call.include_samples else None
     facts = best_of_n(answer, texts=texts)
+    thought = answer.parsed is not None and answer.parsed.reasoning is not None
     call = CollectedCall(
-        model=answer.model, text=answer.text, best_of_n=facts, usage=answer.outcome.usage
+        model=answer.model,
+        text=content(answer) if thought else answer.text,
+        best_of_n=facts,
+        usage=answer.outcome.usage,
     )
     for collection in request.collections:
         collection.add(call)

@@ -135,6 +135,10 @@ class Piece:
     """What is new."""
     text: str
     """All of it so far."""
+    thinking_delta: str = ""
+    """What is new of what the model thought."""
+    thinking: str = ""
+    """All of that so far."""
     answer: Answer | None = None
     """At the last step."""
     best_of_n: dict[str, Any] = field(default_factory=dict)
@@ -142,18 +146,33 @@ class Piece:
 
 
 def to_chat_step(piece: Piece) -> ChatResponse:
-    """Return a step of a streamed chat; usage and facts stand on the last one alone."""
+    """Return a step of a streamed chat; usage and facts stand on the last one alone.
+
+    What is new of what the model thought stands where LlamaIndex's agents look for it:
+    ``additional_kwargs["thinking_delta"]``.
+    """
     response = (
-        ChatResponse(message=ChatMessage(role=MessageRole.ASSISTANT, content=piece.text))
+        ChatResponse(message=_shown(piece.text, thinking=piece.thinking))
         if piece.answer is None
         else to_chat_response(piece.answer, best_of_n=piece.best_of_n)
     )
     response.delta = piece.delta
+    if piece.thinking_delta:
+        response.additional_kwargs["thinking_delta"] = piece.thinking_delta
     return response
 
 
+def _shown(text: str, *, thinking: str) -> ChatMessage:
+    blocks = [*_thinking_blocks(thinking), TextBlock(text=text)]
+    return ChatMessage(role=MessageRole.ASSISTANT, content=blocks)
+
+
+def _thinking_blocks(thinking: str | None) -> list[ThinkingBlock]:
+    return [ThinkingBlock(content=thinking)] if thinking else []
+
+
 def to_completion_step(piece: Piece) -> CompletionResponse:
-    """Return a step of a streamed completion; as `to_chat_step`."""
+    """Return a step of a streamed completion; usage and facts stand on the last one alone."""
     response = (
         CompletionResponse(text=piece.text)
         if piece.answer is None
@@ -164,7 +183,7 @@ def to_completion_step(piece: Piece) -> CompletionResponse:
 
 
 def content(answer: Answer) -> str:
-    """Return the text of an answer, without the calls of tools in it."""
+    """Return the text of an answer, without what was thought before it and calls of tools."""
     return answer.text if answer.parsed is None else answer.parsed.text
 
 
@@ -190,7 +209,9 @@ def _message(answer: Answer) -> ChatMessage:
     if parsed.text or not blocks:
         blocks.insert(0, TextBlock(text=parsed.text))
     return ChatMessage(
-        role=MessageRole.ASSISTANT, content=blocks, additional_kwargs=_calls_told(parsed)
+        role=MessageRole.ASSISTANT,
+        content=[*_thinking_blocks(parsed.reasoning), *blocks],
+        additional_kwargs=_calls_told(parsed),
     )
 
 
@@ -215,8 +236,9 @@ def to_chat_response(answer: Answer, *, best_of_n: dict[str, Any]) -> ChatRespon
     """Turn an answer into the response that a chat gets.
 
     Args:
-        answer: The chosen response becomes the message, calls of tools in it its blocks; what
-            looks like a call and is none stands in its ``additional_kwargs``.
+        answer: The chosen response becomes the message, calls of tools in it and what was thought
+            before them its blocks; what looks like a call and is none stands in its
+            ``additional_kwargs``.
         best_of_n: How it was come by; see `selfeval_backend.answers.best_of_n`.
     """
     return ChatResponse(
@@ -227,11 +249,16 @@ def to_chat_response(answer: Answer, *, best_of_n: dict[str, Any]) -> ChatRespon
 
 
 def to_completion_response(answer: Answer, *, best_of_n: dict[str, Any]) -> CompletionResponse:
-    """Turn an answer into the response that a completion gets; as `to_chat_response`."""
+    """Turn an answer into the response that a completion gets; as `to_chat_response`.
+
+    A completion has no blocks: what was thought stands in ``additional_kwargs["thinking"]``.
+    """
+    thinking = None if answer.parsed is None else answer.parsed.reasoning
+    counts = _counts(answer.outcome, best_of_n)
     return CompletionResponse(
         text=content(answer),
         raw=_raw(answer, best_of_n),
-        additional_kwargs=_counts(answer.outcome, best_of_n),
+        additional_kwargs={**counts, "thinking": thinking} if thinking else counts,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -22,6 +22,7 @@ __all__ = [
     "Figure",
     "Prediction",
     "auroc",
+    "bootstrap",
     "brier_score",
     "expected_calibration_error",
     "pair_accuracy",
@@ -51,6 +52,32 @@ class Estimate:
     value: float
     low: float
     high: float
+
+
+def bootstrap(
+    of_weights: Callable[[np.ndarray], float],
+    num_prompts: int,
+    *,
+    seed: int,
+    num_resamples: int = 1000,
+) -> Estimate:
+    """Return a figure with its 95 % interval, drawing whole prompts with replacement.
+
+    Args:
+        of_weights: The figure, where each prompt counts as often as is said, [P]; NaN where there
+            is nothing to say.
+        num_prompts: P.
+        seed: Of the draws.
+        num_resamples: How many draws.
+    """
+    value = of_weights(np.ones(num_prompts))
+    if math.isnan(value):
+        return Estimate(value=value, low=value, high=value)
+    draws = np.random.default_rng(seed).multinomial(
+        num_prompts, np.full(num_prompts, 1.0 / num_prompts), size=num_resamples
+    )
+    low, high = np.nanquantile([of_weights(weights) for weights in draws], [0.025, 0.975])
+    return Estimate(value=value, low=float(low), high=float(high))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,16 +208,12 @@ class Figure:
     ) -> Estimate:
         """Return the figure with its 95 % interval, drawing whole prompts with replacement."""
         columns = Columns.of(items)
-        num_prompts = columns.num_prompts
-        value = self.of_weighted(columns, np.ones(num_prompts))
-        if math.isnan(value):
-            return Estimate(value=value, low=value, high=value)
-        draws = np.random.default_rng(seed).multinomial(
-            num_prompts, np.full(num_prompts, 1.0 / num_prompts), size=num_resamples
+        return bootstrap(
+            partial(self.of_weighted, columns),
+            columns.num_prompts,
+            seed=seed,
+            num_resamples=num_resamples,
         )
-        values = [self.of_weighted(columns, weights) for weights in draws]
-        low, high = np.nanquantile(values, [0.025, 0.975])
-        return Estimate(value=value, low=float(low), high=float(high))
 
 
 def _pair_accuracy(columns: Columns, weights: np.ndarray) -> float:

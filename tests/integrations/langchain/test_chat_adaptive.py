@@ -450,6 +450,7 @@ SETTINGS: dict[str, Any] = {
     "max_seconds": 2.5,
     "seed": 0,
     "tool_parser": "hermes",
+    "reasoning_parser": "think",
     "include_samples": True,
 }
 

@@ -13,7 +13,7 @@ from langchain_core.caches import InMemoryCache
 from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage
 from langchain_core.tools import tool
 
-from aic_integrations.langchain import ChatAdaptive, ConfidenceGateChatModel
+from aic_integrations.langchain import AdaptiveLLM, ChatAdaptive, ConfidenceGateChatModel
 from selfeval_backend.engine.scripted import ScriptedChat, ScriptedEngine
 from selfeval_backend.errors import ConfigurationError
 from tests.conftest import ModelFactory
@@ -152,6 +152,17 @@ def test_through_a_gate(make_model: ModelFactory, ask: Ask) -> None:
     message: AIMessage = reduce(add, ask(gate))
     assert message.content == "Forty-one."
     assert message.additional_kwargs["reasoning_content"] == "Three and nineteen, hm."
+
+
+@every_way
+def test_a_completion_has_none_of_it_in_its_text(make_model: ModelFactory, ask: Ask) -> None:
+    model = make_model([CHAT.response(THOUGHT, 0.9)], repeat=True, name="double", chunk_tokens=4)
+    llm = AdaptiveLLM.from_model(model, max_samples=1, reasoning_parser="think")
+    assert "".join(ask(llm)) == "Forty-one."
+    (((generation,),),) = [llm.generate(["Make 41."]).generations]
+    assert generation.text == "Forty-one."
+    assert generation.generation_info is not None
+    assert generation.generation_info["reasoning_content"] == "Three and nineteen, hm."
 
 
 def test_a_cache_tells_the_two_apart(make_model: ModelFactory) -> None:
