@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from selfeval_backend.checkpoints import count_parameters
+from selfeval_backend.checkpoints import count_parameters, locate_checkpoint
 from selfeval_backend.errors import CheckpointError
 
 
@@ -31,3 +31,12 @@ def test_no_weights_that_can_be_read(tmp_path: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"not that")
     with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be read"):
         count_parameters(folder)
+
+
+def test_the_model_that_ships_and_the_generator_that_it_is_of() -> None:
+    assert count_parameters("reference") == count_parameters("reference-base")
+    for name in ("reference", "reference-base"):
+        weights = locate_checkpoint(name) / "model.safetensors"
+        assert weights.stat().st_size < 12e6
+    with pytest.raises(CheckpointError):
+        locate_checkpoint("./reference-other")
