@@ -94,7 +94,7 @@ SIZES: Mapping[str, GeneratorRecipe] = MappingProxyType(
 
 SKILL_LESSONS = (
     Lesson(name="copying", steps=700, decay_share=0.0, skill_share=0.9, skill_mix=COPYING_MIX),
-    Lesson(name="skills", steps=5000, decay_share=0.6, skill_share=0.75),
+    Lesson(name="skills", steps=3600, decay_share=0.6, skill_share=0.75),
     Lesson(name="contrast", steps=700, lr_scale=0.5, decay_share=0.7, num_cuts=3, skill_share=0.7),
 )
 """Each response of a skill has a quarter of the tokens of a puzzle's: hence the share."""
