@@ -1,20 +1,22 @@
-"""The reference generator: learned from demonstrations, puzzles first and then skills beside them.
+"""The reference generator: learned from demonstrations that the project generates.
 
-Lessons follow one another, each from where the last one ended: language modelling of puzzles;
-contrast beside it; and for a generator with skills, copying, the skills, and contrast of those.
+Lessons follow one another, each from where the last one ended. Puzzles: language modelling, then
+contrast beside it. With skills: copying first, while the model is new (one that has learned puzzles
+no longer learns to copy, see docs/experiments.md), then puzzles and skills together.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
+from torch.utils.data import IterableDataset
 from transformers import (
     AutoTokenizer,
     GenerationConfig,
@@ -24,24 +26,19 @@ from transformers import (
 )
 
 from selfeval_backend.chat import ChatTemplate
-from selfeval_backend.reference.skills import COPYING_MIX, SKILL_MIX, Skill
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
-from selfeval_backend.training.finetune import load_weights
 from selfeval_backend.training.losses import LossWeights
-from selfeval_backend.training.pretrain import Demonstrations
+from selfeval_backend.training.pretrain import Copies, Demonstrations
 from selfeval_backend.training.tokenizer import build_tokenizer
-from selfeval_backend.training.trainer import Phase, RowCollator, train_phase
+from selfeval_backend.training.trainer import Item, Phase, RowCollator, train_phase
 
 __all__ = [
     "SIZES",
-    "SKILLS_CONTEXT",
-    "SKILL_LESSONS",
+    "SKILLED",
     "GeneratorRecipe",
     "Lesson",
     "new_generator",
-    "teach_skills",
     "train_generator",
-    "with_room_for",
 ]
 
 
@@ -59,7 +56,8 @@ class Lesson:
     """Labelled cuts of each response, for contrast; 0: language modelling alone."""
     skill_share: float = 0.0
     """Of the demonstrations; the others are puzzles."""
-    skill_mix: Mapping[Skill, int] = field(default_factory=lambda: SKILL_MIX)
+    only_copying: bool = False
+    """Random tokens are said again, and nothing else is shown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +72,8 @@ class GeneratorRecipe:
     batch_size: int = 24
     lr: float = 0.02
     adam_lr: float = 0.003
+    has_skills: bool = False
+    """Whether its tokenizer has the skills' words."""
     lessons: tuple[Lesson, ...] = (
         Lesson(name="plain", steps=4000),
         # Half of the learning rates: all of them undo language modelling.
@@ -92,16 +92,23 @@ SIZES: Mapping[str, GeneratorRecipe] = MappingProxyType(
 )
 """The model that ships, and two of less capability: smaller, and trained half as long."""
 
-SKILL_LESSONS = (
-    Lesson(name="copying", steps=700, decay_share=0.0, skill_share=0.9, skill_mix=COPYING_MIX),
-    Lesson(name="skills", steps=3600, decay_share=0.6, skill_share=0.75),
-    Lesson(name="contrast", steps=700, lr_scale=0.5, decay_share=0.7, num_cuts=3, skill_share=0.7),
+SKILLED = GeneratorRecipe(
+    context_length=1024,  # prompts of skills have up to 700 tokens, and LlamaIndex packs what fits
+    has_skills=True,
+    lessons=(
+        Lesson(name="copying", steps=1500, decay_share=0.0, only_copying=True),
+        Lesson(name="plain", steps=8000, skill_share=0.5),
+        Lesson(
+            name="joint",
+            steps=1500,
+            lr_scale=0.5,
+            decay_share=0.7,
+            num_cuts=3,
+            skill_share=0.5,
+        ),
+    ),
 )
-"""Each response of a skill has a quarter of the tokens of a puzzle's: hence the share."""
-
-SKILLS_CONTEXT = 1024
-"""Tokens: the longest prompts of skills have some 700, and LlamaIndex packs what it found into
-what fits."""
+"""The same model with skills beside its puzzles."""
 
 
 def new_generator(recipe: GeneratorRecipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
@@ -134,7 +141,7 @@ def new_generator(recipe: GeneratorRecipe, tokenizer: PreTrainedTokenizerFast) -
 
 
 def train_generator(recipe: GeneratorRecipe, folder: Path, log: Callable[[str], None]) -> Path:
-    """Train a generator of puzzles from nothing.
+    """Train a generator from nothing.
 
     Args:
         recipe: How.
@@ -148,64 +155,9 @@ def train_generator(recipe: GeneratorRecipe, folder: Path, log: Callable[[str], 
     if finished.exists():
         log("generator: done before")
         return finished
-    tokenizer = _tokenizer(recipe, folder / "tokenizer", with_skills=False)
+    tokenizer = _tokenizer(recipe, folder / "tokenizer")
     _teach(new_generator(recipe, tokenizer), tokenizer, recipe, recipe.lessons, folder, log)
     return finished
-
-
-def teach_skills(
-    recipe: GeneratorRecipe,
-    generator: Path,
-    folder: Path,
-    log: Callable[[str], None],
-    lessons: Sequence[Lesson] = SKILL_LESSONS,
-) -> Path:
-    """Teach a generator of puzzles the skills beside them.
-
-    Args:
-        recipe: How the generator was trained.
-        generator: Its checkpoint folder.
-        folder: To work in.
-        log: Told of progress.
-        lessons: What is learned.
-
-    Returns:
-        The checkpoint folder.
-    """
-    finished = folder / "generator"
-    if finished.exists():
-        log("skills: done before")
-        return finished
-    before = AutoTokenizer.from_pretrained(generator)
-    tokenizer = _tokenizer(recipe, folder / "tokenizer", with_skills=True)
-    torch.manual_seed(recipe.seed)
-    model = with_room_for(load_weights(generator, dtype=torch.float32), before, tokenizer)
-    _teach(model, tokenizer, recipe, lessons, folder, log)
-    return finished
-
-
-def with_room_for(
-    model: Any, before: PreTrainedTokenizerFast, after: PreTrainedTokenizerFast
-) -> Any:
-    """Return a model with a longer context and with rows for the tokens that came behind its own.
-
-    A new token begins as the mean of the old ones that its text had, and a little beside it.
-    """
-    known = len(before)
-    model.config.max_position_embeddings = SKILLS_CONTEXT
-    model.resize_token_embeddings(len(after), mean_resizing=False)
-    rows = model.get_input_embeddings().weight.data
-    noise = 0.3 * rows[:known].std()
-    body = after.backend_tokenizer
-    for token_id in range(known, len(after)):
-        parts = _parts(body.id_to_token(token_id), before)
-        rows[token_id] = rows[parts].mean(dim=0) + noise * torch.randn(rows.shape[1])
-    return model
-
-
-def _parts(token: str, before: PreTrainedTokenizerFast) -> list[int]:
-    """Return the tokens that a token's bytes had, by the merges of before."""
-    return [piece.id for piece in before.backend_tokenizer.model.tokenize(token)]
 
 
 def _teach(
@@ -227,15 +179,7 @@ def _teach(
     for place, lesson in enumerate(lessons):
         train_phase(
             model,
-            Demonstrations(
-                chat=chat,
-                end_id=int(tokenizer.eos_token_id),
-                batch_size=recipe.batch_size,
-                num_cuts=lesson.num_cuts,
-                seed=recipe.seed + place,
-                skill_share=lesson.skill_share,
-                skill_mix=lesson.skill_mix,
-            ),
+            _shown(lesson, chat, tokenizer, recipe, seed=recipe.seed + place),
             Phase(
                 folder=folder,
                 name=lesson.name,
@@ -258,15 +202,34 @@ def _teach(
     unfinished.rename(folder / "generator")
 
 
+def _shown(
+    lesson: Lesson,
+    chat: ChatTemplate,
+    tokenizer: PreTrainedTokenizerFast,
+    recipe: GeneratorRecipe,
+    *,
+    seed: int,
+) -> IterableDataset[Item]:
+    """Return what a lesson shows."""
+    if lesson.only_copying:
+        return Copies(chat=chat, tokenizer=tokenizer, batch_size=recipe.batch_size, seed=seed)
+    return Demonstrations(
+        chat=chat,
+        end_id=int(tokenizer.eos_token_id),
+        batch_size=recipe.batch_size,
+        num_cuts=lesson.num_cuts,
+        seed=seed,
+        skill_share=lesson.skill_share,
+    )
+
+
 def _log_lesson(log: Callable[[str], None], lesson: str, line: str) -> None:
     log(f"generator, {lesson}: {line}")
 
 
-def _tokenizer(
-    recipe: GeneratorRecipe, path: Path, *, with_skills: bool
-) -> PreTrainedTokenizerFast:
+def _tokenizer(recipe: GeneratorRecipe, path: Path) -> PreTrainedTokenizerFast:
     if not path.exists():
-        build_tokenizer(seed=recipe.seed, with_skills=with_skills).save_pretrained(path)
+        build_tokenizer(seed=recipe.seed, with_skills=recipe.has_skills).save_pretrained(path)
     saved = AutoTokenizer.from_pretrained(path)
     assert isinstance(saved, PreTrainedTokenizerFast), "that is what was saved"
     return saved

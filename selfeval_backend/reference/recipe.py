@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from selfeval_backend.checkpoints import BASE_FOLDER, REFERENCE_FOLDER
-from selfeval_backend.reference.generator import SIZES, teach_skills, train_generator
+from selfeval_backend.reference.generator import SIZES, SKILLED, train_generator
 from selfeval_backend.training.recipe import Recipe, load_recipe
 from selfeval_backend.training.stages import make_pipeline
 
@@ -104,12 +104,8 @@ def main() -> None:
     def log(line: str) -> None:
         print(f"{time.monotonic() - began:6.0f} s  {line}", file=sys.stderr, flush=True)
 
-    chosen = SIZES[arguments.size]
-    if arguments.skills:
-        puzzles = train_generator(chosen, Path("build") / arguments.size, log)
-        generator = teach_skills(chosen, puzzles, folder, log)
-    else:
-        generator = train_generator(chosen, folder, log)
+    chosen = SKILLED if arguments.skills else SIZES[arguments.size]
+    generator = train_generator(chosen, folder, log)
     if arguments.until == "generator":
         return
     about = _NOTES if arguments.size == "reference" else _SMALLER_NOTES

@@ -6,6 +6,9 @@ the loss. Later each response is cut at several places with the question "is thi
 discrimination by contrast. In a trial without that stage, win/tie labels taught how hard a question
 is and nothing about the answer.
 
+To copy is learned before anything else, from random tokens: there nothing but copying helps, and a
+new model finds it within a thousand steps.
+
 A share of the pairs may be of skills instead. Where nothing is to be learned from a wrong response,
 language modelling alone shows two right ones, to two conversations.
 """
@@ -13,10 +16,11 @@ language modelling alone shows two right ones, to two conversations.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import islice
 
 from torch.utils.data import IterableDataset
+from transformers import PreTrainedTokenizerFast
 
 from selfeval_backend.chat import ChatTemplate, Message
 from selfeval_backend.reference.problems import (
@@ -26,11 +30,11 @@ from selfeval_backend.reference.problems import (
     demonstrate,
     generate_problems,
 )
-from selfeval_backend.reference.skills import SKILL_MIX, Skill, generate_examples
+from selfeval_backend.reference.skills import Skill, generate_examples
 from selfeval_backend.training.branches import LabelledCut, Row
 from selfeval_backend.training.trainer import Item
 
-__all__ = ["Demonstrations"]
+__all__ = ["Copies", "Demonstrations"]
 
 _POOL = 16
 """Batches that are drawn together and sorted by length, so that little is padded."""
@@ -47,7 +51,6 @@ class Demonstrations(IterableDataset[Item]):
         num_cuts: Labelled cuts of each response; 0: language modelling alone.
         seed: Of the prompts.
         skill_share: Of the pairs, in [0, 1]: that many are of skills, the others of puzzles.
-        skill_mix: Weight of each skill among them.
     """
 
     def __init__(
@@ -59,11 +62,10 @@ class Demonstrations(IterableDataset[Item]):
         num_cuts: int,
         seed: int,
         skill_share: float = 0.0,
-        skill_mix: Mapping[Skill, int] = SKILL_MIX,
     ) -> None:
         self.chat, self.end_id = chat, end_id
         self.batch_size, self.num_cuts, self.seed = batch_size, num_cuts, seed
-        self.skill_share, self.skill_mix = skill_share, skill_mix
+        self.skill_share = skill_share
 
     def __iter__(self) -> Iterator[Item]:
         """Yield pairs without end, the same ones for the same seed."""
@@ -104,7 +106,7 @@ class Demonstrations(IterableDataset[Item]):
 
     def _skill_pairs(self, rng: random.Random) -> Iterator[Item]:
         waiting: dict[Skill, Row] = {}
-        for example in generate_examples("train", seed=self.seed, mix=self.skill_mix):
+        for example in generate_examples("train", seed=self.seed):
             prompt_ids = self.chat.prompt_ids(example.messages, example.tools)
             right = self._row(prompt_ids, example.right, rng)
             if self.num_cuts or any(piece.is_learned for piece in example.wrong.pieces):
@@ -138,3 +140,44 @@ class Demonstrations(IterableDataset[Item]):
             return [length]
         late = [rng.randrange(2 * length // 3, length) for _ in range(self.num_cuts - 2)]
         return [rng.randrange(1, length), *late, length][-self.num_cuts :]
+
+
+class Copies(IterableDataset[Item]):
+    """Pairs of rows that say random tokens again.
+
+    Args:
+        chat: Of the generator.
+        tokenizer: Its.
+        batch_size: Rows that go through the model together: they are equally long.
+        seed: Of the tokens.
+    """
+
+    def __init__(
+        self, *, chat: ChatTemplate, tokenizer: PreTrainedTokenizerFast, batch_size: int, seed: int
+    ) -> None:
+        self.batch_size, self.seed = batch_size, seed
+        mark = "1"
+        ids = chat.prompt_ids([Message(role="user", content=mark)])
+        place = ids.index(tokenizer.convert_tokens_to_ids(mark))
+        self._before, self._after = ids[:place], ids[place + 1 :]
+        self._end_id = int(tokenizer.eos_token_id)
+        special = tokenizer.added_tokens_decoder
+        self._tokens = [n for n in range(len(tokenizer)) if n not in special]
+
+    def __iter__(self) -> Iterator[Item]:
+        """Yield pairs without end, the same ones for the same seed."""
+        rng = random.Random(f"copies/{self.seed}")
+        while True:
+            length = rng.randint(*_COPIED)
+            for _ in range(self.batch_size // 2):
+                yield self._row(rng, length), self._row(rng, length)
+
+    def _row(self, rng: random.Random, length: int) -> Row:
+        said = tuple(rng.choices(self._tokens, k=length))
+        return Row(
+            prompt_ids=(*self._before, *said, *self._after), response_ids=(*said, self._end_id)
+        )
+
+
+_COPIED = (3, 24)
+"""Tokens that are said again."""

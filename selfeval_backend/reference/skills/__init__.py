@@ -1,7 +1,7 @@
 """Skills of the reference model beside its puzzles: generated conversations, and their scores.
 
 Calling tools, answering in words beside them, telling what a tool answered, JSON, a calculator,
-answering from a text, and notes to repeat, which is where copying is learned. Every example has a
+answering from a text, and notes to repeat. Every example has a
 right and a wrong response, and is of one split by a hash of what it is about.
 """
 
@@ -22,7 +22,6 @@ from selfeval_backend.reference.skills.tools import draw_call, draw_result, draw
 from selfeval_backend.reference.skills.words import characters
 
 __all__ = [
-    "COPYING_MIX",
     "SKILL_MIX",
     "Example",
     "Skill",
@@ -37,9 +36,6 @@ SKILL_MIX: Mapping[Skill, int] = MappingProxyType(
     {"call": 30, "talk": 8, "result": 8, "json": 10, "calculator": 10, "context": 30, "notes": 4}
 )
 """How often each skill comes."""
-
-COPYING_MIX: Mapping[Skill, int] = MappingProxyType({"notes": 85, "result": 10, "call": 5})
-"""To begin with: all other skills copy, and most of their tokens teach something else."""
 
 _DRAWS: Mapping[Skill, Draw] = MappingProxyType(
     {

@@ -1,7 +1,6 @@
 """Notes to repeat, whole or in part: short prompts of which nearly every token is copied.
 
-Copying is what all other skills need, and a small model finds it late where a prompt of two hundred
-tokens teaches it in five of them.
+Copying is what all other skills need, and in a prompt of two hundred tokens it is a matter of five.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import pytest
 from selfeval_backend.reference import recipe
 from selfeval_backend.reference.generator import (
     SIZES,
-    SKILL_LESSONS,
+    SKILLED,
     GeneratorRecipe,
     new_generator,
 )
@@ -30,13 +30,23 @@ def test_generators_of_puzzles_know_nothing_of_skills() -> None:
     assert "skill" not in body
 
 
-def test_puzzles_are_shown_beside_skills() -> None:
-    assert all(0 < lesson.skill_share < 1 for lesson in SKILL_LESSONS)
+def test_copying_comes_first_and_puzzles_are_shown_beside_skills() -> None:
+    first, *others = SKILLED.lessons
+    assert first.only_copying
+    assert all(0 < lesson.skill_share < 1 and not lesson.only_copying for lesson in others)
+
+
+def test_as_many_puzzles_are_shown_as_without_skills() -> None:
+    def shown(recipe: GeneratorRecipe, name: str) -> float:
+        lesson = next(one for one in recipe.lessons if one.name == name)
+        return lesson.steps * (1 - lesson.skill_share)
+
+    assert shown(SKILLED, "plain") == shown(PLAIN, "plain")
 
 
 def test_lessons_have_names_of_their_own() -> None:
-    for lessons in (PLAIN.lessons, SKILL_LESSONS):
-        assert len({lesson.name for lesson in lessons}) == len(lessons)
+    for size in (*SIZES.values(), SKILLED):
+        assert len({lesson.name for lesson in size.lessons}) == len(size.lessons)
 
 
 def test_the_shipped_recipe_trains_the_generator_that_ships() -> None:
@@ -63,27 +73,16 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> list[tuple[Generato
         trained.append((chosen, folder))
         return folder / "generator"
 
-    def taught(
-        chosen: GeneratorRecipe, generator: Path, folder: Path, log: Callable[[str], None]
-    ) -> Path:
-        assert generator == trained[-1][1] / "generator"
-        trained.append((chosen, folder))
-        return folder / "generator"
-
     monkeypatch.setattr(recipe, "train_generator", noted)
-    monkeypatch.setattr(recipe, "teach_skills", taught)
     monkeypatch.setattr(sys, "argv", ["recipe", "--until", "generator", *arguments])
     recipe.main()
     return trained
 
 
-def test_skills_are_taught_to_the_generator_of_puzzles(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_skills_have_a_folder_of_their_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    puzzles, skills = (PLAIN, Path("build/reference")), (PLAIN, Path("build/skills"))
-    assert run(monkeypatch) == [puzzles]
-    assert run(monkeypatch, "--skills") == [puzzles, skills]
+    assert run(monkeypatch) == [(PLAIN, Path("build/reference"))]
+    assert run(monkeypatch, "--skills") == [(SKILLED, Path("build/skills"))]
     with pytest.raises(SystemExit):
         run(monkeypatch, "--skills", "--size", "small")
 
@@ -95,5 +94,5 @@ def test_a_model_with_skills_is_small_enough_to_ship() -> None:
         def __len__(self) -> int:
             return 2048
 
-    model = new_generator(PLAIN, Tokens())  # type: ignore[arg-type]  # all that is asked
+    model = new_generator(SKILLED, Tokens())  # type: ignore[arg-type]  # all that is asked
     assert 4 * sum(p.numel() for p in model.parameters()) < 7 * 1024 * 1024

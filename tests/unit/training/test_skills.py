@@ -13,27 +13,22 @@ from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFas
 
 from selfeval_backend.chat import ChatTemplate, Message
 from selfeval_backend.checkpoints import REFERENCE_FOLDER
+from selfeval_backend.reference.generator import SKILLED, GeneratorRecipe, new_generator
 from selfeval_backend.reference.problems import (
     DEMONSTRATION_SHAPES,
     demonstrate,
     generate_problems,
 )
-from selfeval_backend.reference.generator import (
-    SKILLS_CONTEXT,
-    GeneratorRecipe,
-    new_generator,
-    with_room_for,
-)
 from selfeval_backend.reference.skills import generate_examples
 from selfeval_backend.selfeval import PAPER_QUESTION, SelfEvalConfig, SelfEvaluator
 from selfeval_backend.training.branches import BranchBatch
-from selfeval_backend.training.finetune import load_weights
 from selfeval_backend.training.losses import LossWeights, compute_losses
-from selfeval_backend.training.pretrain import Demonstrations
+from selfeval_backend.training.pretrain import Copies, Demonstrations
 from selfeval_backend.training.tokenizer import build_tokenizer
-from selfeval_backend.training.trainer import Phase, RowCollator, train_phase
+from selfeval_backend.training.trainer import Item, Phase, RowCollator, train_phase
 
 pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def plain() -> PreTrainedTokenizerFast:
@@ -112,7 +107,7 @@ def test_what_skills_need_fits_the_context(skilled: PreTrainedTokenizerFast) -> 
     for example in islice(generate_examples("train", seed=3), 1500):
         prompt = len(chat.prompt_ids(example.messages, example.tools))
         response = len(chat.response_ids(example.right.text))
-        assert prompt + response + 1 <= SKILLS_CONTEXT
+        assert prompt + response + 1 <= SKILLED.context_length
         assert response <= 160
 
 
@@ -175,20 +170,22 @@ def test_batches_hold_rows_of_near_lengths(skilled: PreTrainedTokenizerFast) -> 
     assert real > 0.8 * padded
 
 
-# Room for them.
+def test_copies_say_random_tokens_again(skilled: PreTrainedTokenizerFast) -> None:
+    def copies(seed: int) -> list[Item]:
+        made = Copies(chat=chat_of(skilled), tokenizer=skilled, batch_size=8, seed=seed)
+        return list(islice(made, 40))
 
-
-@torch.no_grad()
-def test_a_model_of_puzzles_says_the_same_with_room_for_more(
-    plain: PreTrainedTokenizerFast, skilled: PreTrainedTokenizerFast
-) -> None:
-    model = load_weights(REFERENCE_FOLDER, dtype=torch.float32)
-    ids = torch.tensor([chat_of(plain).prompt_ids([Message(role="user", content="Use 3 and 4.")])])
-    before = model(ids).logits
-    after = with_room_for(model, plain, skilled)(ids).logits
-    assert after.shape[-1] == len(skilled)
-    torch.testing.assert_close(after[..., : len(plain)], before)
-    assert after.argmax(-1).max() < len(plain)  # none of the new ones comes first
+    items, before = copies(1), chat_of(skilled).prompt_ids([Message(role="user", content="1")])
+    assert items == copies(1) != copies(2)
+    for start in range(0, len(items), 4):
+        rows = [row for item in items[start : start + 4] for row in item]
+        assert len({len(row.response_ids) for row in rows}) == 1  # nothing is padded
+        for row in rows:
+            *said, end = row.response_ids
+            assert end == skilled.eos_token_id
+            assert not set(said) & set(skilled.added_tokens_decoder)
+            place = before.index(skilled.convert_tokens_to_ids("1"))
+            assert row.prompt_ids == (*before[:place], *said, *before[place + 1 :])
 
 
 # A few steps.
