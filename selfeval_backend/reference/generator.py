@@ -2,18 +2,19 @@
 
 Lessons follow one another, each from where the last one ended. Puzzles: language modelling, then
 contrast beside it. With skills: copying first, while the model is new (one that has learned puzzles
-no longer learns to copy, see docs/experiments.md), then puzzles and skills together.
+no longer learns to copy), by places, then from a cue, then in words; and then puzzles and skills
+together. What each lesson is for stands in docs/experiments.md.
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch.utils.data import IterableDataset
@@ -26,6 +27,7 @@ from transformers import (
 )
 
 from selfeval_backend.chat import ChatTemplate
+from selfeval_backend.reference.skills import SKILL_MIX, Skill
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
 from selfeval_backend.training.losses import LossWeights
 from selfeval_backend.training.pretrain import Copies, Demonstrations
@@ -56,8 +58,9 @@ class Lesson:
     """Labelled cuts of each response, for contrast; 0: language modelling alone."""
     skill_share: float = 0.0
     """Of the demonstrations; the others are puzzles."""
-    only_copying: bool = False
-    """Random tokens are said again, and nothing else is shown."""
+    skill_mix: Mapping[Skill, int] = field(default_factory=lambda: SKILL_MIX)
+    random_tokens: Literal["again", "from a cue"] | None = None
+    """Nothing but random tokens is shown: see `Copies`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +99,9 @@ SKILLED = GeneratorRecipe(
     context_length=1024,  # prompts of skills have up to 700 tokens, and LlamaIndex packs what fits
     has_skills=True,
     lessons=(
-        Lesson(name="copying", steps=1500, decay_share=0.0, only_copying=True),
+        Lesson(name="copying", steps=1500, decay_share=0.0, random_tokens="again"),
+        Lesson(name="recall", steps=1500, decay_share=0.0, random_tokens="from a cue"),
+        Lesson(name="notes", steps=600, decay_share=0.0, skill_share=1.0, skill_mix={"notes": 1}),
         Lesson(name="plain", steps=8000, skill_share=0.5),
         Lesson(
             name="joint",
@@ -211,8 +216,14 @@ def _shown(
     seed: int,
 ) -> IterableDataset[Item]:
     """Return what a lesson shows."""
-    if lesson.only_copying:
-        return Copies(chat=chat, tokenizer=tokenizer, batch_size=recipe.batch_size, seed=seed)
+    if lesson.random_tokens:
+        return Copies(
+            chat=chat,
+            tokenizer=tokenizer,
+            batch_size=recipe.batch_size,
+            from_a_cue=lesson.random_tokens == "from a cue",
+            seed=seed,
+        )
     return Demonstrations(
         chat=chat,
         end_id=int(tokenizer.eos_token_id),
@@ -220,6 +231,7 @@ def _shown(
         num_cuts=lesson.num_cuts,
         seed=seed,
         skill_share=lesson.skill_share,
+        skill_mix=lesson.skill_mix,
     )
 
 

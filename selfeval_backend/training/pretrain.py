@@ -6,8 +6,9 @@ the loss. Later each response is cut at several places with the question "is thi
 discrimination by contrast. In a trial without that stage, win/tie labels taught how hard a question
 is and nothing about the answer.
 
-To copy is learned before anything else, from random tokens: there nothing but copying helps, and a
-new model finds it within a thousand steps.
+To copy is learned before anything else, from random tokens, where nothing but copying helps: whole
+prompts said again, which is a matter of places, and then prompts that go on from a cue, which is
+one of content. Neither is found in good time without the one before it.
 
 A share of the pairs may be of skills instead. Where nothing is to be learned from a wrong response,
 language modelling alone shows two right ones, to two conversations.
@@ -16,7 +17,7 @@ language modelling alone shows two right ones, to two conversations.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 
 from torch.utils.data import IterableDataset
@@ -30,7 +31,7 @@ from selfeval_backend.reference.problems import (
     demonstrate,
     generate_problems,
 )
-from selfeval_backend.reference.skills import Skill, generate_examples
+from selfeval_backend.reference.skills import SKILL_MIX, Skill, generate_examples
 from selfeval_backend.training.branches import LabelledCut, Row
 from selfeval_backend.training.trainer import Item
 
@@ -51,6 +52,7 @@ class Demonstrations(IterableDataset[Item]):
         num_cuts: Labelled cuts of each response; 0: language modelling alone.
         seed: Of the prompts.
         skill_share: Of the pairs, in [0, 1]: that many are of skills, the others of puzzles.
+        skill_mix: Weight of each skill among them.
     """
 
     def __init__(
@@ -62,10 +64,11 @@ class Demonstrations(IterableDataset[Item]):
         num_cuts: int,
         seed: int,
         skill_share: float = 0.0,
+        skill_mix: Mapping[Skill, int] = SKILL_MIX,
     ) -> None:
         self.chat, self.end_id = chat, end_id
         self.batch_size, self.num_cuts, self.seed = batch_size, num_cuts, seed
-        self.skill_share = skill_share
+        self.skill_share, self.skill_mix = skill_share, skill_mix
 
     def __iter__(self) -> Iterator[Item]:
         """Yield pairs without end, the same ones for the same seed."""
@@ -106,7 +109,7 @@ class Demonstrations(IterableDataset[Item]):
 
     def _skill_pairs(self, rng: random.Random) -> Iterator[Item]:
         waiting: dict[Skill, Row] = {}
-        for example in generate_examples("train", seed=self.seed):
+        for example in generate_examples("train", seed=self.seed, mix=self.skill_mix):
             prompt_ids = self.chat.prompt_ids(example.messages, example.tools)
             right = self._row(prompt_ids, example.right, rng)
             if self.num_cuts or any(piece.is_learned for piece in example.wrong.pieces):
@@ -149,17 +152,24 @@ class Copies(IterableDataset[Item]):
         chat: Of the generator.
         tokenizer: Its.
         batch_size: Rows that go through the model together: they are equally long.
+        from_a_cue: Whether a second turn names one of the tokens, and those behind it are said;
+            else all are.
         seed: Of the tokens.
     """
 
     def __init__(
-        self, *, chat: ChatTemplate, tokenizer: PreTrainedTokenizerFast, batch_size: int, seed: int
+        self,
+        *,
+        chat: ChatTemplate,
+        tokenizer: PreTrainedTokenizerFast,
+        batch_size: int,
+        seed: int,
+        from_a_cue: bool = False,
     ) -> None:
-        self.batch_size, self.seed = batch_size, seed
-        mark = "1"
-        ids = chat.prompt_ids([Message(role="user", content=mark)])
-        place = ids.index(tokenizer.convert_tokens_to_ids(mark))
-        self._before, self._after = ids[:place], ids[place + 1 :]
+        self.batch_size, self.seed, self.from_a_cue = batch_size, seed, from_a_cue
+        messages = [Message(role="user", content=_PLACE)] * (2 if from_a_cue else 1)
+        self._prompt = chat.prompt_ids(messages)
+        self._place = tokenizer.convert_tokens_to_ids(_PLACE)
         self._end_id = int(tokenizer.eos_token_id)
         special = tokenizer.added_tokens_decoder
         self._tokens = [n for n in range(len(tokenizer)) if n not in special]
@@ -168,16 +178,33 @@ class Copies(IterableDataset[Item]):
         """Yield pairs without end, the same ones for the same seed."""
         rng = random.Random(f"copies/{self.seed}")
         while True:
-            length = rng.randint(*_COPIED)
+            shown, said = self._lengths(rng)
             for _ in range(self.batch_size // 2):
-                yield self._row(rng, length), self._row(rng, length)
+                yield self._row(rng, shown, said), self._row(rng, shown, said)
 
-    def _row(self, rng: random.Random, length: int) -> Row:
-        said = tuple(rng.choices(self._tokens, k=length))
+    def _lengths(self, rng: random.Random) -> tuple[int, int]:
+        """Return how many tokens are shown, and how many are said."""
+        if not self.from_a_cue:
+            shown = rng.randint(*_COPIED)
+            return shown, shown
+        shown = rng.randint(*_SHOWN)
+        return shown, rng.randint(4, min(shown - 2, _COPIED[1]))
+
+    def _row(self, rng: random.Random, shown: int, said: int) -> Row:
+        tokens = tuple(rng.sample(self._tokens, shown))
+        start = rng.randint(1, shown - said) if self.from_a_cue else 0
+        filled = iter((tokens, tokens[start - 1 : start]))
+        prompt_ids = tuple(
+            token for n in self._prompt for token in (next(filled) if n == self._place else (n,))
+        )
         return Row(
-            prompt_ids=(*self._before, *said, *self._after), response_ids=(*said, self._end_id)
+            prompt_ids=prompt_ids, response_ids=(*tokens[start : start + said], self._end_id)
         )
 
 
+_PLACE = "1"
+"""Where tokens go into a prompt."""
 _COPIED = (3, 24)
 """Tokens that are said again."""
+_SHOWN = (8, 60)
+"""Tokens of which some are said from a cue."""

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from selfeval_backend.chat import ChatTemplate, Message
+from selfeval_backend.chat import ChatTemplate
 from selfeval_backend.checkpoints import REFERENCE_FOLDER
 from selfeval_backend.reference.generator import SKILLED, GeneratorRecipe, new_generator
 from selfeval_backend.reference.problems import (
@@ -170,22 +170,33 @@ def test_batches_hold_rows_of_near_lengths(skilled: PreTrainedTokenizerFast) -> 
     assert real > 0.8 * padded
 
 
-def test_copies_say_random_tokens_again(skilled: PreTrainedTokenizerFast) -> None:
+@pytest.mark.parametrize("from_a_cue", [False, True])
+def test_copies_say_random_tokens_again(skilled: PreTrainedTokenizerFast, from_a_cue: bool) -> None:
     def copies(seed: int) -> list[Item]:
-        made = Copies(chat=chat_of(skilled), tokenizer=skilled, batch_size=8, seed=seed)
+        made = Copies(
+            chat=chat_of(skilled),
+            tokenizer=skilled,
+            batch_size=8,
+            seed=seed,
+            from_a_cue=from_a_cue,
+        )
         return list(islice(made, 40))
 
-    items, before = copies(1), chat_of(skilled).prompt_ids([Message(role="user", content="1")])
+    items, special = copies(1), skilled.added_tokens_decoder
     assert items == copies(1) != copies(2)
     for start in range(0, len(items), 4):
         rows = [row for item in items[start : start + 4] for row in item]
-        assert len({len(row.response_ids) for row in rows}) == 1  # nothing is padded
+        assert len({(len(row.prompt_ids), len(row.response_ids)) for row in rows}) == 1
         for row in rows:
             *said, end = row.response_ids
+            shown = [n for n in row.prompt_ids if n not in special]
             assert end == skilled.eos_token_id
-            assert not set(said) & set(skilled.added_tokens_decoder)
-            place = before.index(skilled.convert_tokens_to_ids("1"))
-            assert row.prompt_ids == (*before[:place], *said, *before[place + 1 :])
+            if from_a_cue:
+                *shown, cue = shown
+                place = shown.index(cue) + 1
+                assert said == shown[place : place + len(said)]
+            else:
+                assert said == shown
 
 
 # A few steps.
