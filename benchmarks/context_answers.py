@@ -1,7 +1,7 @@
 """Answers from a text in LlamaIndex's own prompts: one sample against adaptive, and the gate.
 
-    python benchmarks/context_answers.py --n 500 --model build/skills --plot context.png
-    python benchmarks/context_answers.py --n 500 --model build/skills --retrieve 6
+    python benchmarks/context_answers.py --model build/skills/training/reference --plot context.png
+    python benchmarks/context_answers.py --model build/skills/training/reference --retrieve 6
 
 Questions about held-out texts (the reference model's skill `context`) are asked by
 `AdaptiveLLM.achat` in the words that LlamaIndex would ask them in. With ``--retrieve`` the whole
@@ -40,7 +40,7 @@ from aic_integrations.llama_index import AdaptiveLLM, Collection, collect_best_o
 from selfeval_backend.answers import spent_of
 from selfeval_backend.errors import ContextLengthError
 from selfeval_backend.evaluation.markdown import markdown_table, plain, signed
-from selfeval_backend.evaluation.metrics import standard_error
+from selfeval_backend.evaluation.metrics import finite, standard_error
 from selfeval_backend.evaluation.plots import Curve, draw_curves
 from selfeval_backend.evaluation.quality import Prediction, expected_calibration_error
 from selfeval_backend.evaluation.risk_coverage import RiskCoverage, risk_coverage
@@ -418,16 +418,7 @@ def _json(
         "fresh": None if fresh is None else [reply.sample_rewards for reply in fresh],
         "risk_coverage": {name: asdict(curve) for name, curve in curves.items()},
     }
-    return json.dumps(_finite(body), default=str)
-
-
-def _finite(value: Any) -> Any:
-    """Return a value that JSON can say: null for what is no finite number."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json.dumps(finite(body), default=str)
 
 
 def read_arguments() -> argparse.Namespace:

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from selfeval_backend.cli.console import console, plain_table
 from selfeval_backend.evaluation.evaluating import OURS, Comparison
-from selfeval_backend.evaluation.metrics import MethodRun
+from selfeval_backend.evaluation.metrics import MethodRun, finite
 from selfeval_backend.evaluation.quality import Estimate
 from selfeval_backend.evaluation.table import MethodSummary
 
@@ -62,16 +62,7 @@ def print_json(result: Comparison, runs: Mapping[str, MethodRun]) -> None:
             for name, run in runs.items()
         },
     }
-    typer.echo(json.dumps(_finite(document), indent=1, allow_nan=False))
-
-
-def _finite(value: Any) -> Any:
-    """Return JSON values with null for what is no number: of one prompt there is no error."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    typer.echo(json.dumps(finite(document), indent=1, allow_nan=False))
 
 
 def print_table(result: Comparison, runs: Mapping[str, MethodRun], *, folder: Path) -> None:

@@ -2,8 +2,8 @@
 
 Lessons follow one another, each from where the last one ended. Puzzles: language modelling, then
 contrast beside it. With skills: copying first, while the model is new (one that has learned puzzles
-no longer learns to copy), by places, then from a cue, then in words; and then puzzles and skills
-together. What each lesson is for stands in docs/experiments.md.
+did not find it in the time that a new one needs), by places, then from a cue, then in words; and
+then puzzles and skills together. What each lesson is for stands in docs/experiments.md.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def _teach(
         question_ids=evaluator.question_ids, pad_id=int(tokenizer.pad_token_id), branches=True
     )
     if torch.cuda.is_available() or shutil.which("g++"):
-        model.get_decoder().compile(dynamic=True)  # 11,200 against 9,100 tokens/s on two cores
+        model.get_decoder().compile(dynamic=True)  # see docs/experiments.md
     for place, lesson in enumerate(lessons):
         train_phase(
             model,

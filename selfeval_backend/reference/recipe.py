@@ -48,7 +48,6 @@ _SMALLER_NOTES = """\
 It knows what the reference model knows, and less well: it was made to see how the method fares with
 a generator of less capability, with half of the reference model's training (`make sizes`)."""
 
-
 _SPLITS = ("train", "validation", "calibration", "test")
 
 
@@ -117,8 +116,14 @@ def main() -> None:
     pipeline = make_pipeline(recipe, progress=lambda *_: None, log=log)
     finished = pipeline.run("report") / "model"
     if arguments.install:
-        shutil.copytree(generator, BASE_FOLDER, dirs_exist_ok=True)
-        shutil.copytree(finished, REFERENCE_FOLDER, dirs_exist_ok=True)
+        _install(generator, BASE_FOLDER)
+        _install(finished, REFERENCE_FOLDER)
+
+
+def _install(source: Path, target: Path) -> None:
+    """Put a model in the place of another; no file, and no card, of the other is left."""
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ is and nothing about the answer.
 
 To copy is learned before anything else, from random tokens, where nothing but copying helps: whole
 prompts said again, which is a matter of places, and then prompts that go on from a cue, which is
-one of content. Neither is found in good time without the one before it.
+one of content, and is not found in good time without the first.
 
 A share of the pairs may be of skills instead. Where nothing is to be learned from a wrong response,
 language modelling alone shows two right ones, to two conversations.

@@ -1,8 +1,8 @@
 """Skills of the reference model beside its puzzles: generated conversations, and their scores.
 
 Calling tools, answering in words beside them, telling what a tool answered, JSON, a calculator,
-answering from a text, and notes to repeat. Every example has a
-right and a wrong response, and is of one split by a hash of what it is about.
+answering from a text, and notes to repeat. Every example has a right and a wrong response, and is
+of one split by a hash of what it is about.
 """
 
 from __future__ import annotations

@@ -26,9 +26,10 @@ def draw_notes(rng: random.Random, split: Split) -> Example:
 
 def _draw_repeated(rng: random.Random, split: Split) -> Example:
     parts = [_value(rng) for _ in range(rng.randint(1, 7))]
-    text = rng.choice((" ", ", ", "; ")).join([draw_key(rng, split, word), *parts])
+    joint, first = rng.choice((" ", ", ", "; ")), draw_key(rng, split, word)
+    text = joint.join([first, *parts])
     asked = rng.choice(("Repeat: {}", "Say {}", "Write this again: {}", "{}\nThe same again."))
-    return _example(asked.format(text), text, damaged(rng, text), key=text.split()[0].strip(",;"))
+    return _example(asked.format(text), text, damaged(rng, text), key=first)
 
 
 def _draw_looked_up(rng: random.Random, split: Split) -> Example:
@@ -37,12 +38,12 @@ def _draw_looked_up(rng: random.Random, split: Split) -> Example:
     notes = {key: _value(rng) for key in rng.sample([first, *others], len(others) + 1)}
     wanted = rng.sample(list(notes), rng.randint(1, len(notes)))
     write, request = rng.choice(_FORMS)
-    missing = damaged(rng, notes[wanted[0]])
+    slip = {wanted[0]: damaged(rng, notes[wanted[0]])}
     return _example(
         f"{rng.choice(('Notes', 'What is known', 'List'))}: {_listed(rng, notes)}\n"
         f"{request} {', '.join(wanted)}",
         write({key: notes[key] for key in wanted}),
-        write({key: notes[key] for key in wanted} | {wanted[0]: missing}),
+        write({key: notes[key] for key in wanted} | slip),
         key=first,
     )
 
@@ -76,7 +77,7 @@ def _listed(rng: random.Random, notes: Mapping[str, str]) -> str:
         case 2:
             return " ".join(f"The {key} is {value}." for key, value in items)
         case _:
-            return json.dumps(notes, ensure_ascii=False)
+            return _as_json(notes)
 
 
 def _as_json(notes: Mapping[str, str]) -> str:
