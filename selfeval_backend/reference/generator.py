@@ -8,7 +8,6 @@ then puzzles and skills together. What each lesson is for stands in docs/experim
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -30,6 +29,7 @@ from selfeval_backend.chat import ChatTemplate
 from selfeval_backend.reference.skills import SKILL_MIX, Skill
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
 from selfeval_backend.training.losses import LossWeights
+from selfeval_backend.training.optim import flush_denormals
 from selfeval_backend.training.pretrain import Copies, Demonstrations
 from selfeval_backend.training.tokenizer import build_tokenizer
 from selfeval_backend.training.trainer import Item, Phase, RowCollator, train_phase
@@ -61,6 +61,10 @@ class Lesson:
     skill_mix: Mapping[Skill, int] = field(default_factory=lambda: SKILL_MIX)
     random_tokens: Literal["again", "from a cue"] | None = None
     """Nothing but random tokens is shown: see `Copies`."""
+    num_random: tuple[int, int] = (3, 24)
+    """Random tokens of a prompt, the fewest and the most."""
+    with_repeats: bool = False
+    """Whether some of them are the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,16 +104,30 @@ SKILLED = GeneratorRecipe(
     has_skills=True,
     lessons=(
         Lesson(name="copying", steps=1500, decay_share=0.0, random_tokens="again"),
-        Lesson(name="recall", steps=1500, decay_share=0.0, random_tokens="from a cue"),
+        Lesson(
+            name="recall",
+            steps=3000,
+            decay_share=0.0,
+            random_tokens="from a cue",
+            num_random=(8, 60),
+        ),
+        Lesson(
+            name="spelling",
+            steps=1000,
+            decay_share=0.0,
+            random_tokens="from a cue",
+            num_random=(20, 200),
+            with_repeats=True,
+        ),
         Lesson(name="notes", steps=600, decay_share=0.0, skill_share=1.0, skill_mix={"notes": 1}),
-        Lesson(name="plain", steps=8000, skill_share=0.5),
+        Lesson(name="plain", steps=7000, skill_share=0.4),
         Lesson(
             name="joint",
-            steps=1500,
+            steps=1250,
             lr_scale=0.5,
             decay_share=0.7,
             num_cuts=3,
-            skill_share=0.5,
+            skill_share=0.4,
         ),
     ),
 )
@@ -156,6 +174,7 @@ def train_generator(recipe: GeneratorRecipe, folder: Path, log: Callable[[str], 
     Returns:
         The checkpoint folder.
     """
+    flush_denormals()
     finished = folder / "generator"
     if finished.exists():
         log("generator: done before")
@@ -179,8 +198,6 @@ def _teach(
     collator = RowCollator(
         question_ids=evaluator.question_ids, pad_id=int(tokenizer.pad_token_id), branches=True
     )
-    if torch.cuda.is_available() or shutil.which("g++"):
-        model.get_decoder().compile(dynamic=True)  # see docs/experiments.md
     for place, lesson in enumerate(lessons):
         train_phase(
             model,
@@ -221,7 +238,9 @@ def _shown(
             chat=chat,
             tokenizer=tokenizer,
             batch_size=recipe.batch_size,
+            num_shown=lesson.num_random,
             from_a_cue=lesson.random_tokens == "from a cue",
+            with_repeats=lesson.with_repeats,
             seed=seed,
         )
     return Demonstrations(

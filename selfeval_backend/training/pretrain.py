@@ -151,10 +151,13 @@ class Copies(IterableDataset[Item]):
     Args:
         chat: Of the generator.
         tokenizer: Its.
-        batch_size: Rows that go through the model together: they are equally long.
-        from_a_cue: Whether a second turn names one of the tokens, and those behind it are said;
-            else all are.
+        batch_size: Rows that go through the model together: they are about as long.
+        num_shown: Tokens of a prompt, the fewest and the most.
         seed: Of the tokens.
+        from_a_cue: Whether a second turn says some of the tokens, and those behind them follow;
+            else all are said again.
+        with_repeats: Whether tokens come more than once in a prompt: one alone does not tell what
+            follows, as in words. The cue is as long as it must be.
     """
 
     def __init__(
@@ -163,10 +166,14 @@ class Copies(IterableDataset[Item]):
         chat: ChatTemplate,
         tokenizer: PreTrainedTokenizerFast,
         batch_size: int,
+        num_shown: tuple[int, int],
         seed: int,
         from_a_cue: bool = False,
+        with_repeats: bool = False,
     ) -> None:
-        self.batch_size, self.seed, self.from_a_cue = batch_size, seed, from_a_cue
+        self.batch_size, self.seed = batch_size, seed
+        self.from_a_cue, self.with_repeats = from_a_cue, with_repeats
+        self.num_shown = num_shown
         messages = [Message(role="user", content=_PLACE)] * (2 if from_a_cue else 1)
         self._prompt = chat.prompt_ids(messages)
         self._place = tokenizer.convert_tokens_to_ids(_PLACE)
@@ -184,16 +191,13 @@ class Copies(IterableDataset[Item]):
 
     def _lengths(self, rng: random.Random) -> tuple[int, int]:
         """Return how many tokens are shown, and how many are said."""
-        if not self.from_a_cue:
-            shown = rng.randint(*_COPIED)
-            return shown, shown
-        shown = rng.randint(*_SHOWN)
-        return shown, rng.randint(4, min(shown - 2, _COPIED[1]))
+        shown = rng.randint(*self.num_shown)
+        return shown, rng.randint(4, min(shown - 2, _SAID)) if self.from_a_cue else shown
 
     def _row(self, rng: random.Random, shown: int, said: int) -> Row:
-        tokens = tuple(rng.sample(self._tokens, shown))
+        tokens = self._drawn(rng, shown)
         start = rng.randint(1, shown - said) if self.from_a_cue else 0
-        filled = iter((tokens, tokens[start - 1 : start]))
+        filled = iter((tokens, _cue(tokens, start)))
         prompt_ids = tuple(
             token for n in self._prompt for token in (next(filled) if n == self._place else (n,))
         )
@@ -201,10 +205,23 @@ class Copies(IterableDataset[Item]):
             prompt_ids=prompt_ids, response_ids=(*tokens[start : start + said], self._end_id)
         )
 
+    def _drawn(self, rng: random.Random, count: int) -> tuple[int, ...]:
+        if not self.with_repeats:
+            return tuple(rng.sample(self._tokens, count))
+        first, *others = rng.sample(self._tokens, rng.randint(count // 4, count))
+        return (first, *rng.choices(others, k=count - 1))  # so that from the first on all is unique
+
+
+def _cue(tokens: tuple[int, ...], start: int) -> tuple[int, ...]:
+    """Return the fewest tokens before a place that are found nowhere else."""
+    for size in range(1, start):
+        cue = tokens[start - size : start]
+        if sum(tokens[n : n + size] == cue for n in range(len(tokens))) == 1:
+            return cue
+    return tokens[:start]
+
 
 _PLACE = "1"
 """Where tokens go into a prompt."""
-_COPIED = (3, 24)
-"""Tokens that are said again."""
-_SHOWN = (8, 60)
-"""Tokens of which some are said from a cue."""
+_SAID = 24
+"""Tokens that are said from a cue, at most."""

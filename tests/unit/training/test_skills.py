@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Container, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -170,15 +171,25 @@ def test_batches_hold_rows_of_near_lengths(skilled: PreTrainedTokenizerFast) -> 
     assert real > 0.8 * padded
 
 
-@pytest.mark.parametrize("from_a_cue", [False, True])
-def test_copies_say_random_tokens_again(skilled: PreTrainedTokenizerFast, from_a_cue: bool) -> None:
+@pytest.mark.parametrize(
+    ("from_a_cue", "with_repeats", "num_shown"),
+    [(False, False, (3, 24)), (True, False, (8, 60)), (True, True, (20, 200))],
+)
+def test_copies_say_random_tokens_again(
+    skilled: PreTrainedTokenizerFast,
+    from_a_cue: bool,
+    with_repeats: bool,
+    num_shown: tuple[int, int],
+) -> None:
     def copies(seed: int) -> list[Item]:
         made = Copies(
             chat=chat_of(skilled),
             tokenizer=skilled,
             batch_size=8,
+            num_shown=num_shown,
             seed=seed,
             from_a_cue=from_a_cue,
+            with_repeats=with_repeats,
         )
         return list(islice(made, 40))
 
@@ -186,17 +197,33 @@ def test_copies_say_random_tokens_again(skilled: PreTrainedTokenizerFast, from_a
     assert items == copies(1) != copies(2)
     for start in range(0, len(items), 4):
         rows = [row for item in items[start : start + 4] for row in item]
-        assert len({(len(row.prompt_ids), len(row.response_ids)) for row in rows}) == 1
+        assert (
+            len({(len(parts(row.prompt_ids, special)[0]), len(row.response_ids)) for row in rows})
+            == 1
+        )
         for row in rows:
             *said, end = row.response_ids
-            shown = [n for n in row.prompt_ids if n not in special]
+            shown, cue = parts(row.prompt_ids, special)
+            assert num_shown[0] <= len(shown) <= num_shown[1]
             assert end == skilled.eos_token_id
-            if from_a_cue:
-                *shown, cue = shown
-                place = shown.index(cue) + 1
-                assert said == shown[place : place + len(said)]
-            else:
-                assert said == shown
+            assert bool(cue) == from_a_cue
+            assert with_repeats or len(set(shown)) == len(shown)
+            whole = " ".join(map(str, ["", *shown, ""]))
+            assert " ".join(map(str, ["", *cue, *said, ""])) in whole
+            assert whole.count(" ".join(map(str, ["", *cue, ""]))) == 1 or not cue
+            assert from_a_cue or said == shown
+
+
+def parts(prompt_ids: Sequence[int], special: Container[int]) -> tuple[list[int], list[int]]:
+    """Return what a prompt shows, and its cue: the turns of the user."""
+    turns: list[list[int]] = [[]]
+    for token in prompt_ids:
+        if token not in special:
+            turns[-1].append(token)
+        elif turns[-1]:
+            turns.append([])
+    shown, cue, *_ = *turns, []
+    return shown, cue
 
 
 # A few steps.
