@@ -1,9 +1,10 @@
-"""The reference generator: learned from demonstrations that the project generates.
+"""The generators of the reference model and its smaller relatives: taught by generated texts.
 
 Lessons follow one another, each from where the last one ended. Puzzles: language modelling, then
-contrast beside it. With skills: copying first, while the model is new (one that has learned puzzles
-did not find it in the time that a new one needs), by places, then from a cue, then in words; and
-then puzzles and skills together. What each lesson is for stands in docs/experiments.md.
+contrast beside it. Where there are skills, copying comes first, while the model is new (one that
+has learned puzzles did not find it in the time that a new one needs): by places, then from a cue,
+then from several tokens, then in words; and then puzzles and skills together. What each lesson is
+for stands in docs/experiments.md.
 """
 
 from __future__ import annotations
@@ -36,7 +37,6 @@ from selfeval_backend.training.trainer import Item, Phase, RowCollator, train_ph
 
 __all__ = [
     "SIZES",
-    "SKILLED",
     "GeneratorRecipe",
     "Lesson",
     "new_generator",
@@ -81,57 +81,58 @@ class GeneratorRecipe:
     adam_lr: float = 0.003
     has_skills: bool = False
     """Whether its tokenizer has the skills' words."""
-    lessons: tuple[Lesson, ...] = (
-        Lesson(name="plain", steps=4000),
-        # Half of the learning rates: all of them undo language modelling.
-        Lesson(name="joint", steps=1000, lr_scale=0.5, decay_share=0.7, num_cuts=3),
-    )
+    lessons: tuple[Lesson, ...]
 
 
-_HALF = tuple(replace(lesson, steps=lesson.steps // 2) for lesson in GeneratorRecipe().lessons)
+_PUZZLES = (
+    Lesson(name="plain", steps=2000),
+    # Half of the learning rates: all of them undo language modelling.
+    Lesson(name="joint", steps=500, lr_scale=0.5, decay_share=0.7, num_cuts=3),
+)
+_SPELLING = Lesson(
+    name="spelling",
+    steps=1000,
+    decay_share=0.0,
+    random_tokens="from a cue",
+    num_random=(20, 200),
+    with_repeats=True,
+)
+_PUZZLES_AND_SKILLS = (
+    Lesson(name="copying", steps=1500, decay_share=0.0, random_tokens="again"),
+    Lesson(
+        name="recall",
+        steps=3000,
+        decay_share=0.0,
+        random_tokens="from a cue",
+        num_random=(8, 60),
+    ),
+    _SPELLING,
+    Lesson(name="notes", steps=600, decay_share=0.0, skill_share=1.0, skill_mix={"notes": 1}),
+    Lesson(name="mixture", steps=2000, decay_share=0.0, skill_share=0.4),
+    replace(_SPELLING, name="spelling-again", steps=800),
+    Lesson(name="plain", steps=4000, skill_share=0.4),
+    Lesson(
+        name="joint",
+        steps=1000,
+        lr_scale=0.5,
+        decay_share=0.7,
+        num_cuts=3,
+        skill_share=0.4,
+    ),
+)
 
 SIZES: Mapping[str, GeneratorRecipe] = MappingProxyType(
     {
-        "reference": GeneratorRecipe(),
-        "medium": GeneratorRecipe(num_layers=5, hidden_size=96, lessons=_HALF),
-        "small": GeneratorRecipe(num_layers=4, hidden_size=64, lessons=_HALF),
+        "reference": GeneratorRecipe(
+            context_length=1024,  # prompts of skills have up to 700 tokens
+            has_skills=True,
+            lessons=_PUZZLES_AND_SKILLS,
+        ),
+        "medium": GeneratorRecipe(num_layers=5, hidden_size=96, lessons=_PUZZLES),
+        "small": GeneratorRecipe(num_layers=4, hidden_size=64, lessons=_PUZZLES),
     }
 )
-"""The model that ships, and two of less capability: smaller, and trained half as long."""
-
-SKILLED = GeneratorRecipe(
-    context_length=1024,  # prompts of skills have up to 700 tokens, and LlamaIndex packs what fits
-    has_skills=True,
-    lessons=(
-        Lesson(name="copying", steps=1500, decay_share=0.0, random_tokens="again"),
-        Lesson(
-            name="recall",
-            steps=3000,
-            decay_share=0.0,
-            random_tokens="from a cue",
-            num_random=(8, 60),
-        ),
-        Lesson(
-            name="spelling",
-            steps=1000,
-            decay_share=0.0,
-            random_tokens="from a cue",
-            num_random=(20, 200),
-            with_repeats=True,
-        ),
-        Lesson(name="notes", steps=600, decay_share=0.0, skill_share=1.0, skill_mix={"notes": 1}),
-        Lesson(name="plain", steps=7000, skill_share=0.4),
-        Lesson(
-            name="joint",
-            steps=1250,
-            lr_scale=0.5,
-            decay_share=0.7,
-            num_cuts=3,
-            skill_share=0.4,
-        ),
-    ),
-)
-"""The same model with skills beside its puzzles."""
+"""The model that ships, and two of less capability: smaller, and taught puzzles alone."""
 
 
 def new_generator(recipe: GeneratorRecipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:

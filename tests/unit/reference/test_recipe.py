@@ -1,4 +1,4 @@
-"""How the reference model is made, with skills and without."""
+"""How the reference model and its smaller relatives are made."""
 
 from __future__ import annotations
 
@@ -9,43 +9,30 @@ from pathlib import Path
 import pytest
 
 from selfeval_backend.reference import recipe
-from selfeval_backend.reference.generator import (
-    SIZES,
-    SKILLED,
-    GeneratorRecipe,
-    new_generator,
-)
+from selfeval_backend.reference.generator import SIZES, GeneratorRecipe, new_generator
 from selfeval_backend.reference.recipe import training_recipe
 from selfeval_backend.reference.skill_task import prompts
 from selfeval_backend.training.imports import import_function
 from selfeval_backend.training.recipe import load_recipe
 
-PLAIN = SIZES["reference"]
+REFERENCE = SIZES["reference"]
 
 
-def test_generators_of_puzzles_know_nothing_of_skills() -> None:
-    lessons = [lesson for size in SIZES.values() for lesson in size.lessons]
-    assert all(lesson.skill_share == 0 for lesson in lessons)
-    body = training_recipe("reference", Path("g"), Path("f"), "").model_dump_json()
-    assert "skill" not in body
+def test_smaller_generators_know_nothing_of_skills() -> None:
+    for size in ("small", "medium"):
+        assert all(lesson.skill_share == 0 for lesson in SIZES[size].lessons)
+        body = training_recipe(size, Path("g"), Path("f"), "").model_dump_json()
+        assert "skill" not in body
 
 
 def test_copying_comes_first_and_puzzles_are_shown_beside_skills() -> None:
-    lessons = [lesson.name for lesson in SKILLED.lessons]
-    assert lessons == ["copying", "recall", "notes", "plain", "joint"]
-    assert all(0 < lesson.skill_share < 1 for lesson in SKILLED.lessons[3:])
-
-
-def test_as_many_puzzles_are_shown_as_without_skills() -> None:
-    def shown(recipe: GeneratorRecipe, name: str) -> float:
-        lesson = next(one for one in recipe.lessons if one.name == name)
-        return lesson.steps * (1 - lesson.skill_share)
-
-    assert shown(SKILLED, "plain") == shown(PLAIN, "plain")
+    lessons = [lesson.name for lesson in REFERENCE.lessons]
+    assert lessons == ["copying", "recall", "spelling", "notes", "plain", "joint"]
+    assert all(0 < lesson.skill_share < 1 for lesson in REFERENCE.lessons[4:])
 
 
 def test_lessons_have_names_of_their_own() -> None:
-    for size in (*SIZES.values(), SKILLED):
+    for size in SIZES.values():
         assert len({lesson.name for lesson in size.lessons}) == len(size.lessons)
 
 
@@ -53,16 +40,11 @@ def test_the_shipped_recipe_trains_the_generator_that_ships() -> None:
     assert load_recipe("reference").model == "reference-base"
 
 
-def test_self_evaluation_is_trained_on_both() -> None:
-    plain, skilled = (
-        training_recipe("reference", Path("g"), Path("f"), "", skills=skills)
-        for skills in (False, True)
-    )
-    assert skilled.prompts.source.kind == plain.prompts.source.kind == "function"
-    assert import_function("function", skilled.prompts.source.function) is prompts
-    arguments, before = skilled.prompts.source.arguments, plain.prompts.source.arguments
-    assert arguments["test"] == 2 * before["test"]
-    assert skilled.calibrate.max_test_prompts == arguments["test"]
+def test_self_evaluation_is_trained_on_puzzles_and_skills() -> None:
+    recipe = training_recipe("reference", Path("g"), Path("f"), "")
+    assert recipe.prompts.source.kind == "function"
+    assert import_function("function", recipe.prompts.source.function) is prompts
+    assert recipe.calibrate.max_test_prompts == recipe.prompts.source.arguments["test"]
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> list[tuple[GeneratorRecipe, Path]]:
@@ -79,12 +61,12 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> list[tuple[Generato
     return trained
 
 
-def test_skills_have_a_folder_of_their_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_each_size_has_a_folder_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run(monkeypatch) == [(PLAIN, Path("build/reference"))]
-    assert run(monkeypatch, "--skills") == [(SKILLED, Path("build/skills"))]
+    assert run(monkeypatch) == [(REFERENCE, Path("build/reference"))]
+    assert run(monkeypatch, "--size", "small") == [(SIZES["small"], Path("build/small"))]
     with pytest.raises(SystemExit):
-        run(monkeypatch, "--skills", "--size", "small")
+        run(monkeypatch, "--size", "small", "--install")
 
 
 def test_a_model_with_skills_is_small_enough_to_ship() -> None:
@@ -94,5 +76,5 @@ def test_a_model_with_skills_is_small_enough_to_ship() -> None:
         def __len__(self) -> int:
             return 2048
 
-    model = new_generator(SKILLED, Tokens())  # type: ignore[arg-type]  # all that is asked
+    model = new_generator(REFERENCE, Tokens())  # type: ignore[arg-type]  # all that is asked
     assert 4 * sum(p.numel() for p in model.parameters()) < 7 * 1024 * 1024

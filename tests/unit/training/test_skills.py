@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFas
 
 from selfeval_backend.chat import ChatTemplate
 from selfeval_backend.checkpoints import REFERENCE_FOLDER
-from selfeval_backend.reference.generator import SKILLED, GeneratorRecipe, new_generator
+from selfeval_backend.reference.generator import SIZES, GeneratorRecipe, new_generator
 from selfeval_backend.reference.problems import (
     DEMONSTRATION_SHAPES,
     demonstrate,
@@ -108,7 +108,7 @@ def test_what_skills_need_fits_the_context(skilled: PreTrainedTokenizerFast) -> 
     for example in islice(generate_examples("train", seed=3), 1500):
         prompt = len(chat.prompt_ids(example.messages, example.tools))
         response = len(chat.response_ids(example.right.text))
-        assert prompt + response + 1 <= SKILLED.context_length
+        assert prompt + response + 1 <= SIZES["reference"].context_length
         assert response <= 160
 
 
@@ -233,7 +233,8 @@ def test_a_tiny_model_begins_to_learn(skilled: PreTrainedTokenizerFast, tmp_path
     chat = chat_of(skilled)
     evaluator = SelfEvaluator(SelfEvalConfig(), chat)
     model = new_generator(
-        GeneratorRecipe(num_layers=2, hidden_size=32, context_length=1024), skilled
+        GeneratorRecipe(num_layers=2, hidden_size=32, context_length=1024, lessons=()),
+        skilled,
     )
     collator = RowCollator(
         question_ids=evaluator.question_ids, pad_id=int(skilled.pad_token_id), branches=True
