@@ -110,7 +110,7 @@ _PUZZLES_AND_SKILLS = (
     Lesson(name="notes", steps=600, decay_share=0.0, skill_share=1.0, skill_mix={"notes": 1}),
     Lesson(name="mixture", steps=2000, decay_share=0.0, skill_share=0.4),
     replace(_SPELLING, name="spelling-again", steps=800),
-    Lesson(name="plain", steps=4000, skill_share=0.4),
+    Lesson(name="plain", steps=8500, decay_share=0.5, skill_share=0.4),
     Lesson(
         name="joint",
         steps=1000,
