@@ -15,7 +15,7 @@ import json
 import secrets
 import threading
 import warnings
-from collections.abc import AsyncGenerator, Hashable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -350,24 +350,11 @@ class SelfEvaluatingModel:
             What `answer` raises.
         """
         settings = settings or self.settings()
-        flow = TextFlow(
-            self.chat.decode,
-            self._stop_strings(settings),
-            settled=None if form is None else form.settled,
-        )
-        thinking = (
-            TextFlow(self.chat.decode, self._stop_strings(settings), settled=form.settled_reasoning)
-            if isinstance(form, ReasoningForm)
-            else None
-        )
+        flow = _AnswerFlow(self.chat.decode, self._stop_strings(settings), form)
         pieces: asyncio.Queue[str | None] = asyncio.Queue()
-        followed: list[int] = []
 
         def follow(sample: Sample) -> None:
-            followed[:] = [sample.index]
-            if thinking is not None and (thought := thinking.grow(sample.token_ids)):
-                pieces.put_nowait(ReasoningPiece(thought))
-            if piece := flow.grow(sample.token_ids):
+            for piece in flow.grow(sample):
                 pieces.put_nowait(piece)
 
         running = asyncio.create_task(
@@ -379,18 +366,8 @@ class SelfEvaluatingModel:
         try:
             while (piece := await pieces.get()) is not None:
                 yield piece
-            answer = await running
-            shown = flow.shown or (thinking is not None and thinking.shown)
-            if shown and followed != [answer.outcome.best]:
-                raise _stream_broken(answer)
-            if thinking is not None and answer.parsed is not None:
-                if thought := thinking.end(answer.parsed.reasoning or ""):
-                    yield ReasoningPiece(thought)
-                reasoning = thinking.shown or None
-                answer = replace(answer, parsed=replace(answer.parsed, reasoning=reasoning))
-            if last := flow.end(answer.text if answer.parsed is None else answer.parsed.text):
+            for last in flow.end(await running):
                 yield last
-            yield _as_shown(answer, flow.shown)
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
@@ -478,11 +455,54 @@ class SelfEvaluatingModel:
         await self.engine.aclose()
 
 
-def _as_shown(answer: Answer, text: str) -> Answer:
-    """Return the answer with the text that was shown, which is its own but for broken bytes."""
-    if answer.parsed is None:
-        return replace(answer, text=text)
-    return replace(answer, parsed=replace(answer.parsed, text=text))
+class _AnswerFlow:
+    """An answer in pieces, before it is whole: its text, and its reasoning where a form has one."""
+
+    def __init__(
+        self,
+        decode: Callable[[Sequence[int]], str],
+        stop_strings: StopStrings | None,
+        form: AnswerForm | None,
+    ) -> None:
+        settled = None if form is None else form.settled
+        self._text = TextFlow(decode, stop_strings, settled=settled)
+        self._reasoning = (
+            TextFlow(decode, stop_strings, settled=form.settled_reasoning)
+            if isinstance(form, ReasoningForm)
+            else None
+        )
+        self._followed: int | None = None
+
+    def grow(self, sample: Sample) -> Iterator[str]:
+        """Yield what can be given of the sample that is followed, and was not given before."""
+        self._followed = sample.index
+        if self._reasoning and (thought := self._reasoning.grow(sample.token_ids)):
+            yield ReasoningPiece(thought)
+        if piece := self._text.grow(sample.token_ids):
+            yield piece
+
+    def end(self, answer: Answer) -> Iterator[str | Answer]:
+        """Yield the last pieces, and the answer as it was given.
+
+        That is as it is itself, but for a character that was cut off within its bytes.
+
+        Raises:
+            StreamBrokenError: What was given is of another sample.
+        """
+        given = self._text.shown or (self._reasoning and self._reasoning.shown)
+        if given and self._followed != answer.outcome.best:
+            raise _stream_broken(answer)
+        parsed = answer.parsed
+        if self._reasoning and parsed is not None:
+            if thought := self._reasoning.end(parsed.reasoning or ""):
+                yield ReasoningPiece(thought)
+            parsed = replace(parsed, reasoning=self._reasoning.shown or None)
+        if last := self._text.end(answer.text if parsed is None else parsed.text):
+            yield last
+        if parsed is None:
+            yield replace(answer, text=self._text.shown)
+        else:
+            yield replace(answer, parsed=replace(parsed, text=self._text.shown))
 
 
 def _stream_broken(answer: Answer) -> StreamBrokenError:
