@@ -27,6 +27,7 @@ from transformers import (
 )
 
 from selfeval_backend.chat import ChatTemplate
+from selfeval_backend.evaluation.markdown import markdown_table
 from selfeval_backend.reference.skills import SKILL_MIX, Skill
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
 from selfeval_backend.training.losses import LossWeights
@@ -110,7 +111,7 @@ _PUZZLES_AND_SKILLS = (
     Lesson(name="notes", steps=600, decay_share=0.0, skill_share=1.0, skill_mix={"notes": 1}),
     Lesson(name="mixture", steps=2000, decay_share=0.0, skill_share=0.4),
     replace(_SPELLING, name="spelling-again", steps=800),
-    Lesson(name="plain", steps=8500, decay_share=0.5, skill_share=0.4),
+    Lesson(name="plain", steps=8000, decay_share=0.625, skill_share=0.4),
     Lesson(
         name="joint",
         steps=1000,
@@ -222,7 +223,53 @@ def _teach(
     unfinished = folder / "generator.partial"
     model.save_pretrained(unfinished)
     tokenizer.save_pretrained(unfinished)
+    (unfinished / "README.md").write_text(_card(recipe, model.num_parameters()), encoding="utf-8")
     unfinished.rename(folder / "generator")
+
+
+def _card(recipe: GeneratorRecipe, num_parameters: int) -> str:
+    lessons = markdown_table(
+        ("lesson", "steps", "shown", "learning rate", "falls over"),
+        (
+            (
+                lesson.name,
+                f"{lesson.steps:,}",
+                _told(lesson),
+                f"{lesson.lr_scale * recipe.lr:g}",
+                f"{lesson.decay_share:.0%}",
+            )
+            for lesson in recipe.lessons
+        ),
+    )
+    return _CARD.format(parameters=num_parameters, recipe=recipe, lessons=lessons)
+
+
+def _told(lesson: Lesson) -> str:
+    """Say what a lesson shows."""
+    if lesson.random_tokens:
+        low, high = lesson.num_random
+        repeats = ", with repeats" if lesson.with_repeats else ""
+        return f"{low} to {high} random tokens, {lesson.random_tokens}{repeats}"
+    cuts = f", {lesson.num_cuts} labelled cuts each" if lesson.num_cuts else ""
+    skills = f"skills ({', '.join(lesson.skill_mix)})"
+    if lesson.skill_share in (0, 1):
+        return (skills if lesson.skill_share else "puzzles") + cuts
+    return f"puzzles, and {lesson.skill_share:.0%} {skills}{cuts}"
+
+
+_CARD = """\
+---
+license: apache-2.0
+---
+# A generator of the reference domain
+
+{parameters:,} parameters (Llama architecture, {recipe.num_layers} layers of
+{recipe.hidden_size}, float32), from nothing by
+`python -m selfeval_backend.reference.recipe --until generator`: seed {recipe.seed},
+{recipe.batch_size} responses a step, Muon. It was shown contrast on demonstrations, and has never
+judged a sample of its own: that is what `aic train` teaches it.
+
+{lessons}"""
 
 
 def _shown(
