@@ -48,6 +48,7 @@ from selfeval_backend.training.branches import Row
 from selfeval_backend.training.calibrate import fit_calibration, rewarded_rollouts
 from selfeval_backend.training.files import write_atomically
 from selfeval_backend.training.finetune import FinetuneStage, load_weights, pad_id_of
+from selfeval_backend.training.optim import denormals_as_zero
 from selfeval_backend.training.pipeline import Workplace
 from selfeval_backend.training.preferences import PreferenceStage
 from selfeval_backend.training.preservation import measure_kl
@@ -648,4 +649,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with denormals_as_zero():
+        sys.exit(main())

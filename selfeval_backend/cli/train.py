@@ -61,7 +61,10 @@ def train(
             if dry_run:
                 _show_plan(pipeline, stage)
                 return
-            folder = pipeline.run(stage)
+            from selfeval_backend.training.optim import denormals_as_zero
+
+            with denormals_as_zero():
+                folder = pipeline.run(stage)
         typer.echo(str(folder))
 
 

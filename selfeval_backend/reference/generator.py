@@ -31,7 +31,6 @@ from selfeval_backend.evaluation.markdown import markdown_table
 from selfeval_backend.reference.skills import SKILL_MIX, Skill
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
 from selfeval_backend.training.losses import LossWeights
-from selfeval_backend.training.optim import flush_denormals
 from selfeval_backend.training.pretrain import Copies, Demonstrations
 from selfeval_backend.training.tokenizer import build_tokenizer
 from selfeval_backend.training.trainer import Item, Phase, RowCollator, train_phase
@@ -176,7 +175,6 @@ def train_generator(recipe: GeneratorRecipe, folder: Path, log: Callable[[str], 
     Returns:
         The checkpoint folder.
     """
-    flush_denormals()
     finished = folder / "generator"
     if finished.exists():
         log("generator: done before")

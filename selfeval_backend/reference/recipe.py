@@ -12,12 +12,14 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from selfeval_backend.checkpoints import BASE_FOLDER, REFERENCE_FOLDER
 from selfeval_backend.reference.generator import SIZES, train_generator
+from selfeval_backend.training.optim import denormals_as_zero
 from selfeval_backend.training.recipe import Recipe, load_recipe
 from selfeval_backend.training.stages import make_pipeline
 
@@ -78,6 +80,11 @@ def main() -> None:
     def log(line: str) -> None:
         print(f"{time.monotonic() - began:6.0f} s  {line}", file=sys.stderr, flush=True)
 
+    with denormals_as_zero():
+        _make(arguments, folder, log)
+
+
+def _make(arguments: argparse.Namespace, folder: Path, log: Callable[[str], None]) -> None:
     generator = train_generator(SIZES[arguments.size], folder, log)
     if arguments.until == "generator":
         return

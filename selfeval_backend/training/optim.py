@@ -13,22 +13,29 @@ its quintic coefficients.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
-__all__ = ["Muon", "flush_denormals"]
+__all__ = ["Muon", "denormals_as_zero"]
 
 
-def flush_denormals() -> None:
-    """Let this process count numbers below 1e-38 as zero, as GPUs do.
+@contextmanager
+def denormals_as_zero() -> Iterator[None]:
+    """Let this thread, and those that it starts, count numbers below 1e-38 as zero, as GPUs do.
 
     What a trained model's attention does not look at has gradients that small, and a CPU takes many
     times longer over them: five times as long for a whole backward pass (docs/experiments.md).
-    Threads have it from the one that starts them, so it is done first.
+    PyTorch's threads have it from the one that starts them: it comes before any other work.
     """
     torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 _A, _B, _C = 3.4445, -4.7750, 2.0315

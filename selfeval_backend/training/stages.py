@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from selfeval_backend.training.calibrate import CalibrateStage
 from selfeval_backend.training.finetune import FinetuneStage
-from selfeval_backend.training.optim import flush_denormals
 from selfeval_backend.training.pipeline import Log, Pipeline, Progress, Stage
 from selfeval_backend.training.preferences import PreferenceStage
 from selfeval_backend.training.prompts import PromptStage
@@ -31,5 +30,4 @@ def all_stages() -> tuple[Stage, ...]:
 
 def make_pipeline(recipe: Recipe, *, progress: Progress, log: Log) -> Pipeline:
     """Return the pipeline that trains the self-evaluation of a recipe's model."""
-    flush_denormals()
     return Pipeline(recipe, all_stages(), progress=progress, log=log)

@@ -33,10 +33,9 @@ def test_no_weights_that_can_be_read(tmp_path: Path) -> None:
         count_parameters(folder)
 
 
-def test_the_model_that_ships_and_the_generator_that_it_is_of() -> None:
-    assert count_parameters("reference") == count_parameters("reference-base")
+def test_the_models_that_ship_are_small() -> None:
     for name in ("reference", "reference-base"):
         weights = locate_checkpoint(name) / "model.safetensors"
-        assert weights.stat().st_size < 12e6
+        assert 4 * count_parameters(name) < weights.stat().st_size < 7e6
     with pytest.raises(CheckpointError):
         locate_checkpoint("./reference-other")

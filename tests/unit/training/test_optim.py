@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from selfeval_backend.training.optim import Muon
+from selfeval_backend.training.optim import Muon, denormals_as_zero
 
 
 class Small(nn.Module):
@@ -62,3 +62,10 @@ def test_a_run_goes_on_where_its_state_was_saved() -> None:
         step(second, rest)
     for mine, theirs in zip(second.parameters(), through.parameters(), strict=True):
         assert torch.equal(mine, theirs)
+
+
+def test_denormals_are_zero_while_a_model_is_trained_and_not_after() -> None:
+    small = torch.full((4,), 1e-39)
+    with denormals_as_zero():
+        assert (small * 1.0).tolist() == [0.0] * 4
+    assert (small * 1.0 > 0).all()
