@@ -1,7 +1,7 @@
 """What a confidence gate buys an agent: accuracy and tokens, without one and with several.
 
     python benchmarks/agent_gate.py --problems 200 --seed 0
-    python benchmarks/agent_gate.py --calculator --model build/skills/training/reference
+    python benchmarks/agent_gate.py --calculator --model build/reference/training/reference
 
 An agent of LangChain answers held-out problems of the reference domain, without tools or with a
 calculator. It is asked once for each policy of the gate, with the same seeds; so a call that

@@ -1,7 +1,7 @@
 """Answers from a text in LlamaIndex's own prompts: one sample against adaptive, and the gate.
 
-    python benchmarks/context_answers.py --model build/skills/training/reference --plot context.png
-    python benchmarks/context_answers.py --model build/skills/training/reference --retrieve 6
+    python benchmarks/context_answers.py --model build/reference/training/reference --plot c.png
+    python benchmarks/context_answers.py --model build/reference/training/reference --retrieve 6
 
 Questions about held-out texts (the reference model's skill `context`) are asked by
 `AdaptiveLLM.achat` in the words that LlamaIndex would ask them in. With ``--retrieve`` the whole

@@ -12,7 +12,6 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -80,11 +79,6 @@ def main() -> None:
     def log(line: str) -> None:
         print(f"{time.monotonic() - began:6.0f} s  {line}", file=sys.stderr, flush=True)
 
-    with denormals_as_zero():
-        _make(arguments, folder, log)
-
-
-def _make(arguments: argparse.Namespace, folder: Path, log: Callable[[str], None]) -> None:
     generator = train_generator(SIZES[arguments.size], folder, log)
     if arguments.until == "generator":
         return
@@ -105,4 +99,5 @@ def _install(source: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with denormals_as_zero():
+        main()

@@ -27,8 +27,8 @@ __all__ = ["Muon", "denormals_as_zero"]
 def denormals_as_zero() -> Iterator[None]:
     """Let this thread, and those that it starts, count numbers below 1e-38 as zero, as GPUs do.
 
-    What a trained model's attention does not look at has gradients that small, and a CPU takes many
-    times longer over them: five times as long for a whole backward pass (docs/experiments.md).
+    A model that has learned to copy has gradients that small, and a CPU takes longer over them: a
+    backward pass of the reference generator took five times as long (docs/experiments.md).
     PyTorch's threads have it from the one that starts them: it comes before any other work.
     """
     torch.set_flush_denormal(True)

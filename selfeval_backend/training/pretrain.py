@@ -8,7 +8,8 @@ is and nothing about the answer.
 
 To copy is learned before anything else, from random tokens, where nothing but copying helps: whole
 prompts said again, which is a matter of places, and then prompts that go on from a cue, which is
-one of content, and is not found in good time without the first.
+one of content, and is not found in good time without the first; at last from a cue of several
+tokens, as the syllables of a name are found in others too.
 
 A share of the pairs may be of skills instead. Where nothing is to be learned from a wrong response,
 language modelling alone shows two right ones, to two conversations.
@@ -152,7 +153,7 @@ class Copies(IterableDataset[Item]):
         chat: Of the generator.
         tokenizer: Its.
         batch_size: Rows that go through the model together: they are about as long.
-        num_shown: Tokens of a prompt, the fewest and the most.
+        num_shown: Tokens of a prompt, the fewest and the most; with a cue at least six.
         seed: Of the tokens.
         from_a_cue: Whether a second turn says some of the tokens, and those behind them follow;
             else all are said again.

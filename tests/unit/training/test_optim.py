@@ -1,5 +1,8 @@
 """The optimizer: matrices by orthogonalised momentum, the rest by AdamW, in one state."""
 
+import subprocess
+import sys
+
 import torch
 from torch import nn
 
@@ -69,3 +72,14 @@ def test_denormals_are_zero_while_a_model_is_trained_and_not_after() -> None:
     with denormals_as_zero():
         assert (small * 1.0).tolist() == [0.0] * 4
     assert (small * 1.0 > 0).all()
+
+
+def test_the_threads_that_a_process_starts_then_have_it_too() -> None:
+    script = """
+import torch
+from selfeval_backend.training.optim import denormals_as_zero
+torch.set_num_threads(2)
+with denormals_as_zero():
+    assert torch.full((1_000_000,), 1e-39).mul(1.0).eq(0).all()
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
