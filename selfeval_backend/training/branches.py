@@ -44,7 +44,7 @@ class LabelledCut:
     """A prefix of a response, and what the self-evaluation should say of it."""
 
     num_tokens: int
-    """Response tokens kept, at least 1; the end token is never among them."""
+    """Response tokens kept, 0 of an empty response; the end token is never among them."""
     prob_win_or_tie: float
     """Target in [0, 1]: 0 or 1 is a hard label."""
 

@@ -40,7 +40,7 @@ def score_prefixes(
     Args:
         rollouts: Of the same model.
         model: A transformers causal language model, in evaluation mode.
-        cuts: Gives the prefix lengths to ask at; the whole response is always asked.
+        cuts: Gives the prefix lengths to ask at; the whole response is always asked, empty or not.
         question_ids: The question, tokenised.
         label_ids: Tokens of (win or tie, loss).
         pad_id: For padding.
@@ -48,12 +48,18 @@ def score_prefixes(
         progress: Told of how many responses are done, and of how many.
     """
     flat = [
-        (i, k, sample, sorted({*cuts(sample), len(sample.token_ids)} - {0}))
+        (i, k, sample, sorted({n for n in cuts(sample) if n} | {len(sample.token_ids)}))
         for i, rollout in enumerate(rollouts)
         for k, sample in enumerate(rollout.samples)
-        if sample.token_ids
     ]
-    flat.sort(key=lambda item: len(item[2].token_ids))
+    # Rows of one batch are padded to the longest.
+    flat.sort(
+        key=lambda item: (
+            len(rollouts[item[0]].prompt_ids)
+            + len(item[2].token_ids)
+            + len(item[3]) * len(question_ids)
+        )
+    )
     longest = max(len(r.prompt_ids) + len(s.token_ids) for r in rollouts for s in r.samples)
     branched = takes_branches(model, max_tokens=longest + len(question_ids))
     scored: dict[tuple[int, int], RolloutSample] = {}
@@ -74,7 +80,7 @@ def score_prefixes(
             scored[i, k] = replace(sample, label_logprobs=said)
         progress(min(start + batch_size, len(flat)), len(flat))
     return [
-        replace(r, samples=tuple(scored.get((i, k), s) for k, s in enumerate(r.samples)))
+        replace(r, samples=tuple(scored[i, k] for k in range(len(r.samples))))
         for i, r in enumerate(rollouts)
     ]
 

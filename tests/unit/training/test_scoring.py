@@ -1,0 +1,65 @@
+"""What a model says of prefixes of its samples does not depend on who shares a batch with them."""
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from selfeval_backend.rollouts import Rollout, RolloutSample
+from selfeval_backend.training.scoring import score_prefixes
+
+QUESTION, LABELS = (5, 6, 7), (3, 4)
+
+
+@pytest.fixture(scope="module")
+def model() -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=40,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def rollout(prompt: tuple[int, ...], *responses: tuple[int, ...]) -> Rollout:
+    samples = tuple(
+        RolloutSample(
+            token_ids=ids, finish_reason="stop", temperature=1.0, sum_logprob=0.0, reward=0.0
+        )
+        for ids in responses
+    )
+    return Rollout(prompt="", prompt_ids=prompt, samples=samples)
+
+
+ROLLOUTS = [
+    rollout((1, 2), (10, 11, 12, 13, 14, 15), (), (16,)),
+    rollout(tuple(range(8, 38)), (20, 21), (22, 23, 24)),
+]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_every_prefix_is_asked_as_at_inference(model: LlamaForCausalLM, batch_size: int) -> None:
+    found = score_prefixes(
+        ROLLOUTS,
+        model,
+        cuts=lambda sample: [n for n in (0, 1, 3) if n < len(sample.token_ids)],
+        question_ids=QUESTION,
+        label_ids=LABELS,
+        pad_id=0,
+        batch_size=batch_size,
+    )
+    assert [len(r.samples) for r in found] == [3, 2]
+    for scored in found:
+        for sample in scored.samples:
+            asked = [n for n, *_ in sample.label_logprobs]
+            assert asked == sorted({n for n in (1, 3) if n < len(sample.token_ids)} | {asked[-1]})
+            assert asked[-1] == len(sample.token_ids)
+            for n, *said in sample.label_logprobs:
+                ids = (*scored.prompt_ids, *sample.token_ids[:n], *QUESTION)
+                with torch.inference_mode():
+                    plain = model(input_ids=torch.tensor([ids])).logits[0, -1].log_softmax(-1)
+                assert said == pytest.approx(plain[list(LABELS)].tolist(), abs=1e-4)
