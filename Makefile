@@ -13,7 +13,7 @@ VLLM_STAMP := $(VENV)/.installed-vllm
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo lint check test serve-reference bench reference sizes clean
+.PHONY: help install demo lint check test serve-reference bench figures reference sizes clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -87,6 +87,19 @@ bench: $(VLLM_STAMP)  ## Run the benchmarks that have limits; fails where one is
 	run replay benchmarks/replay.py; \
 	run eval_overhead benchmarks/eval_overhead.py; \
 	exit $$status
+
+figures: $(VLLM_STAMP)  ## Measure the reference model for every table of the docs, into build/figures (an hour)
+	@$(PIP) install --quiet langchain-openai
+	@mkdir -p build/figures; export OMP_NUM_THREADS=1; \
+	run() { name=$$1; shift; echo "== $$*"; $(BIN)/$$@ >build/figures/$$name.md || exit 1; }; \
+	run results aic figures --out build/figures/docs --runs build/figures/runs; \
+	run skills python benchmarks/skills.py; \
+	run agent_gate python benchmarks/agent_gate.py; \
+	run agent_gate_calculator python benchmarks/agent_gate.py --calculator; \
+	run context python benchmarks/context_answers.py --plot build/figures/context_answers.png; \
+	run context_retrieved python benchmarks/context_answers.py --retrieve 6; \
+	run langchain_suite python benchmarks/langchain_suite.py; \
+	run langchain_suite_auto python benchmarks/langchain_suite.py --backend auto
 
 reference: install  ## Train the reference model from nothing
 	$(BIN)/python -m selfeval_backend.reference.recipe --install

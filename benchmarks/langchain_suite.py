@@ -26,10 +26,7 @@ from langchain_tests.integration_tests import ChatModelIntegrationTests
 from aic_integrations.langchain import ChatAdaptive
 
 BASE_URL = "AIC_SUITE_BASE_URL"
-SERVER = (
-    *("--max-model-len", "512"),
-    *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
-)
+SERVER = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
 BACKENDS = ("guidance", "auto")
 """Of vLLM's structured outputs: the one that this project advises, and vLLM's default."""
 

@@ -65,5 +65,5 @@ def vllm_server() -> Iterator[VllmServer]:
     """A real vLLM server with the reference model, for all tests that need one."""
     if importlib.util.find_spec("vllm") is None:
         pytest.skip("the extra with vLLM is not installed")
-    with start_vllm_server("--max-model-len", "256") as server:
+    with start_vllm_server() as server:
         yield server

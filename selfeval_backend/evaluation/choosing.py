@@ -23,6 +23,8 @@ from selfeval_backend.evaluation.table import MethodSummary, ResultTable, replay
 from selfeval_backend.settings import Settings
 
 __all__ = [
+    "ANNEALING",
+    "Annealing",
     "Choice",
     "Found",
     "Goal",
@@ -36,6 +38,9 @@ __all__ = [
 ]
 
 GoalKind = Literal["keep_quality", "max_tokens_per_prompt", "max_samples_mean"]
+
+Annealing = Literal["annealed", "constant"]
+ANNEALING: tuple[Annealing, ...] = ("annealed", "constant")
 
 MIN_PROMPTS = 20
 """Of each half: below, an interval says next to nothing."""
@@ -152,6 +157,7 @@ def find_policy(
     *,
     seed: int,
     prune_at: Sequence[tuple[int, ...]] | None = None,
+    annealing: Sequence[Annealing] = ANNEALING,
     progress: Progress | None = None,
 ) -> Found:
     """Find the policy that meets a goal on these prompts: on others it is worth less.
@@ -164,13 +170,14 @@ def find_policy(
         goal: What it must do.
         seed: Of the resamples.
         prune_at: Lists of checkpoints; None: each that was recorded, and pairs of them.
+        annealing: What adaptive sampling may do; one of them has to be recorded.
         progress: Told of replayed prompts of each stage.
 
     Raises:
         DatasetError: No improvement to keep, or no policy meets the goal.
     """
     info = recording.info
-    adaptive, prunings = _adaptive(info), pruning_candidates(info, prune_at)
+    adaptive, prunings = _adaptive(info, annealing), pruning_candidates(info, prune_at)
     capped = [] if goal.kind == "keep_quality" else _capped(info, adaptive)
     alone = [*adaptive, *capped, *prunings]
     first = replay_table(recording, [*_bounds(info), *_named(alone)], progress=progress)
@@ -247,7 +254,7 @@ def _named(settings: Iterable[Settings]) -> list[Method]:
     return [Method(name=str(place), settings=s) for place, s in enumerate(settings)]
 
 
-def _adaptive(info: RecordingInfo) -> list[Settings]:
+def _adaptive(info: RecordingInfo, annealing: Sequence[Annealing]) -> list[Settings]:
     """Adaptive sampling without pruning: thresholds, growth of batches, annealing."""
     return [
         Settings(
@@ -255,9 +262,10 @@ def _adaptive(info: RecordingInfo) -> list[Settings]:
             threshold=threshold,
             batches=batches,
             temperature=info.temperature,
-            annealing=annealing,
+            annealing=kind,
         )
-        for annealing in (("annealed", "constant") if info.annealed else ("constant",))
+        for kind in annealing
+        if info.annealed or kind == "constant"
         for batches in _BATCHES
         if batches is None or batches[-1] < info.num_samples
         for threshold in _THRESHOLDS

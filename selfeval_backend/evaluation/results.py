@@ -39,8 +39,8 @@ _HEAD = """\
 # Results on the reference model
 
 Made by `aic figures` from samples that it draws once and keeps; every method is replayed on the
-same samples by the real policies. A model of 1.4 million parameters for one kind of puzzle: these
-figures say nothing of larger models.
+same samples by the real policies. A model of 1.5 million parameters, on its number puzzles: these
+figures say nothing of larger models, nor of its other skills.
 
 Quality is the mean reward (share of problems solved); ± is one standard error, brackets are 95 %
 intervals by bootstrap over prompts (1,000 resamples, seed {seed}), paired where methods are

@@ -24,16 +24,6 @@ from selfeval_backend.training.stages import make_pipeline
 
 __all__ = ["main", "training_recipe"]
 
-_NOTES = """\
-It shows this project's method for real on a machine without a GPU. It solves number puzzles, up to
-three after one another, and has a few skills beside them: to call tools, or none, with arguments
-copied from the request; to tell what a tool answered; JSON; puzzles with a calculator; and to
-answer from a given text in LlamaIndex's prompts. It knows nothing else, and its figures say nothing
-of larger models.
-
-Trained from nothing, on generated text alone, and split by a hash: no puzzle of a held-out problem,
-nobody whom a held-out text is about, and no name of a held-out tool was ever trained on."""
-
 _SMALLER_NOTES = """\
 It solves the reference model's number puzzles, less well, and nothing else: it was made to see how
 the method fares with a generator of less capability (`make sizes`)."""
@@ -41,15 +31,15 @@ the method fares with a generator of less capability (`make sizes`)."""
 _PUZZLES = "selfeval_backend.reference.task"
 
 
-def training_recipe(size: str, generator: Path, folder: Path, notes: str) -> Recipe:
+def training_recipe(size: str, generator: Path, folder: Path) -> Recipe:
     """Return how a generator's self-evaluation is trained: the shipped recipe, or half of it.
 
     The smaller ones have no skills, so their prompts are puzzles alone.
     """
     body = load_recipe("reference").model_dump(mode="json")
     body.update(model=str(generator), folder=str(folder))
-    body["report"]["notes"] = notes
     if size != "reference":
+        body["report"]["notes"] = _SMALLER_NOTES
         counts = {"train": 800, "validation": 50, "calibration": 200, "test": 300, "seed": 0}
         body["prompts"]["source"].update(function=f"{_PUZZLES}:prompts", arguments=counts)
         body["rewards"]["function"] = f"{_PUZZLES}:score"
@@ -67,7 +57,6 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="default: build/ and the size")
     parser.add_argument("--until", choices=("generator", "report"), default="report")
     parser.add_argument("--install", action="store_true", help="put the result into the package")
-    parser.add_argument("--notes", default="", help="for the model card")
     arguments = parser.parse_args()
     if arguments.install and arguments.size != "reference":
         parser.error("--install is for --size reference: that is the model that ships")
@@ -82,9 +71,7 @@ def main() -> None:
     generator = train_generator(SIZES[arguments.size], folder, log)
     if arguments.until == "generator":
         return
-    about = _NOTES if arguments.size == "reference" else _SMALLER_NOTES
-    notes = "\n\n".join(part for part in (about, arguments.notes) if part)
-    recipe = training_recipe(arguments.size, generator, folder / "training", notes)
+    recipe = training_recipe(arguments.size, generator, folder / "training")
     pipeline = make_pipeline(recipe, progress=lambda *_: None, log=log)
     finished = pipeline.run("report") / "model"
     if arguments.install:

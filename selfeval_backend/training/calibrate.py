@@ -306,6 +306,7 @@ def _tuned(
             Goal(kind="keep_quality", value=settings.keep_improvement),
             seed=place.recipe.seed,
             prune_at=settings.prune_at,
+            annealing=settings.annealing,
         )
     except DatasetError as error:
         place.log(f"calibrate: no policy is tuned: {error}")

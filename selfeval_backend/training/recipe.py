@@ -268,6 +268,11 @@ class CalibrateSettings(_Section):
     """Choose threshold and pruning on the calibration prompts, for selfeval.json."""
     prune_at: tuple[tuple[Count, ...], ...] = ((64,), (128,))
     """Candidate checkpoints; positions all."""
+    annealing: Annotated[tuple[Literal["annealed", "constant"], ...], Field(min_length=1)] = (
+        "annealed",
+        "constant",
+    )
+    """Candidates for adaptive sampling: "annealed" begins with a greedy sample."""
     keep_improvement: Annotated[float, Field(gt=0.0, le=1.0)] = 0.975
 
     @model_validator(mode="after")

@@ -25,7 +25,7 @@ async def test_work_is_spread_and_a_server_that_is_killed_loses_no_call(
     vllm_server: VllmServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging.getLogger("selfeval_backend.engine.replicas"), "disabled", False)
-    with start_vllm_server("--max-model-len", "256") as doomed:
+    with start_vllm_server() as doomed:
         urls = (vllm_server.base_url, doomed.base_url)
         model = await asyncio.to_thread(load_model, "reference", server=Server(base_url=urls))
         await asyncio.gather(*(ask(model, prompt) for prompt in PROMPTS))

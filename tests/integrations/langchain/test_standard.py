@@ -7,7 +7,6 @@ from operator import add
 from typing import Any
 
 import pytest
-from langchain_core.exceptions import ContextOverflowError
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
 from langchain_tests.integration_tests import ChatModelIntegrationTests
@@ -84,10 +83,26 @@ class TestConfidenceGateChatModel(ChatModelUnitTests):
         super().test_standard_params(model)
 
 
+class _ReferenceModel(ChatModelIntegrationTests):
+    """Everything but images, audio and files: tools, structured output and JSON among it."""
+
+    @property
+    def chat_model_class(self) -> type[BaseChatModel]:
+        return ChatAdaptive
+
+    @property
+    def chat_model_params(self) -> dict[str, Any]:
+        return {"model": "reference", "max_samples": 4, "seed": 0}
+
+    @property
+    def supports_json_mode(self) -> bool:
+        return True
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*is in beta")
-class TestChatAdaptiveOnAServer(ChatModelIntegrationTests):
-    """The reference model on a real vLLM server, whose context is too short for tools."""
+class TestChatAdaptiveOnAServer(_ReferenceModel):
+    """The reference model on a real vLLM server."""
 
     base_url: str
 
@@ -96,24 +111,8 @@ class TestChatAdaptiveOnAServer(ChatModelIntegrationTests):
         self.base_url = vllm_server.base_url
 
     @property
-    def chat_model_class(self) -> type[BaseChatModel]:
-        return ChatAdaptive
-
-    @property
     def chat_model_params(self) -> dict[str, Any]:
-        return {"model": "reference", "base_url": self.base_url, "max_samples": 4}
-
-    @property
-    def has_tool_calling(self) -> bool:
-        return False
-
-    @property
-    def has_tool_choice(self) -> bool:
-        return False
-
-    @property
-    def has_structured_output(self) -> bool:
-        return False
+        return {**super().chat_model_params, "base_url": self.base_url}
 
     @property
     def supported_usage_metadata_details(self) -> Any:
@@ -128,62 +127,10 @@ class TestChatAdaptiveOnAServer(ChatModelIntegrationTests):
         return whole
 
 
-COPIES = "the reference model knows nothing of tools: it copies no argument into a call"
-ENDS = "the reference model knows nothing of JSON: it finds no end of a string"
-CALLS = "the reference model knows nothing of tools: left to itself it calls none"
-LONG = "these tools, about a token a letter, are more than the reference model's context"
-
-
 @pytest.mark.slow
-class TestChatAdaptiveInProcess(ChatModelIntegrationTests):
-    """The reference model in this process, with tools.
-
-    What is forced is right by the grammar, and nothing else is. Of structured output see
-    ``test_tools.py``: the suite's schemas have strings without end.
-    """
-
-    @property
-    def chat_model_class(self) -> type[BaseChatModel]:
-        return ChatAdaptive
+class TestChatAdaptiveInProcess(_ReferenceModel):
+    """The reference model in this process."""
 
     @property
     def chat_model_params(self) -> dict[str, Any]:
-        return {"model": "reference", "engine": "transformers", "max_samples": 4, "seed": 0}
-
-    @property
-    def has_structured_output(self) -> bool:
-        return False
-
-    @pytest.mark.xfail(strict=True, raises=AssertionError, reason=COPIES)
-    @pytest.mark.parametrize("model", [{}, {"output_version": "v1"}], indirect=True)
-    def test_tool_calling(self, model: BaseChatModel) -> None:
-        super().test_tool_calling(model)
-
-    @pytest.mark.xfail(strict=True, raises=AssertionError, reason=COPIES)
-    async def test_tool_calling_async(self, model: BaseChatModel) -> None:
-        await super().test_tool_calling_async(model)
-
-    @pytest.mark.xfail(strict=True, raises=AssertionError, reason=ENDS)
-    def test_bind_runnables_as_tools(self, model: BaseChatModel) -> None:
-        super().test_bind_runnables_as_tools(model)
-
-    @pytest.mark.xfail(strict=True, raises=ContextOverflowError, reason=LONG)
-    def test_tool_choice(self, model: BaseChatModel) -> None:
-        super().test_tool_choice(model)
-
-    @pytest.mark.xfail(strict=True, raises=ContextOverflowError, reason=LONG)
-    def test_unicode_tool_call_integration(
-        self,
-        model: BaseChatModel,
-        *,
-        tool_choice: str | None = None,  # noqa: PT028  # the suite's own signature
-        force_tool_call: bool = True,  # noqa: PT028  # as above
-    ) -> None:
-        super().test_unicode_tool_call_integration(
-            model, tool_choice=tool_choice, force_tool_call=force_tool_call
-        )
-
-    @pytest.mark.xfail(strict=True, raises=AssertionError, reason=CALLS)
-    @pytest.mark.parametrize("model", [{}, {"output_version": "v1"}], indirect=True)
-    def test_agent_loop(self, model: BaseChatModel) -> None:
-        super().test_agent_loop(model)
+        return {**super().chat_model_params, "engine": "transformers"}

@@ -83,7 +83,7 @@ class TestTransformers(LLMConformance):
             make=partial(AdaptiveLLM.from_model, loaded, **fields),
             flowing=AdaptiveLLM.from_model(loaded, **{**fields, "max_samples": 1}),
             question=QUESTION,
-            context_window=512,
+            context_window=1024,
             num_running=lambda: engine.num_open,
         )
 
@@ -105,7 +105,7 @@ class TestVllm(LLMConformance):
             make=partial(AdaptiveLLM, **fields),
             flowing=AdaptiveLLM(**{**fields, "max_samples": 1}),
             question=QUESTION,
-            context_window=255,  # of 256: vLLM wants room for a token after every prompt
+            context_window=1023,  # of 1024: vLLM wants room for a token after every prompt
             num_running=partial(running_on, vllm_server),
         )
 
@@ -149,7 +149,7 @@ class TestOpenAILike(LLMConformance):
             make=lambda **more: openai_like.OpenAILike(**{**fields, **more}),
             flowing=llm,
             question=QUESTION,
-            context_window=256,
+            context_window=1024,
             num_running=partial(running_on, vllm_server),
         )
         llm._client = llm._aclient = None  # pytest keeps the case; nobody closes its connections

@@ -41,7 +41,7 @@ def test_a_dry_run_shows_every_stage_and_makes_none(aic: Aic, config: Path) -> N
         stages
     )
     assert "the first 50 rows are prompts" in ran.stdout
-    assert "1,370,624 parameters" in ran.stdout
+    assert "1,541,760 parameters" in ran.stdout
     assert not list((config.parent / "run").glob("*-*"))
 
 

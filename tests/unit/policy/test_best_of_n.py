@@ -200,7 +200,12 @@ def test_an_accepted_sample_is_the_best_there_and_the_answer(
     assert evaluated == [(accepted.index,)]
     at = accepted.evaluations[-2].num_tokens
     bound = next(c.accept_above for c in policy.pruning if c.at == at)
-    there = [e.prob_win_or_tie for s in state.samples for e in s.evaluations if e.num_tokens == at]
+    there = [
+        e.prob_win_or_tie
+        for s in state.samples
+        for e in s.evaluations
+        if e.num_tokens == at and not e.final
+    ]
     assert bound is not None and bound <= max(there)
     assert accepted.evaluations[-2].prob_win_or_tie == max(there)
     assert not state.running

@@ -29,7 +29,7 @@ REFERENCE = SIZES["reference"]
 def test_smaller_generators_know_nothing_of_skills() -> None:
     for size in ("small", "medium"):
         assert all(lesson.skill_share == 0 for lesson in SIZES[size].lessons)
-        body = training_recipe(size, Path("g"), Path("f"), "").model_dump_json()
+        body = training_recipe(size, Path("g"), Path("f")).model_dump_json()
         assert "skill" not in body
 
 
@@ -50,7 +50,7 @@ def test_the_shipped_recipe_trains_the_generator_that_ships() -> None:
 
 
 def test_self_evaluation_is_trained_on_puzzles_and_skills() -> None:
-    recipe = training_recipe("reference", Path("g"), Path("f"), "")
+    recipe = training_recipe("reference", Path("g"), Path("f"))
     assert recipe.prompts.source.kind == "function"
     assert import_function("function", recipe.prompts.source.function) is prompts
     assert recipe.calibrate.max_test_prompts == recipe.prompts.source.arguments["test"]
