@@ -285,7 +285,7 @@ class _Recorder:
         )
         sampling = SamplingParams(
             temperature=settings.temperature,
-            max_tokens=self._model.max_tokens(prompt_ids, settings),
+            max_tokens=self._max_tokens(prompt_ids, settings),
             seed=derive_seed(self._plan.seed, place),
             stop_token_ids=self._model.chat.end_token_ids,
         )
@@ -308,6 +308,12 @@ class _Recorder:
                 *(self._record(prompt_ids, s, listener, asked=asked) for s in outcome.samples)
             )
         )
+
+    def _max_tokens(self, prompt_ids: tuple[int, ...], settings: Settings) -> int:
+        """Return how long a sample may get and still be asked every question."""
+        asked = self._untrained_ids if self._plan.untrained_question else ()
+        room = self._model.engine.capabilities.context_length - len(prompt_ids) - len(asked)
+        return min(self._model.max_tokens(prompt_ids, settings), room)
 
     async def _record(
         self, prompt_ids: tuple[int, ...], sample: Sample, listener: _Listener, *, asked: bool

@@ -17,6 +17,7 @@ from selfeval_backend.evaluation.recordings import load_recording
 from selfeval_backend.evaluation.replaying import replay_methods
 from selfeval_backend.evaluation.tasks import ReferenceTask, TaskItem
 from selfeval_backend.model import SelfEvaluatingModel
+from selfeval_backend.selfeval import SelfEvalConfig
 from tests.conftest import ModelFactory
 from tests.unit.evaluation.puzzler import Puzzler
 
@@ -159,3 +160,16 @@ async def test_prompts_need_names_of_their_own(
 
 def test_the_chat_of_tests_can_ask_the_untrained_question(chat: ScriptedChat) -> None:
     assert chat.first_token_id("Yes.") != chat.first_token_id("No.")
+
+
+async def test_a_sample_that_runs_on_leaves_room_for_every_question(
+    chat: ScriptedChat, config: SelfEvalConfig, tmp_path: Path
+) -> None:
+    endless = [chat.response("41 = 19 + 25 - 3 " * 100, 0.5)]
+    engine = ScriptedEngine(endless, context_length=200, repeat=True)
+    shorter = config.model_copy(update={"question": "Over?"})  # than the untrained one
+    model = SelfEvaluatingModel(name="endless", engine=engine, chat=chat, config=shorter)
+    await record(model, ReferenceTask(1, seed=3), replace(PLAN, checkpoints=()), tmp_path)
+    (prompt,) = load_recording(tmp_path).prompts
+    assert {sample.finish_reason for sample in prompt.samples} == {"length"}
+    assert all(s.untrained_logprobs for s in prompt.samples if s.temperature == 1.0)
