@@ -102,7 +102,8 @@ async def run(
         stop_strings: End a sample as an end token does. Its tokens up to the one that completes
             the string stay; its text is to be cut (`StopStrings.cut`).
         validator: Tells which finished samples are of the form that was asked for
-            (`Sample.valid`): another one is chosen only where there is none. None: all are.
+            (`Sample.valid`): another one is chosen only where there is none. None: all that say
+            anything are.
         observer: Told of every step.
         follower: Told of the answer as it grows, from when it is certain which sample that is.
 
@@ -246,12 +247,16 @@ class _Live:
             # Its end may be known already; an engine that pauses here would not know it yet.
             return True
         if self._finish is not None and not self._ahead:
-            valid = None if self._validator is None else self._validator(shown)
             self.sample = replace(
-                self.sample, status="finished", finish_reason=self._finish, valid=valid
+                self.sample, status="finished", finish_reason=self._finish, valid=self._valid(shown)
             )
             return True
         return False
+
+    def _valid(self, token_ids: tuple[int, ...]) -> bool | None:
+        if not token_ids:
+            return False
+        return None if self._validator is None else self._validator(token_ids)
 
 
 class _Run:

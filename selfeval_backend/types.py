@@ -91,7 +91,8 @@ class Sample:
     evaluations: tuple[SelfEvaluation, ...] = ()
     """In order of time."""
     valid: bool | None = None
-    """Set once finished, where an answer of some form was asked for: whether it is of that form."""
+    """Set once finished, where an answer of some form was asked for: whether it is of that form.
+    False, whatever was asked for, of a sample that ended without a token."""
     sum_logprob: float | None = None
     """Natural log-probability of the generated tokens, temperature 1; None if not asked for."""
 

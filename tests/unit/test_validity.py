@@ -65,6 +65,17 @@ async def test_without_a_form_nothing_is_checked(make_model: ModelFactory) -> No
     assert (answer.summary()["valid"], answer.summary()["num_invalid"]) == (None, 0)
 
 
+async def test_a_sample_that_says_nothing_wins_only_where_none_speaks(
+    make_model: ModelFactory,
+) -> None:
+    model = make_model([CHAT.response("", 0.99), CHAT.response("Yes.", 0.95)])
+    answer = await ask(model, form=None, threshold=0.9, max_samples=4)
+    assert answer.text == "Yes."
+    assert [sample.valid for sample in answer.outcome.samples] == [False, None]
+    silent = await ask(make_model([CHAT.response("", 0.99)] * 2), form=None, max_samples=2)
+    assert (silent.text, silent.summary()["valid"]) == ("", False)
+
+
 async def test_a_sample_cut_at_max_tokens_is_not_valid(make_model: ModelFactory) -> None:
     model = make_model([CHAT.response('{"a": 12345}', 0.99), CHAT.response("{}", 0.1)])
     answer = await ask(model, adaptive=False, max_samples=2, max_tokens=6)
