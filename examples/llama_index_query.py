@@ -1,8 +1,8 @@
 """A LlamaIndex query engine over a folder of documents, whose answers keep their confidence.
 
-The reference model answers from the passages that are found, in LlamaIndex's own prompts. It is
-small, and often wrong: the gate retrieves and draws more where the model is not sure, and says that
-it does not know where that did not help.
+The reference model answers from the passages that are found, in LlamaIndex's own prompts; the gate
+retrieves and draws more where the model is not sure, and says that it does not know where that did
+not help. It is a small model, and sure of too much: the third question has no answer in the texts.
 """
 
 import zlib
