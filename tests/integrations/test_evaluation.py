@@ -27,7 +27,9 @@ NAMES = {"greedy", "adaptive", "pruning", "adaptive+pruning", "majority vote"}
 
 async def test_a_replay_is_what_really_happens(tmp_path: Path) -> None:
     model = load_model("reference", engine="transformers")
-    task, plan = ReferenceTask(6, seed=1), RecordingPlan(num_samples=4, checkpoints=(48,), seed=1)
+    checkpoints = model.settings().prune_at  # as it ships
+    task = ReferenceTask(6, seed=1)
+    plan = RecordingPlan(num_samples=4, checkpoints=checkpoints, seed=1)
     signals = TokenSignals.load(str(REFERENCE_FOLDER))
     try:
         await record(model, task, plan, tmp_path, signals=signals)

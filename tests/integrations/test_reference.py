@@ -142,7 +142,7 @@ def test_the_readme_call_through_langchain() -> None:
 
 def test_bad_input_is_refused_before_any_token(model: SelfEvaluatingModel) -> None:
     with pytest.raises(ContextLengthError, match="prompt"):
-        asyncio.run(model.answer([Message(role="user", content="1 " * 600)]))
+        asyncio.run(model.answer([Message(role="user", content="1 " * 1200)]))
     with pytest.raises(ConfigurationError, match="prune_at"):
         model.settings({"prune_at": (64,), "max_tokens": 32})
     assert model.engine.num_open == 0  # type: ignore[attr-defined]  # this engine's own property
