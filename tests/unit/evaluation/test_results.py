@@ -149,7 +149,7 @@ async def test_another_model_is_recorded_under_its_number_of_parameters(
 
     await make()
     found = load_capability(tmp_path / "capability")
-    assert {size: len(recording.prompts) for size, recording in found.items()} == {1_370_624: 2}
+    assert {size: len(recording.prompts) for size, recording in found.items()} == {1_541_760: 2}
 
     num_told = len(told)
     await make()
