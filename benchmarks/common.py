@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import random
 import statistics
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from selfeval_backend.checkpoints import REFERENCE_FOLDER
+from selfeval_backend.evaluation.metrics import standard_error
 
 if TYPE_CHECKING:
     from tests.vllm_server import VllmServer
@@ -28,6 +30,7 @@ __all__ = [
     "NUM_SAMPLES",
     "Figure",
     "make_parser",
+    "mean_with_error",
     "median_figure",
     "model_folder",
     "num_full_block_tokens",
@@ -94,6 +97,13 @@ def median_figure(
         at_most=at_most,
         at_least=at_least,
     )
+
+
+def mean_with_error(values: Iterable[float], *, sign: str = "") -> str:
+    """Return a mean and its standard error, which a single value has not; `sign` "+": always."""
+    values = list(values)
+    error = standard_error(values)
+    return f"{statistics.fmean(values):{sign}.3f} ± {math.nan if error is None else error:.3f}"
 
 
 def make_parser(description: str, *, repetitions: int) -> argparse.ArgumentParser:

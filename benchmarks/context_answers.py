@@ -29,6 +29,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from common import mean_with_error
 from llama_index.core import Settings as LlamaIndexSettings
 from llama_index.core import VectorStoreIndex
 from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -40,7 +41,7 @@ from aic_integrations.llama_index import AdaptiveLLM, Collection, collect_best_o
 from selfeval_backend.answers import spent_of
 from selfeval_backend.errors import ContextLengthError
 from selfeval_backend.evaluation.markdown import markdown_table, plain, signed
-from selfeval_backend.evaluation.metrics import finite, standard_error
+from selfeval_backend.evaluation.metrics import finite
 from selfeval_backend.evaluation.plots import Curve, draw_curves
 from selfeval_backend.evaluation.quality import Prediction, expected_calibration_error
 from selfeval_backend.evaluation.risk_coverage import RiskCoverage, risk_coverage
@@ -274,20 +275,10 @@ Replies = Mapping[str, Sequence[Reply]]
 """By method, in the order of the questions."""
 
 
-def mean(values: Iterable[float]) -> str:
-    """Return a mean and its standard error."""
-    return _with_error(list(values), "{:.3f} ± {:.3f}")
-
-
 def difference(ones: Sequence[Reply], others: Sequence[Reply]) -> str:
     """Return the mean paired difference of two methods' rewards, and its standard error."""
     pairs = zip(ones, others, strict=True)
-    return _with_error([one.reward - other.reward for one, other in pairs], "{:+.3f} ± {:.3f}")
-
-
-def _with_error(values: Sequence[float], form: str) -> str:
-    error = standard_error(values)
-    return form.format(statistics.fmean(values), math.nan if error is None else error)
+    return mean_with_error((one.reward - other.reward for one, other in pairs), sign="+")
 
 
 def compare(questions: Sequence[Question], replies: Replies) -> str:
@@ -302,7 +293,7 @@ def compare(questions: Sequence[Question], replies: Replies) -> str:
                 (
                     f"{kind} ({len(chosen)})",
                     name,
-                    mean(reply.reward for reply in each),
+                    mean_with_error(reply.reward for reply in each),
                     "" if name == ONE_SAMPLE else difference(each, of_kind[ONE_SAMPLE]),
                     f"{statistics.fmean(reply.tokens for reply in each):.0f}",
                     f"{statistics.fmean(reply.generated_tokens for reply in each):.1f}",
@@ -351,7 +342,7 @@ def calibrate(replies: Replies, fresh: Sequence[Reply] | None, *, seed: int) -> 
         rows.append(
             (
                 name,
-                mean(said) if said else "-",
+                mean_with_error(said) if said else "-",
                 calibration_error(each, right, seed=seed),
                 calibration_error(each, of_fresh, seed=seed) if fresh is not None else "-",
             )

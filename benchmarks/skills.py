@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,13 +21,14 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
+from common import mean_with_error
+
 from selfeval_backend.answers import sample_texts
 from selfeval_backend.chat import Message
 from selfeval_backend.evaluation.markdown import markdown_table
-from selfeval_backend.evaluation.metrics import standard_error
 from selfeval_backend.model import Answer, SelfEvaluatingModel, load_model
 from selfeval_backend.reference import problems, skills
-from selfeval_backend.reference.skills import SKILL_MIX, Example
+from selfeval_backend.reference.skills import SKILL_MIX, Skill
 
 CONCURRENCY = 16
 PUZZLES = "puzzles"
@@ -49,25 +51,23 @@ class Reply:
     """Of all samples that finished."""
 
 
-def draw(kind: str, num: int, seed: int) -> list[Prompt]:
-    """Return held-out prompts of one kind, with their verifiers."""
-    if kind == PUZZLES:
-        return [
+def prompts_by_kind(num: int, seed: int) -> dict[str, list[Prompt]]:
+    """Return held-out prompts of every kind, with their verifiers."""
+    puzzles = problems.generate_problems("test", seed=seed)
+    drawn: dict[str, Iterator[Prompt]] = {
+        PUZZLES: (
             ([Message(role="user", content=problem.text)], partial(problems.reward, problem))
-            for problem in islice(problems.generate_problems("test", seed=seed), num)
-        ]
-    return [
-        (example.plain_messages, partial(skills.reward, example))
-        for example in islice(_without_grammar(kind, seed), num)
-    ]
+            for problem in puzzles
+        )
+    }
+    drawn |= {skill: _of_skill(skill, seed) for skill in SKILL_MIX}
+    return {kind: list(islice(each, num)) for kind, each in drawn.items()}
 
 
-def _without_grammar(kind: str, seed: int) -> Iterator[Example]:
-    """Yield those whose right response the prompt alone tells."""
-    mix = {skill: 1 for skill in SKILL_MIX if skill == kind}
-    for example in skills.generate_examples("test", seed=seed, mix=mix):
-        if all(piece.is_learned for piece in example.right.pieces):
-            yield example
+def _of_skill(skill: Skill, seed: int) -> Iterator[Prompt]:
+    for example in skills.generate_examples("test", seed=seed, mix={skill: 1}):
+        if not example.needs_a_grammar:
+            yield example.plain_messages, partial(skills.reward, example)
 
 
 def methods(num_samples: int) -> dict[str, Mapping[str, Any]]:
@@ -103,14 +103,13 @@ async def measure(chosen: argparse.Namespace) -> dict[str, dict[str, list[Reply]
     model = await asyncio.to_thread(load_model, chosen.model, engine="transformers")
     room = asyncio.Semaphore(CONCURRENCY)
     found: dict[str, dict[str, list[Reply]]] = {}
-    for kind in (PUZZLES, *SKILL_MIX):
-        prompts = draw(kind, chosen.examples, chosen.seed)
+    for kind, prompts in prompts_by_kind(chosen.examples, chosen.seed).items():
         found[kind] = {}
         for name, settings in methods(chosen.samples).items():
             asked = {"max_tokens": chosen.max_tokens, "seed": chosen.seed, **settings}
             replies = (answer(model, prompt, room, asked) for prompt in prompts)
             found[kind][name] = list(await asyncio.gather(*replies))
-        print(" | ".join(row(kind, found[kind])), flush=True)
+        print(" | ".join(row(kind, found[kind])), file=sys.stderr, flush=True)
     await model.aclose()
     return found
 
@@ -134,18 +133,13 @@ def row(kind: str, replies: Mapping[str, Sequence[Reply]]) -> list[str]:
     ]
     return [
         kind,
-        *(mean([reply.reward for reply in each]) for each in replies.values()),
-        mean([max(reply.sample_rewards) for reply in of_n]),
+        *(mean_with_error([reply.reward for reply in each]) for each in replies.values()),
+        mean_with_error([max(reply.sample_rewards) for reply in of_n]),
         f"{statistics.fmean(reply.num_samples for reply in adaptive):.2f}",
         f"{100 * (1 - tokens[ADAPTIVE] / tokens[BEST_OF_N]):.0f} %",
-        mean([reply.confidence for reply in adaptive if reply.confidence is not None]),
-        mean(not_better),
+        mean_with_error([reply.confidence for reply in adaptive if reply.confidence is not None]),
+        mean_with_error(not_better),
     ]
-
-
-def mean(values: Sequence[float]) -> str:
-    """Return a mean and its standard error."""
-    return f"{statistics.fmean(values):.3f} ± {standard_error(values) or 0.0:.3f}"
 
 
 def main() -> None:

@@ -170,14 +170,19 @@ def find_policy(
         goal: What it must do.
         seed: Of the resamples.
         prune_at: Lists of checkpoints; None: each that was recorded, and pairs of them.
-        annealing: What adaptive sampling may do; one of them has to be recorded.
+        annealing: What adaptive sampling may do.
         progress: Told of replayed prompts of each stage.
 
     Raises:
+        ConfigurationError: Nothing of `annealing` was recorded.
         DatasetError: No improvement to keep, or no policy meets the goal.
     """
     info = recording.info
     adaptive, prunings = _adaptive(info, annealing), pruning_candidates(info, prune_at)
+    if not adaptive:
+        raise ConfigurationError(
+            "annealing", annealing, '"constant" among them: no annealed samples were recorded'
+        )
     capped = [] if goal.kind == "keep_quality" else _capped(info, adaptive)
     alone = [*adaptive, *capped, *prunings]
     first = replay_table(recording, [*_bounds(info), *_named(alone)], progress=progress)

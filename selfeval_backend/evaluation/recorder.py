@@ -25,6 +25,7 @@ from selfeval_backend.engine.base import (
 )
 from selfeval_backend.errors import (
     ConfigurationError,
+    ContextLengthError,
     DatasetError,
     EngineError,
     NoFinishedSampleError,
@@ -310,10 +311,23 @@ class _Recorder:
         )
 
     def _max_tokens(self, prompt_ids: tuple[int, ...], settings: Settings) -> int:
-        """Return how long a sample may get and still be asked every question."""
+        """Return how long a sample may get and still be asked every question.
+
+        Raises:
+            ContextLengthError: As long as was asked for, or as the last checkpoint, does not fit.
+        """
+        longest = self._model.max_tokens(prompt_ids, settings)
         asked = self._untrained_ids if self._plan.untrained_question else ()
-        room = self._model.engine.capabilities.context_length - len(prompt_ids) - len(asked)
-        return min(self._model.max_tokens(prompt_ids, settings), room)
+        context_length = self._model.engine.capabilities.context_length
+        room = context_length - len(prompt_ids) - len(asked)
+        needed = settings.max_tokens or 1 + max(self._plan.checkpoints, default=0)
+        if room < needed:
+            raise ContextLengthError(
+                num_prompt_tokens=len(prompt_ids),
+                num_reserved_tokens=len(asked) + needed,
+                context_length=context_length,
+            )
+        return min(longest, room)
 
     async def _record(
         self, prompt_ids: tuple[int, ...], sample: Sample, listener: _Listener, *, asked: bool

@@ -47,6 +47,11 @@ class Example:
         return self.messages
 
     @property
+    def needs_a_grammar(self) -> bool:
+        """Whether its right response holds what the prompt does not tell."""
+        return not all(piece.is_learned for piece in self.right.pieces)
+
+    @property
     def answer(self) -> str:
         """What a response is scored against, as text."""
         return json.dumps(self.want, ensure_ascii=False)

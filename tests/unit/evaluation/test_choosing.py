@@ -8,9 +8,11 @@ import pytest
 
 from selfeval_backend.errors import ConfigurationError, DatasetError
 from selfeval_backend.evaluation.choosing import (
+    Annealing,
     Goal,
     GoalKind,
     choose_policy,
+    find_policy,
     policy_of,
     split_halves,
 )
@@ -140,3 +142,18 @@ def test_recordings_without_annealing_are_tuned_at_one_temperature() -> None:
     choice = choose_policy(constant, Goal(kind="max_samples_mean", value=3.0), seed=0)
     assert choice.settings.annealing == "constant"
     assert choice.settings.prune_at == ()
+
+
+@pytest.mark.parametrize("kind", ["annealed", "constant"])
+def test_adaptive_sampling_is_tuned_among_what_is_asked_for(kind: Annealing) -> None:
+    drawn = knowing(40, annealed=True)
+    goal = Goal(kind="keep_quality", value=0.5)
+    found = find_policy(drawn, goal, seed=0, prune_at=(), annealing=(kind,))
+    assert found.settings.adaptive
+    assert found.settings.annealing == kind
+
+
+def test_to_ask_for_annealing_that_was_not_recorded_is_refused() -> None:
+    goal = Goal(kind="keep_quality", value=0.9)
+    with pytest.raises(ConfigurationError, match="annealing"):
+        find_policy(knowing(20), goal, seed=0, annealing=("annealed",))

@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 
 from selfeval_backend.engine.scripted import ScriptedChat, ScriptedEngine
-from selfeval_backend.errors import ConfigurationError, DatasetError, EngineError
+from selfeval_backend.errors import (
+    ConfigurationError,
+    ContextLengthError,
+    DatasetError,
+    EngineError,
+)
 from selfeval_backend.evaluation.catalogue import catalogue
 from selfeval_backend.evaluation.evaluating import default_checkpoints, run_live
 from selfeval_backend.evaluation.recorder import RecordingPlan, record
@@ -173,3 +178,7 @@ async def test_a_sample_that_runs_on_leaves_room_for_every_question(
     (prompt,) = load_recording(tmp_path).prompts
     assert {sample.finish_reason for sample in prompt.samples} == {"length"}
     assert all(s.untrained_logprobs for s in prompt.samples if s.temperature == 1.0)
+    room = 200 - len(prompt.prompt_ids) - len(shorter.question)
+    plan = replace(PLAN, checkpoints=(), max_tokens=room - 20)
+    with pytest.raises(ContextLengthError):  # refused, and not made shorter
+        await record(model, ReferenceTask(1, seed=3), plan, tmp_path / "asked")

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from selfeval_backend.training.pipeline import Pipeline, Stage
 from selfeval_backend.training.recipe import Recipe
@@ -34,6 +36,22 @@ def make_recipe(tmp_path: Path) -> MakeRecipe:
         return Recipe.model_validate({**body, **sections})
 
     return make
+
+
+def new_model() -> LlamaForCausalLM:
+    """Return a small model of random weights, the same ones each time."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=40,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        pad_token_id=0,
+    )
+    return LlamaForCausalLM(config)
 
 
 def make_pipeline(recipe: Recipe, *stages: Stage) -> tuple[Pipeline, list[str]]:

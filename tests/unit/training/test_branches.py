@@ -3,7 +3,6 @@
 import pytest
 import torch
 from transformers import (
-    LlamaConfig,
     LlamaForCausalLM,
     MambaConfig,
     MambaForCausalLM,
@@ -22,23 +21,14 @@ from selfeval_backend.training.branches import (
 )
 from selfeval_backend.training.finetune import load_weights
 from selfeval_backend.training.losses import LossWeights, compute_losses
+from tests.unit.training.conftest import new_model
 
 QUESTION = (5, 6, 7)
 
 
 @pytest.fixture(scope="module")
 def model() -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=40,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-    )
-    return LlamaForCausalLM(config).eval()
+    return new_model().eval()
 
 
 def row(prompt: tuple[int, ...], response: tuple[int, ...], *cuts: int) -> Row:

@@ -8,7 +8,7 @@ from transformers import LlamaForCausalLM
 
 from selfeval_backend.training.branches import Row
 from selfeval_backend.training.preservation import measure_kl
-from tests.unit.training.test_trainer import new_model
+from tests.unit.training.conftest import new_model
 
 
 def test_it_is_zero_for_the_same_and_the_mean_over_tokens_else() -> None:

@@ -49,6 +49,7 @@ def test_a_field_is_set_from_outside(path: Path) -> None:
         ("finetune.batch_size=3", "finetune"),
         ("finetune.optimizer=muon", "finetune"),
         ("calibrate.prune_at=[[33]]", "calibrate"),
+        ("calibrate.annealing=[]", "calibrate.annealing"),
         ("calibrate.positions=[64, 32]", "calibrate"),
         ("seed=-1", "seed"),
         ("name=a/b", "name"),

@@ -2,27 +2,18 @@
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from selfeval_backend.rollouts import Rollout, RolloutSample
 from selfeval_backend.training.scoring import score_prefixes
+from tests.unit.training.conftest import new_model
 
 QUESTION, LABELS = (5, 6, 7), (3, 4)
 
 
 @pytest.fixture(scope="module")
 def model() -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=40,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-    )
-    return LlamaForCausalLM(config).eval()
+    return new_model().eval()
 
 
 def rollout(prompt: tuple[int, ...], *responses: tuple[int, ...]) -> Rollout:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from selfeval_backend.training.branches import LabelledCut, Row
 from selfeval_backend.training.losses import LossWeights
@@ -20,6 +20,7 @@ from selfeval_backend.training.trainer import (
     RowCollator,
     train_phase,
 )
+from tests.unit.training.conftest import new_model
 
 COLLATOR = RowCollator(question_ids=(5, 6), pad_id=0, branches=True)
 
@@ -45,21 +46,6 @@ class Made(Examples):
 
     def __getitem__(self, place: int) -> Item:
         return (self._items[place],)
-
-
-def new_model() -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=40,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-        pad_token_id=0,
-    )
-    return LlamaForCausalLM(config)
 
 
 def phase(folder: Path, **given: Any) -> Phase:
