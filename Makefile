@@ -88,7 +88,7 @@ bench: $(VLLM_STAMP)  ## Run the benchmarks that have limits; fails where one is
 	run eval_overhead benchmarks/eval_overhead.py; \
 	exit $$status
 
-figures: $(VLLM_STAMP)  ## Measure the reference model for every table of the docs, into build/figures (an hour)
+figures: $(VLLM_STAMP)  ## Measure the reference model's quality for the tables of the docs, into build/figures (over an hour)
 	@$(PIP) install --quiet langchain-openai
 	@mkdir -p build/figures; export OMP_NUM_THREADS=1; \
 	run() { name=$$1; shift; echo "== $$*"; $(BIN)/$$@ >build/figures/$$name.md || exit 1; }; \
