@@ -65,6 +65,10 @@ class Lesson:
     """Random tokens of a prompt, the fewest and the most."""
     with_repeats: bool = False
     """Whether some of them are the same."""
+    batch_size: int | None = None
+    """Responses of a step; None: the recipe's."""
+    data_workers: int = 0
+    """Processes that draw what is shown; what it is depends on how many they are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +101,9 @@ _SPELLING = Lesson(
     num_random=(20, 200),
     with_repeats=True,
 )
+_MORE_TOOLS: Mapping[Skill, int] = MappingProxyType(
+    {"call": 32, "talk": 10, "result": 8, "json": 10, "calculator": 20, "context": 32, "notes": 8}
+)
 _PUZZLES_AND_SKILLS = (
     Lesson(name="copying", steps=1500, decay_share=0.0, random_tokens="again"),
     Lesson(
@@ -118,6 +125,21 @@ _PUZZLES_AND_SKILLS = (
         decay_share=0.7,
         num_cuts=3,
         skill_share=0.4,
+    ),
+    # What follows wants a GPU: there it takes minutes, and days on two CPUs.
+    replace(
+        _SPELLING, name="spelling-long", steps=400, lr_scale=0.75, batch_size=192, data_workers=14
+    ),
+    Lesson(
+        name="long",
+        steps=5000,
+        lr_scale=0.75,
+        decay_share=0.8,
+        num_cuts=3,
+        skill_share=0.6,
+        skill_mix=_MORE_TOOLS,
+        batch_size=192,
+        data_workers=14,
     ),
 )
 
@@ -199,13 +221,14 @@ def _teach(
         question_ids=evaluator.question_ids, pad_id=int(tokenizer.pad_token_id), branches=True
     )
     for place, lesson in enumerate(lessons):
+        batch_size = lesson.batch_size or recipe.batch_size
         train_phase(
             model,
-            _shown(lesson, chat, tokenizer, recipe, seed=recipe.seed + place),
+            _shown(lesson, chat, tokenizer, batch_size, seed=recipe.seed + place),
             Phase(
                 folder=folder,
                 name=lesson.name,
-                batch_items=recipe.batch_size // 2,
+                batch_items=batch_size // 2,
                 lr=lesson.lr_scale * recipe.lr,
                 adam_lr=lesson.lr_scale * recipe.adam_lr,
                 weights=LossWeights(language_model=1.0, label=1.0 if lesson.num_cuts else 0.0),
@@ -213,6 +236,7 @@ def _teach(
                 steps=lesson.steps,
                 decay_share=lesson.decay_share,
                 save_steps=500,
+                data_workers=lesson.data_workers,
                 seed=recipe.seed,
             ),
             collator,
@@ -227,11 +251,12 @@ def _teach(
 
 def _card(recipe: GeneratorRecipe, num_parameters: int) -> str:
     lessons = markdown_table(
-        ("lesson", "steps", "shown", "learning rate", "falls over"),
+        ("lesson", "steps", "responses each", "shown", "learning rate", "falls over"),
         (
             (
                 lesson.name,
                 f"{lesson.steps:,}",
+                str(lesson.batch_size or recipe.batch_size),
                 _told(lesson),
                 f"{lesson.lr_scale * recipe.lr:g}",
                 f"{lesson.decay_share:.0%}",
@@ -263,9 +288,9 @@ license: apache-2.0
 
 {parameters:,} parameters (Llama architecture, {recipe.num_layers} layers of
 {recipe.hidden_size}, float32), from nothing by
-`python -m selfeval_backend.reference.recipe --until generator`: seed {recipe.seed},
-{recipe.batch_size} responses a step, Muon. It was shown contrast on demonstrations, and has never
-judged a sample of its own: that is what `aic train` teaches it.
+`python -m selfeval_backend.reference.recipe --until generator`: seed {recipe.seed}, Muon. It was
+shown contrast on demonstrations, and has never judged a sample of its own: that is what `aic train`
+teaches it.
 
 {lessons}"""
 
@@ -274,7 +299,7 @@ def _shown(
     lesson: Lesson,
     chat: ChatTemplate,
     tokenizer: PreTrainedTokenizerFast,
-    recipe: GeneratorRecipe,
+    batch_size: int,
     *,
     seed: int,
 ) -> IterableDataset[Item]:
@@ -283,7 +308,7 @@ def _shown(
         return Copies(
             chat=chat,
             tokenizer=tokenizer,
-            batch_size=recipe.batch_size,
+            batch_size=batch_size,
             num_shown=lesson.num_random,
             from_a_cue=lesson.random_tokens == "from a cue",
             with_repeats=lesson.with_repeats,
@@ -292,7 +317,7 @@ def _shown(
     return Demonstrations(
         chat=chat,
         end_id=int(tokenizer.eos_token_id),
-        batch_size=recipe.batch_size,
+        batch_size=batch_size,
         num_cuts=lesson.num_cuts,
         seed=seed,
         skill_share=lesson.skill_share,

@@ -21,7 +21,7 @@ import random
 from collections.abc import Iterator, Mapping
 from itertools import islice
 
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, get_worker_info
 from transformers import PreTrainedTokenizerFast
 
 from selfeval_backend.chat import ChatTemplate, Message
@@ -38,8 +38,9 @@ from selfeval_backend.training.trainer import Item
 
 __all__ = ["Copies", "Demonstrations"]
 
-_POOL = 16
-"""Batches that are drawn together and sorted by length, so that little is padded."""
+_POOL = 192
+"""Pairs that are drawn together and sorted by length, so that little is padded: at least so many,
+and at least four batches."""
 
 
 class Demonstrations(IterableDataset[Item]):
@@ -72,12 +73,13 @@ class Demonstrations(IterableDataset[Item]):
         self.skill_share, self.skill_mix = skill_share, skill_mix
 
     def __iter__(self) -> Iterator[Item]:
-        """Yield pairs without end, the same ones for the same seed."""
-        rng = random.Random(self.seed)
-        pairs_without_end = self._pairs(rng)
+        """Yield pairs without end, the same ones for the same seed: see `_stream_seed`."""
+        seed = _stream_seed(self.seed)
+        rng = random.Random(seed)
+        pairs_without_end = self._pairs(rng, seed)
         size = self.batch_size // 2
         while True:
-            pairs = list(islice(pairs_without_end, _POOL * size))
+            pairs = list(islice(pairs_without_end, max(_POOL // size, 4) * size))
             pairs.sort(key=self._length)
             chunks = [pairs[i : i + size] for i in range(0, len(pairs), size)]
             rng.shuffle(chunks)
@@ -90,11 +92,9 @@ class Demonstrations(IterableDataset[Item]):
             return max(row.num_tokens for row in pair)
         return len(pair[0].response_ids)
 
-    def _pairs(self, rng: random.Random) -> Iterator[Item]:
-        problems = generate_problems(
-            "train", seed=self.seed, unique=False, shapes=DEMONSTRATION_SHAPES
-        )
-        skill_pairs = self._skill_pairs(rng)
+    def _pairs(self, rng: random.Random, seed: int) -> Iterator[Item]:
+        problems = generate_problems("train", seed=seed, unique=False, shapes=DEMONSTRATION_SHAPES)
+        skill_pairs = self._skill_pairs(rng, seed)
         while True:
             if self.skill_share and rng.random() < self.skill_share:
                 yield next(skill_pairs)
@@ -108,9 +108,9 @@ class Demonstrations(IterableDataset[Item]):
             for right in (True, False)
         )
 
-    def _skill_pairs(self, rng: random.Random) -> Iterator[Item]:
+    def _skill_pairs(self, rng: random.Random, seed: int) -> Iterator[Item]:
         waiting: dict[Skill, Row] = {}
-        for example in generate_examples("train", seed=self.seed, mix=self.skill_mix):
+        for example in generate_examples("train", seed=seed, mix=self.skill_mix):
             prompt_ids = self.chat.prompt_ids(example.messages, example.tools)
             right = self._row(prompt_ids, example.right, rng)
             if self.num_cuts or any(piece.is_learned for piece in example.wrong.pieces):
@@ -183,8 +183,8 @@ class Copies(IterableDataset[Item]):
         self._tokens = [n for n in range(len(tokenizer)) if n not in special]
 
     def __iter__(self) -> Iterator[Item]:
-        """Yield pairs without end, the same ones for the same seed."""
-        rng = random.Random(f"copies/{self.seed}")
+        """Yield pairs without end, the same ones for the same seed: see `_stream_seed`."""
+        rng = random.Random(f"copies/{_stream_seed(self.seed)}")
         while True:
             shown, said = self._lengths(rng)
             for _ in range(self.batch_size // 2):
@@ -213,6 +213,12 @@ class Copies(IterableDataset[Item]):
         return (first, *rng.choices(others, k=count - 1))  # so that from the first on all is unique
 
 
+def _stream_seed(seed: int) -> int:
+    """Return the seed of what this process draws: each that draws for a training has its own."""
+    worker = get_worker_info()
+    return seed if worker is None else seed + _STREAM * worker.id
+
+
 def _cue(tokens: tuple[int, ...], start: int) -> tuple[int, ...]:
     """Return the fewest tokens before a place that are found nowhere else."""
     for size in range(1, start):
@@ -222,6 +228,8 @@ def _cue(tokens: tuple[int, ...], start: int) -> tuple[int, ...]:
     return tokens[:start]
 
 
+_STREAM = 1_000_003
+"""Between the seeds of processes that draw at the same time."""
 _PLACE = "1"
 """Where tokens go into a prompt."""
 _SAID = 24

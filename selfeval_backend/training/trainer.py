@@ -102,6 +102,8 @@ class Phase:
     eval_steps: int | None = None
     """None: there is nothing to watch."""
     save_steps: int = 200
+    data_workers: int = 0
+    """Processes that draw and collate beside the training; 0: it does so itself."""
     seed: int = 0
 
 
@@ -366,6 +368,8 @@ def _arguments(phase: Phase, checkpoints: Path, *, begins: bool) -> TrainingArgu
         save_total_limit=2,
         seed=phase.seed,
         data_seed=phase.seed,
+        dataloader_num_workers=phase.data_workers,
+        dataloader_prefetch_factor=4 if phase.data_workers else None,
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
         label_names=["targets"],

@@ -27,7 +27,7 @@ from selfeval_backend.reference.task import answer_of
 
 __all__ = ["draw_calculator"]
 
-_MOST_MISSES = 3
+_MOST_MISSES = 4
 """Of one puzzle, before it is reached."""
 
 
@@ -62,7 +62,7 @@ def draw_calculator(rng: random.Random, split: Split) -> Example:
         )
     hits, others = _reaching(now), [p for p in _missing(now) if p not in misses]
     wrong = call_text(tool.name, {argument: expression_of(rng.choice(others or misses))})
-    if rng.random() < 0.2:
+    if rng.random() < 0.35:
         some = [rng.choice(_missing(puzzle)) for puzzle in problem.puzzles]
         wrong = _final(some)
     return Example(
@@ -153,7 +153,7 @@ def _missing(puzzle: Puzzle) -> list[Plan]:
 def _tried(rng: random.Random, puzzle: Puzzle, *, is_reached: bool) -> list[Plan]:
     """Return guesses that missed, no two the same, and the one that reached it if there is one."""
     misses = _missing(puzzle)
-    count = min(rng.choices(range(_MOST_MISSES + 1), (5, 3, 2, 1))[0], len(misses) - 1)
+    count = min(rng.choices(range(_MOST_MISSES + 1), (5, 3, 2, 2, 1))[0], len(misses) - 1)
     hit = [rng.choice(_reaching(puzzle))] if is_reached else []
     return [*rng.sample(misses, max(count, 0)), *hit]
 

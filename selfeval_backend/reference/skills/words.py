@@ -171,7 +171,7 @@ def characters() -> tuple[str, str]:
 
 def script_string(rng: random.Random) -> str:
     """Return characters of another script: Chinese or Japanese mostly, of two to nine letters."""
-    kind = rng.choices(("han", "mixed", "kana", "cyrillic", "greek", "latin"), (6, 4, 5, 1, 1, 1))[
+    kind = rng.choices(("han", "mixed", "kana", "cyrillic", "greek", "latin"), (8, 4, 5, 1, 1, 1))[
         0
     ]
     length = rng.randint(2, 9 if kind != "han" else 6)
@@ -205,7 +205,7 @@ _KINDS: Sequence[tuple[int, Callable[[random.Random], str]]] = (
     (2, _code),
     (1, _day),
     (1, _mail),
-    (5, script_string),
+    (8, script_string),
 )
 
 
