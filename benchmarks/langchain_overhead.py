@@ -5,6 +5,8 @@ bare model, over an engine that answers at once; the two take turns. At 64 at on
 calls of `ChatAdaptive` with the reference model in this process over that of 64 answers of the bare
 model, same prompts and seeds, less one; the two take turns there too. Import: seconds until
 `aic_integrations.langchain` is imported in a fresh interpreter, and the share of langchain-core.
+
+    python benchmarks/langchain_overhead.py [--engine vllm]
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import subprocess
 import sys
 import time
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from adapters import CALLS_IN_TURN, NUM_TURNS, PROMPT, Call, overhead_ms
@@ -24,7 +26,7 @@ from common import Figure, make_parser, median_figure, report
 
 from aic_integrations.langchain import ChatAdaptive
 from selfeval_backend.chat import Message
-from selfeval_backend.model import SelfEvaluatingModel, load_model
+from selfeval_backend.model import EngineName, SelfEvaluatingModel, load_model
 
 NUM_AT_ONCE = 64
 TURNS_AT_ONCE = 3
@@ -92,14 +94,14 @@ def import_seconds() -> tuple[float, float]:
     return whole, core
 
 
-async def measure(repetitions: int) -> list[Figure]:
-    """Return all figures."""
+async def measure(repetitions: int, engine: EngineName) -> list[Figure]:
+    """Return all figures; `engine` is that of the reference model."""
     found: dict[str, list[float]] = {}
 
     def note(name: str, value: float) -> None:
         found.setdefault(name, []).append(value)
 
-    model = load_model("reference", engine="transformers")
+    model = load_model("reference", engine=engine)
     await share_at_once(model)  # warms up
     for _ in range(repetitions):
         for name, sync in (("ainvoke", False), ("invoke", True)):
@@ -123,10 +125,16 @@ async def measure(repetitions: int) -> list[Figure]:
 
 def main() -> int:
     """Measure, and print the figures."""
-    arguments = make_parser(__doc__ or "", repetitions=5).parse_args()
+    parser = make_parser(__doc__ or "", repetitions=5)
+    parser.add_argument("--engine", choices=get_args(EngineName), default="transformers")
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    figures = asyncio.run(measure(arguments.repetitions))
-    facts = {"calls": NUM_TURNS * CALLS_IN_TURN, "turns_at_once": TURNS_AT_ONCE}
+    figures = asyncio.run(measure(arguments.repetitions, arguments.engine))
+    facts = {
+        "calls": NUM_TURNS * CALLS_IN_TURN,
+        "turns_at_once": TURNS_AT_ONCE,
+        "engine": arguments.engine,
+    }
     return report(figures, arguments, facts)
 
 

@@ -89,7 +89,11 @@ async def progress_reported(
     The events go to the run's own handlers where LangChain hands the run over; else to those of the
     run around it (a chain's, a graph's); else to none, as there is no way to reach them.
     """
-    progress = Progress(_dispatch(run_manager), observer)
+    dispatch = _dispatch(run_manager)
+    progress = Progress(dispatch, observer)
+    if dispatch is None:
+        yield progress
+        return
     telling = asyncio.create_task(progress.keep_telling())
     try:
         yield progress

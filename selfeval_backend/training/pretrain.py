@@ -38,9 +38,10 @@ from selfeval_backend.training.trainer import Item
 
 __all__ = ["Copies", "Demonstrations"]
 
-_POOL = 192
-"""Pairs that are drawn together and sorted by length, so that little is padded: at least so many,
-and at least four batches."""
+_POOL = 16
+"""Batches that are drawn together and sorted by length, so that little is padded."""
+_LARGEST_POOL = 384
+"""Pairs that are drawn together at most: a process draws its pool at one go."""
 
 
 class Demonstrations(IterableDataset[Item]):
@@ -79,7 +80,8 @@ class Demonstrations(IterableDataset[Item]):
         pairs_without_end = self._pairs(rng, seed)
         size = self.batch_size // 2
         while True:
-            pairs = list(islice(pairs_without_end, max(_POOL // size, 4) * size))
+            num_batches = max(min(_POOL, _LARGEST_POOL // size), 1)
+            pairs = list(islice(pairs_without_end, num_batches * size))
             pairs.sort(key=self._length)
             chunks = [pairs[i : i + size] for i in range(0, len(pairs), size)]
             rng.shuffle(chunks)

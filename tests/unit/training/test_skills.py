@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from selfeval_backend.chat import ChatTemplate
@@ -169,6 +170,24 @@ def test_batches_hold_rows_of_near_lengths(skilled: PreTrainedTokenizerFast) -> 
         lengths = [row.num_tokens for item in islice(data, 12) for row in item]
         padded, real = padded + 24 * max(lengths), real + sum(lengths)
     assert real > 0.8 * padded
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("num_workers", [2, 3])
+def test_processes_that_draw_together_draw_different_things(
+    plain: PreTrainedTokenizerFast, num_workers: int
+) -> None:
+    def drawn() -> list[Item]:
+        loader: DataLoader[Item] = DataLoader(
+            demonstrations(plain), batch_size=4, num_workers=num_workers, collate_fn=list
+        )
+        return [item for batch in islice(loader, 4 * num_workers) for item in batch]
+
+    items = drawn()
+    assert items == drawn()
+    assert len({repr(item) for item in items}) == len(items)
+    alone = list(islice(demonstrations(plain), 16))
+    assert [item for n in range(0, 16, 4) for item in items[n * num_workers :][:4]] == alone
 
 
 @pytest.mark.parametrize(
