@@ -324,6 +324,8 @@ class Outcome:
 
 def to_json(value: Any) -> Any:
     """Turn any value of this module into JSON types; a decision gets its name under ``type``."""
+    if value is None or isinstance(value, str | int | float):
+        return value  # most values are: told first, as every answer's summary is made of them
     if is_dataclass(value) and not isinstance(value, type):
         body = {f.name: to_json(getattr(value, f.name)) for f in fields(value)}
         if isinstance(value, Decision):

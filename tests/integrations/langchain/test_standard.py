@@ -83,9 +83,6 @@ class TestConfidenceGateChatModel(ChatModelUnitTests):
         super().test_standard_params(model)
 
 
-CHINESE = "a Chinese character is two tokens, and the reference model copies the first one alone"
-
-
 class _ReferenceModel(ChatModelIntegrationTests):
     """Everything but images, audio and files: tools, structured output and JSON among it."""
 
@@ -100,18 +97,6 @@ class _ReferenceModel(ChatModelIntegrationTests):
     @property
     def supports_json_mode(self) -> bool:
         return True
-
-    @pytest.mark.xfail(strict=True, raises=AssertionError, reason=CHINESE)
-    def test_unicode_tool_call_integration(
-        self,
-        model: BaseChatModel,
-        *,
-        tool_choice: str | None = None,  # the suite's own signature
-        force_tool_call: bool = True,  # as above
-    ) -> None:
-        super().test_unicode_tool_call_integration(
-            model, tool_choice=tool_choice, force_tool_call=force_tool_call
-        )
 
 
 @pytest.mark.slow
