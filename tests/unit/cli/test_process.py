@@ -148,7 +148,7 @@ class TestOnTheReferenceModel:
         assert len(ran.stderr.splitlines()) == 1
 
     def test_demo(self) -> None:
-        ran = self.run("demo", "--n", "16", "--json")
+        ran = self.run("demo", "--n", "40", "--json")
 
         assert ran.returncode == 0
         one, greedy, full, *others = json.loads(ran.stdout)["methods"]
