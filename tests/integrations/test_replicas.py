@@ -17,8 +17,8 @@ PROMPTS = [f"Use {a}, 19 and 25 to make {44 - a}, then 8 and 12 to make 20." for
 
 async def ask(model: SelfEvaluatingModel, prompt: str) -> Answer:
     # In growing batches, so that calls are out of step: at any moment, some are in mid-sample.
-    settings = model.settings({"max_samples": 8, "threshold": 1.0, "seed": 0, "prune_at": (8,)})
-    return await model.answer([Message(role="user", content=prompt)], settings)
+    given = {"max_samples": 8, "batches": (4, 8), "threshold": 1.0, "seed": 0, "prune_at": (8,)}
+    return await model.answer([Message(role="user", content=prompt)], model.settings(given))
 
 
 async def test_work_is_spread_and_a_server_that_is_killed_loses_no_call(
@@ -41,11 +41,11 @@ async def test_work_is_spread_and_a_server_that_is_killed_loses_no_call(
 
     for answer in answers:
         outcome = answer.outcome
-        assert outcome.stop_reason == "max_samples"
+        assert outcome.stop_reason in ("max_samples", "confident")
         assert outcome.trace.fault is None
         assert "####" in answer.text
-        statuses = [sample.status for sample in outcome.samples]
-        assert statuses.count("pruned") + statuses.count("finished") == 8
+        assert {sample.status for sample in outcome.samples} <= {"pruned", "finished"}
+        assert len(outcome.samples) in (4, 8)
     assert f"{doomed.base_url} is left out" in caplog.text
     # The one that is left goes on alone.
     assert "####" in (await ask(model, PROMPTS[0])).text
