@@ -3,7 +3,8 @@
 Overhead: milliseconds that one call of `ChatAdaptive` takes longer than the same answer from the
 bare model, over an engine that answers at once; the two take turns. At 64 at once: wall time of 64
 calls of `ChatAdaptive` with the reference model in this process over that of 64 answers of the bare
-model, same prompts and seeds, less one; the two take turns there too. Import: seconds until
+model, same prompts and seeds, less one; the two take turns there too. They are held-out problems of
+its task, answered as it ships, and easy ones, of a few tokens each, at most four samples. Import: seconds until
 `aic_integrations.langchain` is imported in a fresh interpreter, and the share of langchain-core.
 
     python benchmarks/langchain_overhead.py [--engine vllm]
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from itertools import islice
 from typing import Any, get_args
 
 import torch
@@ -27,11 +29,13 @@ from common import Figure, make_parser, median_figure, report
 from aic_integrations.langchain import ChatAdaptive
 from selfeval_backend.chat import Message
 from selfeval_backend.model import EngineName, SelfEvaluatingModel, load_model
+from selfeval_backend.reference.problems import generate_problems
 
 NUM_AT_ONCE = 64
 TURNS_AT_ONCE = 3
 """Of the adapter and the bare model, in one repetition."""
-SETTINGS: dict[str, Any] = {"max_samples": 4, "seed": 0}
+AS_IT_SHIPS: dict[str, Any] = {"seed": 0}
+EASY: dict[str, Any] = {"max_samples": 4, "seed": 0}
 LIMIT_MS = 3.0
 LIMIT_AT_ONCE = 0.01
 IMPORT_LIMIT_S = 1.0
@@ -60,11 +64,22 @@ def adapter(model: SelfEvaluatingModel, settings: dict[str, Any], *, synchronous
     return call
 
 
-async def share_at_once(model: SelfEvaluatingModel) -> float:
+def task_prompts() -> list[str]:
+    """Return held-out problems of the reference model's task."""
+    return [problem.text for problem in islice(generate_problems("test", seed=0), NUM_AT_ONCE)]
+
+
+def easy_prompts() -> list[str]:
+    """Return puzzles that one sample solves mostly, in a few tokens."""
+    return [f"Use {n // 8 + 2}, 19 and {n % 8 + 3} to make 24." for n in range(NUM_AT_ONCE)]
+
+
+async def share_at_once(
+    model: SelfEvaluatingModel, prompts: list[str], asked: dict[str, Any]
+) -> float:
     """Return the share by which 64 calls at once take longer through the adapter."""
-    llm = ChatAdaptive.from_model(model, **SETTINGS)
-    settings = model.settings(SETTINGS)
-    prompts = [f"Use {n // 8 + 2}, 19 and {n % 8 + 3} to make 24." for n in range(NUM_AT_ONCE)]
+    llm = ChatAdaptive.from_model(model, **asked)
+    settings = model.settings(asked)
 
     async def bare() -> None:
         each = ([Message(role="user", content=prompt)] for prompt in prompts)
@@ -102,12 +117,13 @@ async def measure(repetitions: int, engine: EngineName) -> list[Figure]:
         found.setdefault(name, []).append(value)
 
     model = load_model("reference", engine=engine)
-    await share_at_once(model)  # warms up
+    await share_at_once(model, easy_prompts(), EASY)  # warms up
     for _ in range(repetitions):
         for name, sync in (("ainvoke", False), ("invoke", True)):
             call = partial(adapter, synchronous=sync)
             note(name, await overhead_ms(call, synchronous=sync))
-        note("at_once", await share_at_once(model))
+        note("at_once", await share_at_once(model, task_prompts(), AS_IT_SHIPS))
+        note("easy", await share_at_once(model, easy_prompts(), EASY))
         whole, core = await asyncio.to_thread(import_seconds)
         note("import", whole)
         note("core", core / whole)
@@ -118,6 +134,7 @@ async def measure(repetitions: int, engine: EngineName) -> list[Figure]:
             for name in ("ainvoke", "invoke")
         ),
         median_figure("share_at_64_at_once", found["at_once"], at_most=LIMIT_AT_ONCE),
+        median_figure("share_at_64_at_once_easy", found["easy"]),
         median_figure("import_seconds", found["import"], at_most=IMPORT_LIMIT_S),
         median_figure("import_share_of_langchain_core", found["core"]),
     ]
