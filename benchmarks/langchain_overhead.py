@@ -4,8 +4,9 @@ Overhead: milliseconds that one call of `ChatAdaptive` takes longer than the sam
 bare model, over an engine that answers at once; the two take turns. At 64 at once: wall time of 64
 calls of `ChatAdaptive` with the reference model in this process over that of 64 answers of the bare
 model, same prompts and seeds, less one; the two take turns there too. They are held-out problems of
-its task, answered as it ships, and easy ones, of a few tokens each, at most four samples. Import: seconds until
-`aic_integrations.langchain` is imported in a fresh interpreter, and the share of langchain-core.
+its task, answered as it ships, and easy ones, of some tens of tokens, at most four samples. Import:
+seconds until `aic_integrations.langchain` is imported in a fresh interpreter, and the share of
+langchain-core.
 
     python benchmarks/langchain_overhead.py [--engine vllm]
 """
