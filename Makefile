@@ -101,7 +101,7 @@ figures: $(VLLM_STAMP)  ## Measure the reference model's quality for the tables 
 	run langchain_suite python benchmarks/langchain_suite.py; \
 	run langchain_suite_auto python benchmarks/langchain_suite.py --backend auto
 
-reference: install  ## Train the reference model from nothing
+reference: install  ## Train the reference model from nothing (hours on two CPUs; uses a GPU)
 	$(BIN)/python -m selfeval_backend.reference.recipe --install
 
 sizes: install  ## Train the two smaller ones that docs/results.md sets beside it

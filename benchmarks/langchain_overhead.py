@@ -71,7 +71,7 @@ def task_prompts() -> list[str]:
 
 
 def easy_prompts() -> list[str]:
-    """Return puzzles that one sample solves mostly, in a few tokens."""
+    """Return single puzzles of three numbers: answers of some tens of tokens."""
     return [f"Use {n // 8 + 2}, 19 and {n % 8 + 3} to make 24." for n in range(NUM_AT_ONCE)]
 
 

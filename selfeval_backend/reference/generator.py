@@ -101,9 +101,10 @@ _SPELLING = Lesson(
     num_random=(20, 200),
     with_repeats=True,
 )
-_MORE_TOOLS: Mapping[Skill, int] = MappingProxyType(
+_LONG_MIX: Mapping[Skill, int] = MappingProxyType(
     {"call": 32, "talk": 10, "result": 8, "json": 10, "calculator": 20, "context": 32, "notes": 8}
 )
+"""Twice as much of the calculator and of notes as elsewhere."""
 _PUZZLES_AND_SKILLS = (
     Lesson(name="copying", steps=1500, decay_share=0.0, random_tokens="again"),
     Lesson(
@@ -126,7 +127,8 @@ _PUZZLES_AND_SKILLS = (
         num_cuts=3,
         skill_share=0.4,
     ),
-    # What follows wants a GPU: there it takes minutes, and days on two CPUs.
+    # A million responses: minutes on a GPU; six to eighteen hours on two CPUs, at what the lessons
+    # before did there (16 to 45 responses a second).
     replace(
         _SPELLING, name="spelling-long", steps=400, lr_scale=0.75, batch_size=192, data_workers=14
     ),
@@ -137,7 +139,7 @@ _PUZZLES_AND_SKILLS = (
         decay_share=0.8,
         num_cuts=3,
         skill_share=0.6,
-        skill_mix=_MORE_TOOLS,
+        skill_mix=_LONG_MIX,
         batch_size=192,
         data_workers=14,
     ),

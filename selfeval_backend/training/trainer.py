@@ -369,6 +369,7 @@ def _arguments(phase: Phase, checkpoints: Path, *, begins: bool) -> TrainingArgu
         seed=phase.seed,
         data_seed=phase.seed,
         dataloader_num_workers=phase.data_workers,
+        # Batches that wait for a step: a worker draws for seconds, and then has several at once.
         dataloader_prefetch_factor=4 if phase.data_workers else None,
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
