@@ -40,13 +40,13 @@ from selfeval_backend.evaluation.quality import (
     running_at,
     whole,
 )
+from selfeval_backend.files import write_atomically
 from selfeval_backend.reference.task import score
 from selfeval_backend.rollouts import Rollout, RolloutSample
 from selfeval_backend.selfeval import SelfEvaluator
 from selfeval_backend.training.base_model import base_folder, load_asking, open_engine
 from selfeval_backend.training.branches import Row
 from selfeval_backend.training.calibrate import fit_calibration, rewarded_rollouts
-from selfeval_backend.training.files import write_atomically
 from selfeval_backend.training.finetune import FinetuneStage, load_weights, pad_id_of
 from selfeval_backend.training.optim import denormals_as_zero
 from selfeval_backend.training.pipeline import Workplace

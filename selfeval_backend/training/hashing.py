@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from selfeval_backend.training.files import write_atomically
+from selfeval_backend.files import write_atomically
 
 __all__ = ["Hasher", "digest_of"]
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from selfeval_backend.errors import ConfigurationError, DatasetError
-from selfeval_backend.training.files import write_atomically, writing
+from selfeval_backend.files import write_atomically, writing
 from selfeval_backend.training.hashing import Hasher, digest_of
 from selfeval_backend.training.recipe import Recipe
 

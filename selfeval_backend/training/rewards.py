@@ -20,8 +20,8 @@ import pyarrow as pa
 from selfeval_backend.chat import Message
 from selfeval_backend.checkpoints import locate_checkpoint
 from selfeval_backend.errors import CheckpointError, DatasetError, MissingDependencyError
+from selfeval_backend.importing import import_function, source_of
 from selfeval_backend.training.hashing import Hasher, digest_of
-from selfeval_backend.training.imports import import_function, source_of
 from selfeval_backend.training.pipeline import Progress, Workplace
 from selfeval_backend.training.recipe import (
     FunctionReward,

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from selfeval_backend.errors import DatasetError
-from selfeval_backend.training.files import put_in_place, writing
+from selfeval_backend.files import put_in_place, writing
 
 __all__ = [
     "chunks_of",

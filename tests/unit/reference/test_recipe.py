@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from selfeval_backend.importing import import_function
 from selfeval_backend.reference import recipe
 from selfeval_backend.reference.generator import (
     SIZES,
@@ -20,7 +21,6 @@ from selfeval_backend.reference.generator import (
 )
 from selfeval_backend.reference.recipe import training_recipe
 from selfeval_backend.reference.skill_task import prompts
-from selfeval_backend.training.imports import import_function
 from selfeval_backend.training.recipe import load_recipe
 
 REFERENCE = SIZES["reference"]
