@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import math
 from collections.abc import Callable, Iterator
@@ -67,3 +68,14 @@ def vllm_server() -> Iterator[VllmServer]:
         pytest.skip("the extra with vLLM is not installed")
     with start_vllm_server() as server:
         yield server
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of every later collection: it takes a second to walk over."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Let the interpreter tidy up what was left out."""
+    gc.unfreeze()
