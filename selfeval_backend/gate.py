@@ -20,7 +20,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, NoReturn, TypeGuard, cast, get_args
+from typing import Annotated, Any, Literal, NoReturn, Self, TypeGuard, cast, get_args
+
+from pydantic import Field, model_validator
 
 from selfeval_backend.errors import (
     ConfigurationError,
@@ -30,6 +32,7 @@ from selfeval_backend.errors import (
 )
 from selfeval_backend.policy import Annealed
 from selfeval_backend.types import to_json
+from selfeval_backend.validation import Allowed, Probability, validated
 
 __all__ = [
     "FINAL_ACTIONS",
@@ -64,6 +67,14 @@ Verdict = Literal["passed", "low", "missing", "uncalibrated", "trusted", "person
 "person" is what a person said."""
 
 _Chain = tuple[GateAction, ...]
+_KNOWN = f"one or several of {', '.join(get_args(GateAction))}"
+_Count = Annotated[int, Field(ge=1)]
+_Several = Annotated[Sequence[GateAction], Field(min_length=1)]
+_Compare = Annotated[Sequence[Literal["compare"]], Field(min_length=1, max_length=1)]
+_Actions = Annotated[GateAction | _Several, Allowed(_KNOWN)]
+_ActionsOrCompare = Annotated[
+    GateAction | Literal["compare"] | _Several | _Compare, Allowed(f'{_KNOWN}, or "compare"')
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +180,7 @@ class GateRecord:
         return cls(**{**body, "usage": None if usage is None else AttemptUsage(**usage)})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@validated
 class GatePolicy:
     """When an answer passes, and what is done with one that does not.
 
@@ -182,38 +193,31 @@ class GatePolicy:
         ConfigurationError: A value is out of its range; names field, value and range.
     """
 
-    threshold: float
+    threshold: Probability
     """In [0, 1]: the least confidence that passes."""
-    on_low: GateAction | Sequence[GateAction] = ("retry", "raise")
+    on_low: _Actions = ("retry", "raise")
     """The chain for a confidence below `threshold`; "accept" gives the best answer out."""
-    on_missing: GateAction | Sequence[GateAction] = "raise"
+    on_missing: _Actions = "raise"
     """The chain for an answer without a confidence."""
-    on_uncalibrated: GateAction | Literal["compare"] | Sequence[GateAction] = "raise"
+    on_uncalibrated: _ActionsOrCompare = "raise"
     """The chain for a confidence that is marked ``calibrated: false``; "compare" holds it against
     `threshold` like any other."""
-    max_retries: int = 1
+    max_retries: _Count = 1
     """At least 1."""
-    retry_samples: int | None = None
+    retry_samples: _Count | None = None
     """``max_samples`` of a retry; None: twice those of the attempt before it."""
-    num_stronger: int = 0
+    num_stronger: Annotated[int, Field(ge=0)] = 0
     """Models to escalate to."""
     trust_stronger: bool = False
     """Whether the answer of a stronger model passes without a confidence, for those that are no
     adaptive ones and have none."""
 
-    def __post_init__(self) -> None:
-        """Check every field."""
-        if not _is_number(self.threshold) or not 0.0 <= self.threshold <= 1.0:
-            raise ConfigurationError("threshold", self.threshold, "a number in [0, 1]")
-        _check_count("max_retries", self.max_retries, least=1)
-        _check_count("num_stronger", self.num_stronger, least=0)
-        if self.retry_samples is not None:
-            _check_count("retry_samples", self.retry_samples, least=1)
-        if not isinstance(self.trust_stronger, bool):
-            raise ConfigurationError("trust_stronger", self.trust_stronger, "True or False")
+    @model_validator(mode="after")
+    def _chains_end_once(self) -> Self:
         for name in ("on_low", "on_missing", "on_uncalibrated"):
             if not (name == "on_uncalibrated" and self.compares_uncalibrated):
                 self._check_chain(name, getattr(self, name))
+        return self
 
     @property
     def compares_uncalibrated(self) -> bool:
@@ -235,10 +239,6 @@ class GatePolicy:
 
     def _check_chain(self, name: str, value: object) -> None:
         steps = _steps(value)
-        known = get_args(GateAction)
-        if not steps or any(step not in known for step in steps):
-            more = ', or "compare"' if name == "on_uncalibrated" else ""
-            raise ConfigurationError(name, value, f"one or several of {', '.join(known)}{more}")
         if any(step in FINAL_ACTIONS for step in steps[:-1]):
             raise ConfigurationError(
                 name, value, f"{', '.join(sorted(FINAL_ACTIONS))} as the last step only"
@@ -452,8 +452,3 @@ def _is_number(value: object) -> TypeGuard[float]:
 
 def _is_count(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _check_count(name: str, value: object, *, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ConfigurationError(name, value, f"a whole number, at least {least}")

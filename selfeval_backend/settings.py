@@ -6,10 +6,11 @@ Three layers: what the caller says, else what the model was tuned for (`policy` 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import fields, replace
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
 
 from selfeval_backend.errors import CheckpointError, ConfigurationError
 from selfeval_backend.policy import (
@@ -23,14 +24,19 @@ from selfeval_backend.policy import (
     TemperatureSchedule,
 )
 from selfeval_backend.types import Limits
+from selfeval_backend.validation import Allowed, Ascending, Probability, Share, validated
 
 __all__ = ["Settings", "resolve_settings"]
 
 _PER_CHECKPOINT = ("keep_fraction", "prune_below", "accept_above")
 """Settings that may have one value for each checkpoint."""
 
+_Temperature = Annotated[float, Field(ge=0, le=2)]
+_Count = Annotated[int, Field(ge=1)]
+_Temperatures = Annotated[tuple[_Temperature, ...], Field(min_length=1), Allowed("temperatures")]
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@validated
 class Settings:
     """How one call is answered.
 
@@ -38,94 +44,52 @@ class Settings:
         ConfigurationError: A value is out of its range; names field, value and range.
     """
 
-    max_samples: int = 16
+    max_samples: _Count = 16
     """At least 1."""
     adaptive: bool = True
     """Draw in growing batches and stop at `threshold`; False: all samples at once."""
-    threshold: float = 0.9
+    threshold: Probability = 0.9
     """In [0, 1]: stop once a finished sample has this prob_win_or_tie. Only if `adaptive`."""
-    batches: tuple[int, ...] | None = None
+    batches: Annotated[Ascending, Field(min_length=1)] | None = None
     """Cumulative sample counts, ascending; None: 1, 2, 4, 8, 16, ... Only if `adaptive`."""
-    temperature: float = 1.0
+    temperature: _Temperature = 1.0
     """In [0, 2]: where annealing leads to."""
-    annealing: str | tuple[float, ...] = "annealed"
+    annealing: Literal["annealed", "constant"] | _Temperatures = "annealed"
     """"annealed": greedy first, then 1/2, 3/4, 7/8, ... of `temperature`; "constant"; or one
     temperature for each sample. Without `adaptive`, "annealed" is as "constant"."""
-    top_p: float = 1.0
+    top_p: Share = 1.0
     """In (0, 1]."""
-    max_tokens: int | None = None
+    max_tokens: _Count | None = None
     """Of one sample, at least 1; None: what the context leaves."""
-    stop: tuple[str, ...] = ()
+    stop: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...], Allowed("strings that are not empty")
+    ] = ()
     """Strings that end a sample as an end token does; they never stand in its text."""
-    prune_at: tuple[int, ...] = ()
+    prune_at: Ascending = ()
     """Ascending checkpoints, in generated tokens."""
-    keep_fraction: float | tuple[float, ...] = 0.5
+    keep_fraction: Share | tuple[Share, ...] = 0.5
     """In (0, 1]: share of a batch that goes on past a checkpoint; one, or one for each."""
-    prune_below: float | tuple[float, ...] = 0.0
+    prune_below: Probability | tuple[Probability, ...] = 0.0
     """In [0, 1]: samples with a lower prob_win_or_tie stop there; one, or one for each."""
-    accept_above: float | tuple[float, ...] | None = None
+    accept_above: Probability | tuple[Probability, ...] | None = None
     """In [0, 1]: the best sample that has at least this prob_win_or_tie at a checkpoint is the
     answer; the others stop there. One, or one for each checkpoint; None: none is accepted."""
-    max_total_tokens: int | None = None
+    max_total_tokens: _Count | None = None
     """Of one call: prompts, generated and self-evaluation tokens."""
-    max_seconds: float | None = None
+    max_seconds: Annotated[float, Field(gt=0)] | None = None
     """Of one call, above 0."""
-    seed: int | None = None
+    seed: Annotated[int, Field(ge=0)] | None = None
     """None: a new one for each call; it stands in the outcome's samples."""
 
-    def __post_init__(self) -> None:
-        """Check every field."""
-        _check_int("max_samples", self.max_samples, low=1)
-        if not isinstance(self.adaptive, bool):
-            raise ConfigurationError("adaptive", self.adaptive, "True or False")
-        _check_float("threshold", self.threshold, 0.0, 1.0)
-        _check_float("temperature", self.temperature, 0.0, 2.0)
-        _check_float("top_p", self.top_p, 0.0, 1.0, open_low=True)
-        if self.max_tokens is not None:
-            _check_int("max_tokens", self.max_tokens, low=1)
-        if self.max_total_tokens is not None:
-            _check_int("max_total_tokens", self.max_total_tokens, low=1)
-        if self.max_seconds is not None:
-            _check_float("max_seconds", self.max_seconds, 0.0, math.inf, open_low=True)
-        if self.seed is not None:
-            _check_int("seed", self.seed, low=0)
-        if not isinstance(self.stop, tuple) or not all(
-            isinstance(string, str) and string for string in self.stop
-        ):
-            raise ConfigurationError("stop", self.stop, "strings that are not empty")
-        if self.batches is not None:
-            _check_ascending("batches", self.batches)
-        self._check_annealing()
-        self._check_pruning()
-
-    def _check_annealing(self) -> None:
-        if isinstance(self.annealing, str):
-            if self.annealing not in ("annealed", "constant"):
-                raise ConfigurationError(
-                    "annealing", self.annealing, '"annealed", "constant" or temperatures'
-                )
-            return
-        if not isinstance(self.annealing, tuple) or not self.annealing:
-            raise ConfigurationError(
-                "annealing", self.annealing, '"annealed", "constant" or temperatures'
-            )
-        for value in self.annealing:
-            _check_float("annealing", value, 0.0, 2.0)
-
-    def _check_pruning(self) -> None:
-        if self.prune_at != ():
-            _check_ascending("prune_at", self.prune_at)
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
         if self.max_tokens is not None and any(at >= self.max_tokens for at in self.prune_at):
             raise ConfigurationError(
                 "prune_at", self.prune_at, f"checkpoints below max_tokens ({self.max_tokens})"
             )
-        for value in self._per_checkpoint("keep_fraction", self.keep_fraction):
-            _check_float("keep_fraction", value, 0.0, 1.0, open_low=True)
-        for value in self._per_checkpoint("prune_below", self.prune_below):
-            _check_float("prune_below", value, 0.0, 1.0)
-        if self.accept_above is not None:
-            for value in self._per_checkpoint("accept_above", self.accept_above):
-                _check_float("accept_above", value, 0.0, 1.0)
+        for name in _PER_CHECKPOINT:
+            self._per_checkpoint(name, getattr(self, name))
+        return self
 
     def _per_checkpoint(self, name: str, value: float | tuple[float, ...]) -> tuple[float, ...]:
         if not isinstance(value, tuple):
@@ -234,36 +198,3 @@ def _typed(values: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
         if name not in names:
             raise ConfigurationError(name, values[name], f"one of {', '.join(sorted(names))}")
     return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-
-
-def _check_int(name: str, value: object, *, low: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise ConfigurationError(name, value, f"a whole number of at least {low}")
-
-
-def _check_float(
-    name: str, value: object, low: float, high: float, *, open_low: bool = False
-) -> None:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not (low < value if open_low else low <= value)
-        or not value <= high
-    ):
-        raise ConfigurationError(
-            name, value, f"a number in {'(' if open_low else '['}{low}, {high}]"
-        )
-
-
-def _check_ascending(name: str, values: object) -> None:
-    if not isinstance(values, tuple):
-        raise ConfigurationError(name, values, "whole numbers in ascending order")
-    previous = 0
-    for value in values:
-        _check_int(name, value, low=1)
-        assert isinstance(value, int), "checked just now"
-        if value <= previous:
-            raise ConfigurationError(name, values, "whole numbers in ascending order")
-        previous = value
-    if not values:
-        raise ConfigurationError(name, values, "at least one number")

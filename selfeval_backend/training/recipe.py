@@ -6,7 +6,7 @@ relative to the current directory.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.selfeval import PAPER_QUESTION
+from selfeval_backend.validation import as_configuration_error
 
 __all__ = [
     "SHIPPED_RECIPES",
@@ -355,7 +356,7 @@ def load_recipe(name_or_path: str | Path, changes: Sequence[str] = ()) -> Recipe
     try:
         return Recipe.model_validate(body)
     except ValidationError as error:
-        raise _named(error) from error
+        raise as_configuration_error(error, whole="recipe") from error
 
 
 def _change(body: dict[str, Any], change: str) -> None:
@@ -372,13 +373,3 @@ def _change(body: dict[str, Any], change: str) -> None:
         body[field] = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigurationError("set", change, "a value in YAML") from error
-
-
-def _named(error: ValidationError) -> ConfigurationError:
-    """Name the first field that is wrong; the others are seen once it is right."""
-    first: Mapping[str, Any] = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"]) or "recipe"
-    if first["type"] == "extra_forbidden":
-        return ConfigurationError(field, first["input"], "no such field", remedy="Remove it.")
-    value = "nothing" if first["type"] == "missing" else first["input"]
-    return ConfigurationError(field, value, first["msg"].removeprefix("Value error, "))

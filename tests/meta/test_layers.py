@@ -22,7 +22,10 @@ DOORS = {
     "peft": ("training",),
     "prometheus_client": ("diagnosis",),
     "pyarrow": ("evaluation", "training"),
-    "pydantic": ("calls", "evaluation", "selfeval", "training.recipe"),
+    "pydantic": (
+        *("calls", "evaluation", "gate", "selfeval", "settings", "training.recipe"),
+        "validation",
+    ),
     "ray": ("training",),
     "rich": ("cli",),
     "safetensors": ("engine.transformers", "reference", "training"),
