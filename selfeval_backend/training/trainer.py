@@ -23,6 +23,7 @@ from transformers import (
     TrainerCallback,
     TrainerState,
     TrainingArguments,
+    get_wsd_schedule,
 )
 from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.utils.logging import disable_progress_bar
@@ -236,15 +237,15 @@ class SelfEvaluationTrainer(Trainer):
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Warm up, stay, and fall to zero over the last share of all steps."""
         if self.lr_scheduler is None:
-            warmup = max(self._phase.warmup_steps, 1)
-            decay = max(self._phase.decay_share * num_training_steps, 1.0)
-
-            def scale(step: int) -> float:
-                return min(1.0, (step + 1) / warmup, (num_training_steps - step) / decay)
-
             chosen = self.optimizer if optimizer is None else optimizer
             assert chosen is not None, "it is made first"
-            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(chosen, scale)
+            self.lr_scheduler = get_wsd_schedule(
+                chosen,
+                num_warmup_steps=self._phase.warmup_steps,
+                num_decay_steps=max(1, round(self._phase.decay_share * num_training_steps)),
+                num_training_steps=num_training_steps,
+                decay_type="linear",
+            )
         return self.lr_scheduler
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
