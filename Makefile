@@ -92,7 +92,7 @@ figures: $(VLLM_STAMP)  ## Measure the reference model's quality for the tables 
 	@$(PIP) install --quiet langchain-openai
 	@mkdir -p build/figures; export OMP_NUM_THREADS=1; \
 	run() { name=$$1; shift; echo "== $$*"; $(BIN)/$$@ >build/figures/$$name.md || exit 1; }; \
-	run results aic figures --out build/figures/docs --runs build/figures/runs; \
+	run results python -m benchmarks.figures --out build/figures/docs --runs build/figures/runs; \
 	run skills python benchmarks/skills.py; \
 	run agent_gate python benchmarks/agent_gate.py; \
 	run agent_gate_calculator python benchmarks/agent_gate.py --calculator; \
@@ -102,11 +102,11 @@ figures: $(VLLM_STAMP)  ## Measure the reference model's quality for the tables 
 	run langchain_suite_auto python benchmarks/langchain_suite.py --backend auto
 
 reference: install  ## Train the reference model from nothing (hours on two CPUs; uses a GPU)
-	$(BIN)/python -m selfeval_backend.reference.recipe --install
+	$(BIN)/python -m reference_model --install
 
 sizes: install  ## Train the two smaller ones that docs/results.md sets beside it
-	$(BIN)/python -m selfeval_backend.reference.recipe --size small
-	$(BIN)/python -m selfeval_backend.reference.recipe --size medium
+	$(BIN)/python -m reference_model --size small
+	$(BIN)/python -m reference_model --size medium
 
 clean:  ## Remove the environment, caches and builds
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

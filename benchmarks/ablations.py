@@ -29,8 +29,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from selfeval_backend.evaluation.bootstrap import Estimate, bootstrap
 from selfeval_backend.evaluation.quality import (
-    Estimate,
     Prediction,
     auroc,
     brier_score,
@@ -461,15 +461,12 @@ def difference(
         np.sum([np.array(side["pair_counts"][cut]) for side in some], axis=0)
         for some in zip(*both, strict=True)
     ]  # [P, 2] each
-    n = len(sides[0])
-    drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=1000)
 
-    def gap(weights: np.ndarray) -> np.ndarray:
-        (a, b) = (weights @ side for side in sides)
-        return np.asarray(a[..., 0] / a[..., 1] - b[..., 0] / b[..., 1])
+    def gap(weights: np.ndarray) -> float:
+        a, b = (weights @ side for side in sides)
+        return float(a[0] / a[1] - b[0] / b[1])
 
-    low, high = np.quantile(gap(drawn), [0.025, 0.975])
-    return Estimate(value=float(gap(np.ones(n))), low=float(low), high=float(high))
+    return bootstrap(gap, len(sides[0]), seed=0)
 
 
 def pooled(results: Sequence[Mapping[str, Any]], *names: str) -> float:

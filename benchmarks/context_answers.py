@@ -38,6 +38,8 @@ from llama_index.core.response_synthesizers import CompactAndRefine
 from llama_index.core.schema import TextNode
 
 from aic_integrations.llama_index import AdaptiveLLM, Collection, collect_best_of_n
+from reference_model.skills import Example, generate_examples, reward
+from reference_model.skills.context import QA_TEMPLATES, REFINE_TEMPLATE, UNKNOWN
 from selfeval_backend.answers import spent_of
 from selfeval_backend.errors import ContextLengthError
 from selfeval_backend.evaluation.markdown import markdown_table, plain, signed
@@ -45,8 +47,6 @@ from selfeval_backend.evaluation.metrics import finite
 from selfeval_backend.evaluation.plots import Curve, draw_curves
 from selfeval_backend.evaluation.quality import Prediction, expected_calibration_error
 from selfeval_backend.evaluation.risk_coverage import RiskCoverage, risk_coverage
-from selfeval_backend.reference.skills import Example, generate_examples, reward
-from selfeval_backend.reference.skills.context import QA_TEMPLATES, REFINE_TEMPLATE, UNKNOWN
 
 CONCURRENCY = 16
 ONE_SAMPLE = "one sample"

@@ -23,12 +23,13 @@ from typing import Any
 
 from common import mean_with_error
 
+from reference_model import skills
+from reference_model.skills import SKILL_MIX, Skill
 from selfeval_backend.answers import sample_texts
 from selfeval_backend.chat import Message
 from selfeval_backend.evaluation.markdown import markdown_table
 from selfeval_backend.model import Answer, SelfEvaluatingModel, load_model
-from selfeval_backend.reference import problems, skills
-from selfeval_backend.reference.skills import SKILL_MIX, Skill
+from selfeval_backend.reference import problems
 
 CONCURRENCY = 16
 PUZZLES = "puzzles"

@@ -13,9 +13,9 @@ import typer
 from rich.table import Table
 
 from selfeval_backend.cli.console import console, plain_table
+from selfeval_backend.evaluation.bootstrap import Estimate
 from selfeval_backend.evaluation.evaluating import OURS, Comparison
 from selfeval_backend.evaluation.metrics import MethodRun, finite
-from selfeval_backend.evaluation.quality import Estimate
 from selfeval_backend.evaluation.table import MethodSummary
 
 __all__ = ["print_json", "print_table", "ranged"]

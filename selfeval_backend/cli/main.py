@@ -10,7 +10,6 @@ from selfeval_backend.cli.ask import ask
 from selfeval_backend.cli.demo import demo
 from selfeval_backend.cli.doctor import doctor
 from selfeval_backend.cli.eval import evaluate
-from selfeval_backend.cli.figures import figures
 from selfeval_backend.cli.train import train
 from selfeval_backend.cli.tune import tune
 
@@ -50,7 +49,6 @@ app.command("doctor")(doctor)
 app.command("train")(train)
 app.command("eval")(evaluate)
 app.command("tune")(tune)
-app.command("figures")(figures)
 
 
 def main() -> None:

@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from selfeval_backend.errors import ConfigurationError, DatasetError
+from selfeval_backend.evaluation.bootstrap import Estimate
 from selfeval_backend.evaluation.catalogue import best_of_n_name
 from selfeval_backend.evaluation.methods import ONE_SAMPLE, Method
-from selfeval_backend.evaluation.quality import Estimate
 from selfeval_backend.evaluation.recordings import Recording, RecordingInfo
 from selfeval_backend.evaluation.table import MethodSummary, ResultTable, replay_table
 from selfeval_backend.settings import Settings

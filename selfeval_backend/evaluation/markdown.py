@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from selfeval_backend.evaluation.quality import Estimate
+from selfeval_backend.evaluation.bootstrap import Estimate
 
 __all__ = ["markdown_table", "percent", "plain", "share", "signed"]
 

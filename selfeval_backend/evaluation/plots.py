@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from selfeval_backend.errors import MissingDependencyError
-from selfeval_backend.evaluation.quality import Estimate, Prediction
+from selfeval_backend.evaluation.bootstrap import Estimate
+from selfeval_backend.evaluation.quality import Prediction
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

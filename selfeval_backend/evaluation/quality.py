@@ -13,16 +13,15 @@ from functools import cached_property, partial
 
 import numpy as np
 
+from selfeval_backend.evaluation.bootstrap import Estimate, bootstrap
 from selfeval_backend.rollouts import Rollout, RolloutSample, win_or_tie_targets
 from selfeval_backend.selfeval import EvaluationReader
 
 __all__ = [
     "Cut",
-    "Estimate",
     "Figure",
     "Prediction",
     "auroc",
-    "bootstrap",
     "brier_score",
     "expected_calibration_error",
     "pair_accuracy",
@@ -43,41 +42,6 @@ def whole(sample: RolloutSample) -> int | None:
 def running_at(num_tokens: int) -> Cut:
     """Look at the samples that run on past a number of tokens, cut there."""
     return lambda sample: num_tokens if len(sample.token_ids) > num_tokens else None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """A figure and its 95 % bootstrap interval over prompts."""
-
-    value: float
-    low: float
-    high: float
-
-
-def bootstrap(
-    of_weights: Callable[[np.ndarray], float],
-    num_prompts: int,
-    *,
-    seed: int,
-    num_resamples: int = 1000,
-) -> Estimate:
-    """Return a figure with its 95 % interval, drawing whole prompts with replacement.
-
-    Args:
-        of_weights: The figure, where each prompt counts as often as is said, [P]; NaN where there
-            is nothing to say.
-        num_prompts: P.
-        seed: Of the draws.
-        num_resamples: How many draws.
-    """
-    value = of_weights(np.ones(num_prompts))
-    if math.isnan(value):
-        return Estimate(value=value, low=value, high=value)
-    draws = np.random.default_rng(seed).multinomial(
-        num_prompts, np.full(num_prompts, 1.0 / num_prompts), size=num_resamples
-    )
-    low, high = np.nanquantile([of_weights(weights) for weights in draws], [0.025, 0.975])
-    return Estimate(value=value, low=float(low), high=float(high))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 
 from selfeval_backend.errors import ConfigurationError
-from selfeval_backend.evaluation.quality import Estimate, bootstrap
+from selfeval_backend.evaluation.bootstrap import Estimate, bootstrap
 
 __all__ = ["SHARES", "RiskCoverage", "SharePoint", "risk_coverage"]
 

@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from multiprocessing import get_context
 
 import numpy as np
 from numpy.typing import NDArray
 
 from selfeval_backend.errors import ConfigurationError, DatasetError
+from selfeval_backend.evaluation.bootstrap import Estimate, interval, resamples
 from selfeval_backend.evaluation.methods import Method
-from selfeval_backend.evaluation.quality import Estimate
 from selfeval_backend.evaluation.recordings import Recording
 from selfeval_backend.evaluation.replaying import replay_methods
 
@@ -124,7 +124,7 @@ class ResultTable:
             seed: Of the resamples; all methods share them.
             num_resamples: R.
         """
-        shares = self._resamples(seed, num_resamples)
+        shares = self._shares(seed, num_resamples)
         quality, cost = shares @ self.reward, shares @ self.tokens  # [R, M]
         low, high = self.column(one_sample), self.column(best_of_n)
         return tuple(
@@ -142,12 +142,12 @@ class ResultTable:
                 resampled = (quality[:, place] - quality[:, low]) / (
                     quality[:, high] - quality[:, low]
                 )
-            kept = _estimate((mean[place] - mean[low]) / (mean[high] - mean[low]), resampled)
+            kept = interval((mean[place] - mean[low]) / (mean[high] - mean[low]), resampled)
         num_prompts = len(self.reward)
         return MethodSummary(
             method=method.name,
             family=method.family or method.name,
-            quality=_estimate(mean[place], quality[:, place]),
+            quality=interval(mean[place], quality[:, place]),
             standard_error=(
                 float(self.reward[:, place].std(ddof=1) / np.sqrt(num_prompts))
                 if num_prompts > 1
@@ -157,7 +157,7 @@ class ResultTable:
             generated_tokens=float(self.generated_tokens[:, place].mean()),
             self_evaluation_tokens=float(self.self_evaluation_tokens[:, place].mean()),
             improvement_kept=kept,
-            tokens_saved=_estimate(
+            tokens_saved=interval(
                 1.0 - tokens[place] / tokens[high], 1.0 - cost[:, place] / cost[:, high]
             ),
         )
@@ -167,9 +167,9 @@ class ResultTable:
     ) -> Difference:
         """Return the paired difference of two methods' quality, with its 95 % interval."""
         gap = self.reward[:, self.column(better)] - self.reward[:, self.column(worse)]
-        resampled = self._resamples(seed, num_resamples) @ gap
+        resampled = self._shares(seed, num_resamples) @ gap
         return Difference(
-            better=better, worse=worse, quality=_estimate(float(gap.mean()), resampled)
+            better=better, worse=worse, quality=interval(float(gap.mean()), resampled)
         )
 
     def improvement_kept(
@@ -183,9 +183,7 @@ class ResultTable:
             seed: Of the resamples.
             num_resamples: R.
         """
-        quality = np.vstack(
-            [self.reward.mean(0), self._resamples(seed, num_resamples) @ self.reward]
-        )
+        quality = np.vstack([self.reward.mean(0), self._shares(seed, num_resamples) @ self.reward])
         floor, ceiling = quality[:, [one_sample]], quality[:, [best_of_n]]
         with np.errstate(divide="ignore", invalid="ignore"):
             kept = (quality - floor) / (ceiling - floor)
@@ -193,26 +191,14 @@ class ResultTable:
 
     def mean_of(self, values: Array, *, seed: int, num_resamples: int = 1000) -> Estimate:
         """Return the mean over prompts of values [P], with its 95 % interval."""
-        resampled = self._resamples(seed, num_resamples) @ values
-        return _estimate(float(values.mean()), resampled)
+        resampled = self._shares(seed, num_resamples) @ values
+        return interval(float(values.mean()), resampled)
 
-    def _resamples(self, seed: int, num_resamples: int) -> Array:
-        return _shares(len(self.reward), seed, num_resamples)
-
-
-@lru_cache(maxsize=4)
-def _shares(num_prompts: int, seed: int, num_resamples: int) -> Array:
-    """Return the shares of the prompts in each resample, [R, P]; not to be written to."""
-    counts = np.random.default_rng(seed).multinomial(
-        num_prompts, np.full(num_prompts, 1.0 / num_prompts), size=num_resamples
-    )
-    return counts / num_prompts
-
-
-def _estimate(value: float, resampled: Array) -> Estimate:
-    finite = resampled[np.isfinite(resampled)]
-    low, high = np.quantile(finite, [0.025, 0.975]) if len(finite) else (np.nan, np.nan)
-    return Estimate(value=float(value) + 0.0, low=float(low), high=float(high))
+    def _shares(self, seed: int, num_resamples: int) -> Array:
+        """Return the shares of the prompts in each resample, [R, P]."""
+        num_prompts = len(self.reward)
+        drawn = resamples(num_prompts, seed=seed, num_resamples=num_resamples)
+        return drawn / num_prompts
 
 
 def replay_table(

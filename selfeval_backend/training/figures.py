@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from selfeval_backend.evaluation.bootstrap import Estimate
 from selfeval_backend.evaluation.converting import recording_of
 from selfeval_backend.evaluation.methods import Method
 from selfeval_backend.evaluation.quality import (
-    Estimate,
     Prediction,
     auroc,
     brier_score,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from selfeval_backend.evaluation.quality import Estimate
+from selfeval_backend.evaluation.bootstrap import Estimate, bootstrap
 from selfeval_backend.training.branches import LabelledCut, Row, collate_plain, move
 from selfeval_backend.training.losses import LossWeights, compute_losses
 
@@ -37,7 +37,6 @@ def measure_kl(before: Any, after: Any, rows: Iterable[Row], *, seed: int) -> Es
         sums.append(float(losses.kl) * len(row.response_ids))
         counts.append(len(row.response_ids))
     total, tokens = np.array(sums), np.array(counts)
-    rng = np.random.default_rng(seed)
-    chosen = rng.integers(len(total), size=(1000, len(total)))
-    low, high = np.quantile(total[chosen].sum(1) / tokens[chosen].sum(1), [0.025, 0.975])
-    return Estimate(value=float(total.sum() / tokens.sum()), low=float(low), high=float(high))
+    return bootstrap(
+        lambda weights: float(weights @ total / (weights @ tokens)), len(total), seed=seed
+    )

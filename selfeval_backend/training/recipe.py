@@ -42,6 +42,9 @@ _FOLDER = Path(__file__).parent / "recipes"
 SHIPPED_RECIPES: tuple[str, ...] = tuple(sorted(path.stem for path in _FOLDER.glob("*.yaml")))
 """Names that `load_recipe` takes beside files."""
 
+_IN_THE_REPOSITORY = {"reference": "reference_model/reference.yaml"}
+"""Recipes of this project's own models: they need what is not installed."""
+
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
@@ -344,7 +347,7 @@ def load_recipe(name_or_path: str | Path, changes: Sequence[str] = ()) -> Recipe
             "config",
             str(name_or_path),
             f"a YAML file, or one of {', '.join(SHIPPED_RECIPES)}",
-            remedy=f"The file cannot be read: {error.strerror}.",
+            remedy=_remedy(str(name_or_path), error),
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
@@ -357,6 +360,15 @@ def load_recipe(name_or_path: str | Path, changes: Sequence[str] = ()) -> Recipe
         return Recipe.model_validate(body)
     except ValidationError as error:
         raise as_configuration_error(error, whole="recipe") from error
+
+
+def _remedy(name: str, error: OSError) -> str:
+    if name in _IN_THE_REPOSITORY:
+        return (
+            f"The recipe {name!r} needs the project's repository: there, "
+            f"run aic train --config {_IN_THE_REPOSITORY[name]}."
+        )
+    return f"The file cannot be read: {error.strerror}."
 
 
 def _change(body: dict[str, Any], change: str) -> None:

@@ -10,6 +10,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("selfeval_backend", "aic_integrations")
+"""What a user installs."""
+IN_THE_REPOSITORY = ("reference_model", "benchmarks/figures")
+"""What makes the reference model and the page of results: folders."""
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,6 @@ HELP = "sys.argv = ['aic', {}'--help']; from selfeval_backend.cli.main import ma
         HELP.format("'train', "),
         HELP.format("'eval', "),
         HELP.format("'tune', "),
-        HELP.format("'figures', "),
         "from selfeval_backend.evaluation import harness",
     ],
 )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tomllib
+
 import pytest
 
-from tests.meta.source import ROOT, Module, modules
+from tests.meta.source import IN_THE_REPOSITORY, PACKAGES, ROOT, Module, modules
 
 DOORS = {
     "accelerate": ("training",),
@@ -28,11 +30,11 @@ DOORS = {
     ),
     "ray": ("training",),
     "rich": ("cli",),
-    "safetensors": ("engine.transformers", "reference", "training"),
+    "safetensors": ("engine.transformers", "training"),
     "sklearn": ("training",),
-    "tokenizers": ("training",),
-    "torch": ("engine.transformers", "reference", "training"),
-    "transformers": ("chat", "engine.transformers", "reference", "training"),
+    "tokenizers": (),
+    "torch": ("engine.transformers", "training"),
+    "transformers": ("chat", "engine.transformers", "training"),
     "typer": ("cli",),
     "vllm": ("engine.vllm",),
     "yaml": ("training.recipe",),
@@ -74,6 +76,20 @@ def _only_a_type(module: Module, library: str) -> bool:
 def test_what_everything_needs_imports_late(module: Module) -> None:
     early = {i.module.partition(".")[0] for i in module.imports if not i.late}
     assert not early & DOORS.keys()
+
+
+@pytest.mark.parametrize("module", [*BACKEND, *ADAPTERS], ids=lambda module: module.name)
+def test_what_is_installed_needs_nothing_of_the_repository(module: Module) -> None:
+    tops = {folder.partition("/")[0] for folder in IN_THE_REPOSITORY}
+    assert not tops & {found.module.partition(".")[0] for found in module.imports}
+
+
+def test_the_wheel_holds_what_is_installed_and_the_sources_hold_all() -> None:
+    targets = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    wheel, sources = targets["targets"]["wheel"], targets["targets"]["sdist"]
+    assert wheel["packages"] == list(PACKAGES)
+    for folder in (*PACKAGES, *IN_THE_REPOSITORY):
+        assert f"/{folder.partition('/')[0]}" in sources["include"]
 
 
 @pytest.mark.parametrize("module", ADAPTERS, ids=lambda module: module.name)

@@ -7,14 +7,14 @@ from importlib import import_module
 import pytest
 
 import selfeval_backend
-from tests.meta.source import PACKAGES, Module, modules
+from tests.meta.source import IN_THE_REPOSITORY, PACKAGES, Module, modules
 
 LATE = ("selfeval_backend", "aic_integrations.langchain")
 """Packages whose names come when they are asked for."""
 
 WITH_NAMES = [
     module
-    for package in PACKAGES
+    for package in (*PACKAGES, *IN_THE_REPOSITORY)
     for module in modules(package)
     if module.public_names is not None and module.name not in LATE
 ]
@@ -34,7 +34,7 @@ def test_all_is_real_and_sorted(module: Module) -> None:
     assert not [name for name in names if name.startswith("_")]
 
 
-@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("package", [*PACKAGES, *IN_THE_REPOSITORY])
 def test_every_module_with_definitions_has_all(package: str) -> None:
     without = [
         module.name

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from selfeval_backend.errors import ConfigurationError
-from selfeval_backend.evaluation.quality import Estimate
+from selfeval_backend.evaluation.bootstrap import Estimate, bootstrap
 
 __all__ = ["length_controlled_estimate", "length_controlled_win_rate"]
 
@@ -74,15 +74,11 @@ def length_controlled_estimate(
         seed: Of the resamples.
         num_resamples: How many.
     """
-    rng, num_prompts = np.random.default_rng(seed), len(preferences)
-    resampled = []
-    for _ in range(num_resamples):
-        chosen = rng.integers(num_prompts, size=num_prompts)
-        resampled.append(
-            length_controlled_win_rate(
-                preferences[chosen], response_lengths[chosen], reference_lengths[chosen]
-            )
+
+    def win_rate(weights: Array) -> float:
+        chosen = np.repeat(np.arange(len(weights)), weights.astype(np.int64))
+        return length_controlled_win_rate(
+            preferences[chosen], response_lengths[chosen], reference_lengths[chosen]
         )
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    value = length_controlled_win_rate(preferences, response_lengths, reference_lengths)
-    return Estimate(value=value, low=float(low), high=float(high))
+
+    return bootstrap(win_rate, len(preferences), seed=seed, num_resamples=num_resamples)

@@ -29,7 +29,7 @@ def test_shipped_recipes_are_valid(name: str) -> None:
 
 
 def test_what_is_shipped() -> None:
-    assert SHIPPED_RECIPES == ("gsm8k", "lmsys-armorm", "reference")
+    assert SHIPPED_RECIPES == ("gsm8k", "lmsys-armorm")
 
 
 def test_a_field_is_set_from_outside(path: Path) -> None:
@@ -72,5 +72,15 @@ def test_what_is_no_mapping_is_refused(path: Path, text: str) -> None:
 
 
 def test_a_recipe_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="gsm8k, lmsys-armorm, reference"):
+    with pytest.raises(ConfigurationError, match="gsm8k, lmsys-armorm"):
         load_recipe(tmp_path / "none.yaml")
+
+
+def test_the_recipe_of_the_reference_model_is_said_to_be_in_the_repository(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match="the project's repository") as caught:
+        load_recipe("reference")
+    assert caught.value.field == "config"
+    assert "aic train --config reference_model/reference.yaml" in str(caught.value)

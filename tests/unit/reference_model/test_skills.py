@@ -15,8 +15,7 @@ from langchain_tests.integration_tests import chat_models
 from langchain_tests.unit_tests import chat_models as unit_chat_models
 from llama_index.core.prompts import chat_prompts
 
-from selfeval_backend.reference.problems import Split, split_of
-from selfeval_backend.reference.skills import (
+from reference_model.skills import (
     SKILL_MIX,
     Example,
     Skill,
@@ -25,7 +24,8 @@ from selfeval_backend.reference.skills import (
     reward,
     score,
 )
-from selfeval_backend.reference.skills.context import QA_SYSTEM, QA_TEMPLATES, REFINE_TEMPLATE
+from reference_model.skills.context import QA_SYSTEM, QA_TEMPLATES, REFINE_TEMPLATE
+from selfeval_backend.reference.problems import Split, split_of
 from selfeval_backend.structured import ToolForm
 
 SKILLS = get_args(Skill)

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from selfeval_backend.engine.scripted import ScriptedChat, ScriptedResponse, StreamCall
-from selfeval_backend.errors import DatasetError
-from selfeval_backend.evaluation.experiments import (
+from benchmarks.figures.page import write_results
+from benchmarks.figures.runs import (
     BEAMS,
     CHECKPOINTS,
     Sizes,
@@ -19,8 +18,9 @@ from selfeval_backend.evaluation.experiments import (
     make_missing,
     record_capability,
 )
+from selfeval_backend.engine.scripted import ScriptedChat, ScriptedResponse, StreamCall
+from selfeval_backend.errors import DatasetError
 from selfeval_backend.evaluation.recordings import load_recording, write_shard
-from selfeval_backend.evaluation.results import write_results
 from tests.conftest import ModelFactory
 from tests.unit.evaluation.puzzler import Puzzler
 from tests.unit.evaluation.test_choosing import knowing

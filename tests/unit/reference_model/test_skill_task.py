@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 
-from selfeval_backend.reference.skill_task import answer_of_response, score
+from reference_model.skill_task import answer_of_response, score
 from selfeval_backend.training.prompts import read_prompts
 from selfeval_backend.training.recipe import PromptSettings
 
 COUNTS = {"train": 60, "validation": 8, "calibration": 20, "test": 30}
-FUNCTION = "selfeval_backend.reference.skill_task:prompts"
+FUNCTION = "reference_model.skill_task:prompts"
 
 
 def test_prompts_are_of_puzzles_and_of_skills_in_every_split() -> None:

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any, get_args
 
-from selfeval_backend.reference import problems, skills, task
+from reference_model import skills
+from reference_model.skills import Example, generate_examples
+from selfeval_backend.reference import problems, task
 from selfeval_backend.reference.problems import Split
-from selfeval_backend.reference.skills import Example, generate_examples
 
 __all__ = ["answer_of_response", "prompts", "score"]
 

@@ -19,10 +19,8 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from selfeval_backend.chat import Message
-from selfeval_backend.reference.problems import Demonstration, Piece, Split
-from selfeval_backend.reference.skills.base import Example, draw_key, whole
-from selfeval_backend.reference.skills.words import (
+from reference_model.skills.base import Example, draw_key, whole
+from reference_model.skills.words import (
     COLOURS,
     JOBS,
     NOUNS,
@@ -31,6 +29,8 @@ from selfeval_backend.reference.skills.words import (
     name,
     word,
 )
+from selfeval_backend.chat import Message
+from selfeval_backend.reference.problems import Demonstration, Piece, Split
 
 __all__ = ["QA_SYSTEM", "QA_TEMPLATES", "REFINE_TEMPLATE", "UNKNOWN", "draw_context"]
 

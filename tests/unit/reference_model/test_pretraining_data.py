@@ -13,20 +13,20 @@ import torch
 from torch.utils.data import DataLoader
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from reference_model.generator import SIZES, GeneratorRecipe, new_generator
+from reference_model.pretraining_data import Copies, Demonstrations
+from reference_model.skills import generate_examples
+from reference_model.tokenizer import build_tokenizer
 from selfeval_backend.chat import ChatTemplate
 from selfeval_backend.checkpoints import REFERENCE_FOLDER
-from selfeval_backend.reference.generator import SIZES, GeneratorRecipe, new_generator
 from selfeval_backend.reference.problems import (
     DEMONSTRATION_SHAPES,
     demonstrate,
     generate_problems,
 )
-from selfeval_backend.reference.skills import generate_examples
 from selfeval_backend.selfeval import PAPER_QUESTION, SelfEvalConfig, SelfEvaluator
 from selfeval_backend.training.branches import BranchBatch
 from selfeval_backend.training.losses import LossWeights, compute_losses
-from selfeval_backend.training.pretrain import Copies, Demonstrations
-from selfeval_backend.training.tokenizer import build_tokenizer
 from selfeval_backend.training.trainer import Item, Phase, RowCollator, train_phase
 
 pytestmark = pytest.mark.slow

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from selfeval_backend.evaluation.marks import marks_section, retry_bounds
+from benchmarks.figures.paper_claims import paper_claims_section, retry_bounds
 from tests.unit.evaluation.test_choosing import knowing
 
 REWARDS = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
@@ -39,7 +39,7 @@ def test_where_nothing_can_be_mended_the_first_sample_is_all() -> None:
 
 @pytest.mark.slow
 def test_the_section() -> None:
-    text = marks_section(knowing(40, annealed=True, noise=0.1), seed=0)
+    text = paper_claims_section(knowing(40, annealed=True, noise=0.1), seed=0)
 
     assert "improvement kept at 1.2 samples at most | 74% | " in text
     assert "tokens saved by pruning alone, 97% kept or more | 56% | " in text

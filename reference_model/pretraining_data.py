@@ -24,6 +24,7 @@ from itertools import islice
 from torch.utils.data import IterableDataset, get_worker_info
 from transformers import PreTrainedTokenizerFast
 
+from reference_model.skills import SKILL_MIX, Skill, generate_examples
 from selfeval_backend.chat import ChatTemplate, Message
 from selfeval_backend.reference.problems import (
     DEMONSTRATION_SHAPES,
@@ -32,7 +33,6 @@ from selfeval_backend.reference.problems import (
     demonstrate,
     generate_problems,
 )
-from selfeval_backend.reference.skills import SKILL_MIX, Skill, generate_examples
 from selfeval_backend.training.branches import LabelledCut, Row
 from selfeval_backend.training.trainer import Item
 

@@ -22,7 +22,7 @@ from selfeval_backend.evaluation.recordings import Recording, RecordingInfo
 from selfeval_backend.evaluation.table import MethodSummary, ResultTable, replay_table
 from selfeval_backend.settings import Settings
 
-__all__ = ["RetryBounds", "marks_section", "retry_bounds"]
+__all__ = ["RetryBounds", "paper_claims_section", "retry_bounds"]
 
 Array = NDArray[np.float64]
 
@@ -80,7 +80,7 @@ def _gained(gains: Array, costs: Array, budget: float) -> float:
     return float((gains[order] * paid).sum())
 
 
-def marks_section(recording: Recording, *, seed: int) -> str:
+def paper_claims_section(recording: Recording, *, seed: int) -> str:
     """Return the section of the page.
 
     Args:

@@ -1,22 +1,29 @@
-"""``aic figures``: every table and plot of docs/results.md, made anew."""
+"""Make every table and plot of docs/results.md anew: ``python -m benchmarks.figures``.
+
+Samples are kept under ``--runs``; what is missing there is drawn first.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from benchmarks.figures.page import write_results
+from benchmarks.figures.runs import Sizes, make_missing, record_capability
+from selfeval_backend.checkpoints import locate_checkpoint
+from selfeval_backend.cli.progress import live_progress
 from selfeval_backend.cli.running import one_line_errors, with_model
 from selfeval_backend.errors import ConfigurationError
+from selfeval_backend.model import SelfEvaluatingModel
 
-if TYPE_CHECKING:
-    from selfeval_backend.evaluation.experiments import Sizes
-    from selfeval_backend.model import SelfEvaluatingModel
+__all__ = ["app", "figures"]
 
-__all__ = ["figures"]
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
+@app.command()
 def figures(
     *,
     runs: Annotated[
@@ -54,8 +61,6 @@ def figures(
                 remedy="Its samples are drawn: leave --no-sample away.",
             )
         if sample:
-            from selfeval_backend.evaluation.experiments import Sizes
-
             sizes = Sizes(
                 reference=n, shifted=n_shifted, beam=n_beam, capability=min(n, n_capability)
             )
@@ -65,17 +70,12 @@ def figures(
                 )
             with_model(model, "transformers", lambda loaded: _sample(loaded, runs, sizes, seed))
         if write:
-            from selfeval_backend.evaluation.results import write_results
-
             for path in write_results(runs, out, seed=seed):
                 typer.echo(path)
 
 
 async def _sample(model: SelfEvaluatingModel, runs: Path, sizes: Sizes, seed: int) -> None:
-    from selfeval_backend.checkpoints import locate_checkpoint
-    from selfeval_backend.cli.progress import live_progress
-    from selfeval_backend.engine.transformers.token_signals import TokenSignals
-    from selfeval_backend.evaluation.experiments import make_missing
+    from selfeval_backend.engine.transformers.token_signals import TokenSignals  # torch: seconds
 
     signals = TokenSignals.load(str(locate_checkpoint(model.name)))
     with live_progress() as progress:
@@ -83,8 +83,9 @@ async def _sample(model: SelfEvaluatingModel, runs: Path, sizes: Sizes, seed: in
 
 
 async def _sample_other(model: SelfEvaluatingModel, runs: Path, sizes: Sizes, seed: int) -> None:
-    from selfeval_backend.cli.progress import live_progress
-    from selfeval_backend.evaluation.experiments import record_capability
-
     with live_progress() as progress:
         await record_capability(model, runs, sizes, seed=seed, progress=progress)
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m benchmarks.figures")

@@ -10,6 +10,9 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+from reference_model.skills.base import Example, call_text, draw_key, whole
+from reference_model.skills.tools import damaged, make_tool, opening
+from reference_model.skills.words import identifier, number, word
 from selfeval_backend.chat import Message, ToolCall, ToolSpec
 from selfeval_backend.reference.problems import (
     Plan,
@@ -20,9 +23,6 @@ from selfeval_backend.reference.problems import (
     generate_problems,
     plans_of,
 )
-from selfeval_backend.reference.skills.base import Example, call_text, draw_key, whole
-from selfeval_backend.reference.skills.tools import damaged, make_tool, opening
-from selfeval_backend.reference.skills.words import identifier, number, word
 from selfeval_backend.reference.task import answer_of
 
 __all__ = ["draw_calculator"]

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.figures.paper_claims import paper_claims_section
+from benchmarks.figures.runs import load_beams, load_capability
+from selfeval_backend.evaluation.bootstrap import Estimate
 from selfeval_backend.evaluation.catalogue import THRESHOLDS, best_of_n_name, catalogue, sweep
 from selfeval_backend.evaluation.converting import rollouts_of
-from selfeval_backend.evaluation.experiments import load_beams, load_capability
 from selfeval_backend.evaluation.markdown import markdown_table, percent, plain, share, signed
-from selfeval_backend.evaluation.marks import marks_section
 from selfeval_backend.evaluation.methods import ONE_SAMPLE, Method
 from selfeval_backend.evaluation.plots import Curve, draw_curves, draw_reliability
 from selfeval_backend.evaluation.quality import (
     Cut,
-    Estimate,
     Prediction,
     expected_calibration_error,
     pair_accuracy,
@@ -38,9 +38,9 @@ _OURS = ("adaptive", "adaptive+pruning")
 _HEAD = """\
 # Results on the reference model
 
-Made by `aic figures` from samples that it draws once and keeps; every method is replayed on the
-same samples by the real policies. A model of 1.5 million parameters, on its number puzzles: these
-figures say nothing of larger models, nor of its other skills.
+Made by `python -m benchmarks.figures` from samples that it draws once and keeps; every method is
+replayed on the same samples by the real policies. A model of 1.5 million parameters, on its number
+puzzles: these figures say nothing of larger models, nor of its other skills.
 
 Quality is the mean reward (share of problems solved); ± is one standard error, brackets are 95 %
 intervals by bootstrap over prompts (1,000 resamples, seed {seed}), paired where methods are
@@ -55,7 +55,7 @@ def write_results(runs: Path, out: Path, *, seed: int) -> list[Path]:
     """Write results.md and its plots.
 
     Args:
-        runs: What `experiments.make_missing` made.
+        runs: What `runs.make_missing` made.
         out: Gets ``results.md`` and ``results/``.
         seed: Of the resamples and halves.
 
@@ -69,7 +69,7 @@ def write_results(runs: Path, out: Path, *, seed: int) -> list[Path]:
     page = _Page(reference, out / "results", seed)
     parts = [
         _HEAD.format(n=len(reference.prompts), seed=seed),
-        marks_section(reference, seed=seed),
+        paper_claims_section(reference, seed=seed),
         page.all_methods(),
         page.budgets(),
         page.thresholds(),

@@ -1,8 +1,8 @@
 """The reference model, from nothing to the shipped folder.
 
-``python -m selfeval_backend.reference.recipe`` trains the generator, which is this project's own
-affair, and then its self-evaluation by the pipeline that users have (``aic train --config
-reference``). A stopped run goes on where it was.
+``python -m reference_model`` trains the generator, and then its self-evaluation by the pipeline
+that users have: ``aic train --config reference_model/reference.yaml`` is that second part alone. A
+stopped run goes on where it was.
 """
 
 from __future__ import annotations
@@ -16,43 +16,20 @@ from pathlib import Path
 
 import torch
 
+from reference_model.generator import SIZES, train_generator
+from reference_model.recipe import training_recipe
 from selfeval_backend.checkpoints import BASE_FOLDER, REFERENCE_FOLDER
-from selfeval_backend.reference.generator import SIZES, train_generator
 from selfeval_backend.training.optim import denormals_as_zero
-from selfeval_backend.training.recipe import Recipe, load_recipe
 from selfeval_backend.training.stages import make_pipeline
 
-__all__ = ["main", "training_recipe"]
-
-_SMALLER_NOTES = """\
-It solves the reference model's number puzzles, less well, and nothing else: it was made to see how
-the method fares with a generator of less capability (`make sizes`)."""
-
-_PUZZLES = "selfeval_backend.reference.task"
-
-
-def training_recipe(size: str, generator: Path, folder: Path) -> Recipe:
-    """Return how a generator's self-evaluation is trained: the shipped recipe, or half of it.
-
-    The smaller ones have no skills, so their prompts are puzzles alone.
-    """
-    body = load_recipe("reference").model_dump(mode="json")
-    body.update(model=str(generator), folder=str(folder))
-    if size != "reference":
-        body["report"]["notes"] = _SMALLER_NOTES
-        counts = {"train": 800, "validation": 50, "calibration": 200, "test": 300, "seed": 0}
-        body["prompts"]["source"].update(function=f"{_PUZZLES}:prompts", arguments=counts)
-        body["rewards"]["function"] = f"{_PUZZLES}:score"
-        body["report"]["answer"] = "selfeval_backend.reference.problems:extract_answer"
-        body["calibrate"].update(max_calibration_prompts=200, max_test_prompts=300)
-        for phase in ("contrast", "preferences"):
-            body["finetune"][phase]["steps"] = 250
-    return Recipe.model_validate(body)
+__all__ = ["main"]
 
 
 def main() -> None:
-    """Run the recipe from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    """Make the reference model, or a smaller relative of it, as the command line says."""
+    parser = argparse.ArgumentParser(
+        prog="python -m reference_model", description=__doc__.splitlines()[0] if __doc__ else None
+    )
     parser.add_argument("--size", choices=tuple(SIZES), default="reference")
     parser.add_argument("--folder", type=Path, help="default: build/ and the size")
     parser.add_argument("--until", choices=("generator", "report"), default="report")

@@ -11,11 +11,9 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from selfeval_backend.chat import Message
-from selfeval_backend.reference.problems import Demonstration, Piece, Split
-from selfeval_backend.reference.skills.base import Example, draw_key, whole
-from selfeval_backend.reference.skills.tools import damaged, opening
-from selfeval_backend.reference.skills.words import (
+from reference_model.skills.base import Example, draw_key, whole
+from reference_model.skills.tools import damaged, opening
+from reference_model.skills.words import (
     COLOURS,
     JOBS,
     NOUNS,
@@ -26,6 +24,8 @@ from selfeval_backend.reference.skills.words import (
     text_value,
     word,
 )
+from selfeval_backend.chat import Message
+from selfeval_backend.reference.problems import Demonstration, Piece, Split
 
 __all__ = ["draw_json"]
 

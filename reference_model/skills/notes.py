@@ -9,11 +9,11 @@ import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 
+from reference_model.skills.base import Example, draw_key, whole
+from reference_model.skills.tools import damaged
+from reference_model.skills.words import NOUNS, draw_apart, name, number, string, word
 from selfeval_backend.chat import Message
 from selfeval_backend.reference.problems import Split
-from selfeval_backend.reference.skills.base import Example, draw_key, whole
-from selfeval_backend.reference.skills.tools import damaged
-from selfeval_backend.reference.skills.words import NOUNS, draw_apart, name, number, string, word
 
 __all__ = ["draw_notes"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from benchmarks.figures.beam_search import BeamSettings, beam_search
 from selfeval_backend.engine.scripted import ScriptedChat, ScriptedEngine, ScriptedResponse
 from selfeval_backend.errors import ConfigurationError
-from selfeval_backend.evaluation.prefix_search import BeamSettings, beam_search
 from selfeval_backend.model import SelfEvaluatingModel
 from tests.conftest import ModelFactory
 

@@ -11,15 +11,15 @@ import random
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
+from reference_model.skills.base import Draw, Example, Skill
+from reference_model.skills.calculator import draw_calculator
+from reference_model.skills.context import draw_context
+from reference_model.skills.forms import draw_json
+from reference_model.skills.notes import draw_notes
+from reference_model.skills.scoring import extract_answer, reward, score
+from reference_model.skills.tools import draw_call, draw_result, draw_talk
+from reference_model.skills.words import characters
 from selfeval_backend.reference.problems import Split
-from selfeval_backend.reference.skills.base import Draw, Example, Skill
-from selfeval_backend.reference.skills.calculator import draw_calculator
-from selfeval_backend.reference.skills.context import draw_context
-from selfeval_backend.reference.skills.forms import draw_json
-from selfeval_backend.reference.skills.notes import draw_notes
-from selfeval_backend.reference.skills.scoring import extract_answer, reward, score
-from selfeval_backend.reference.skills.tools import draw_call, draw_result, draw_talk
-from selfeval_backend.reference.skills.words import characters
 
 __all__ = [
     "SKILL_MIX",

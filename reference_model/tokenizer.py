@@ -20,12 +20,12 @@ from itertools import islice
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from reference_model.skills import characters, generate_examples
 from selfeval_backend.reference.problems import (
     DEMONSTRATION_SHAPES,
     demonstrate,
     generate_problems,
 )
-from selfeval_backend.reference.skills import characters, generate_examples
 from selfeval_backend.selfeval import PAPER_QUESTION
 
 __all__ = ["CHAT_TEMPLATE", "build_tokenizer"]

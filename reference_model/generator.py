@@ -26,13 +26,13 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from reference_model.pretraining_data import Copies, Demonstrations
+from reference_model.skills import SKILL_MIX, Skill
+from reference_model.tokenizer import build_tokenizer
 from selfeval_backend.chat import ChatTemplate
 from selfeval_backend.evaluation.markdown import markdown_table
-from selfeval_backend.reference.skills import SKILL_MIX, Skill
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
 from selfeval_backend.training.losses import LossWeights
-from selfeval_backend.training.pretrain import Copies, Demonstrations
-from selfeval_backend.training.tokenizer import build_tokenizer
 from selfeval_backend.training.trainer import Item, Phase, RowCollator, train_phase
 
 __all__ = [
@@ -290,9 +290,8 @@ license: apache-2.0
 
 {parameters:,} parameters (Llama architecture, {recipe.num_layers} layers of
 {recipe.hidden_size}, float32), from nothing by
-`python -m selfeval_backend.reference.recipe --until generator`: seed {recipe.seed}, Muon. It was
-shown contrast on demonstrations, and has never judged a sample of its own: that is what `aic train`
-teaches it.
+`python -m reference_model --until generator`: seed {recipe.seed}, Muon. It was shown contrast on
+demonstrations, and has never judged a sample of its own: that is what `aic train` teaches it.
 
 {lessons}"""
 

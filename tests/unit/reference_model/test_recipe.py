@@ -10,17 +10,17 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from selfeval_backend.importing import import_function
-from selfeval_backend.reference import recipe
-from selfeval_backend.reference.generator import (
+from reference_model import __main__ as command_line
+from reference_model.generator import (
     SIZES,
     GeneratorRecipe,
     Lesson,
     new_generator,
     train_generator,
 )
-from selfeval_backend.reference.recipe import training_recipe
-from selfeval_backend.reference.skill_task import prompts
+from reference_model.recipe import RECIPE_FILE, training_recipe
+from reference_model.skill_task import prompts
+from selfeval_backend.importing import import_function
 from selfeval_backend.training.recipe import load_recipe
 
 REFERENCE = SIZES["reference"]
@@ -46,7 +46,7 @@ def test_lessons_have_names_of_their_own() -> None:
 
 
 def test_the_shipped_recipe_trains_the_generator_that_ships() -> None:
-    assert load_recipe("reference").model == "reference-base"
+    assert load_recipe(RECIPE_FILE).model == "reference-base"
 
 
 def test_self_evaluation_is_trained_on_puzzles_and_skills() -> None:
@@ -64,9 +64,9 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> list[tuple[Generato
         trained.append((chosen, folder))
         return folder / "generator"
 
-    monkeypatch.setattr(recipe, "train_generator", noted)
-    monkeypatch.setattr(sys, "argv", ["recipe", "--until", "generator", *arguments])
-    recipe.main()
+    monkeypatch.setattr(command_line, "train_generator", noted)
+    monkeypatch.setattr(sys, "argv", ["reference_model", "--until", "generator", *arguments])
+    command_line.main()
     return trained
 
 

@@ -13,15 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from selfeval_backend.chat import Message, ToolCall, ToolSpec
-from selfeval_backend.reference.problems import (
-    TASK_SHAPES,
-    Split,
-    demonstrate,
-    generate_problems,
-)
-from selfeval_backend.reference.skills.base import Example, call_text, draw_key, whole
-from selfeval_backend.reference.skills.words import (
+from reference_model.skills.base import Example, call_text, draw_key, whole
+from reference_model.skills.words import (
     NOUNS,
     VERBS,
     identifier,
@@ -32,6 +25,13 @@ from selfeval_backend.reference.skills.words import (
     string,
     text_value,
     word,
+)
+from selfeval_backend.chat import Message, ToolCall, ToolSpec
+from selfeval_backend.reference.problems import (
+    TASK_SHAPES,
+    Split,
+    demonstrate,
+    generate_problems,
 )
 from selfeval_backend.reference.task import answer_of
 

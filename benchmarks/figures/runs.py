@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.figures.beam_search import BeamSettings, beam_answer
 from selfeval_backend.checkpoints import count_parameters
 from selfeval_backend.controller import derive_seed
 from selfeval_backend.errors import DatasetError
 from selfeval_backend.evaluation.harness import Progress
 from selfeval_backend.evaluation.metrics import PromptResult
-from selfeval_backend.evaluation.prefix_search import BeamSettings, beam_answer
 from selfeval_backend.evaluation.recorder import RecordingPlan, SignalReader, record
 from selfeval_backend.evaluation.recordings import Recording, load_recording
 from selfeval_backend.evaluation.tasks import ReferenceTask, ShiftedTask, TaskItem

@@ -1,0 +1,1 @@
+"""Speed and quality, measured: the scripts here, and in `figures` the page of results."""
