@@ -23,7 +23,7 @@ from selfeval_backend.files import write_atomically
 from selfeval_backend.importing import import_function
 from selfeval_backend.rollouts import Rollout, RolloutSample, load_rollouts, only_on_policy
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
-from selfeval_backend.settings import resolve_settings
+from selfeval_backend.settings import Settings, resolve_settings
 from selfeval_backend.training.base_model import base_folder, load_asking
 from selfeval_backend.training.branches import Row
 from selfeval_backend.training.calibrate import rewarded_rollouts
@@ -74,9 +74,8 @@ trained: {before}). KL to the model before, on its own responses: {kl} nats a to
 
 {policies}
 
-"adaptive" stops at a prob_win_or_tie of {threshold}; "pruning" has checkpoints at {prune_at}
-tokens and keeps {keep_fraction} of the samples. Settings that were chosen on the calibration
-prompts, and that the model ships with: {tuned}.
+"adaptive" stops at a prob_win_or_tie of {threshold}{pruning}. Settings that were chosen on the
+calibration prompts, and that the model ships with: {tuned}.
 
 **Self-evaluation** of the temperature-1 samples. Pair accuracy: of two samples of one prompt with
 different rewards, how often the better one has the higher prob_win_or_tie. Figures at a number of
@@ -249,8 +248,7 @@ class _Measured:
             length=figures["after"]["mean_response_tokens"],
             policies=_policy_table(figures["policies"]),
             threshold=settings.threshold,
-            prune_at=list(settings.prune_at),
-            keep_fraction=settings.keep_fraction,
+            pruning=_pruning(settings),
             tuned=self._config.policy or "none",
             self_evaluation=_self_evaluation_table(figures["self_evaluation"]),
             recipe=json.dumps(recipe.model_dump(mode="json", exclude={"folder"}), indent=1),
@@ -332,6 +330,15 @@ def _signature_list(signatures: Sequence[Signature]) -> str:
     if not signatures:
         return "None was found."
     return "\n".join(f"- **{s.name}**: {s.evidence}. {s.remedy}" for s in signatures)
+
+
+def _pruning(settings: Settings) -> str:
+    if not settings.prune_at:
+        return ""
+    return (
+        f'; "pruning" has checkpoints at {list(settings.prune_at)} tokens and keeps '
+        f"{settings.keep_fraction} of the samples"
+    )
 
 
 def _policy_table(rows: Sequence[Mapping[str, Any]]) -> str:
