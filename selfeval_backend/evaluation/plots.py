@@ -93,11 +93,11 @@ def draw_curves(
                 fontsize="small",
                 color="grey",
             )
-        for name, place in (starts or {}).items():
-            axes.axvline(place, color="grey", linewidth=1)
+        for name, start in (starts or {}).items():
+            axes.axvline(start, color="grey", linewidth=1)
             axes.annotate(
                 f" {name}",
-                (place, 0.99),
+                (start, 0.99),
                 xycoords=("data", "axes fraction"),
                 va="top",
                 fontsize="small",
