@@ -11,10 +11,10 @@ import numpy as np
 from benchmarks.figures.paper_claims import paper_claims_section
 from benchmarks.figures.runs import load_beams, load_capability
 from selfeval_backend.evaluation.bootstrap import Estimate
-from selfeval_backend.evaluation.catalogue import THRESHOLDS, best_of_n_name, catalogue, sweep
+from selfeval_backend.evaluation.catalogue import THRESHOLDS, catalogue, sweep
 from selfeval_backend.evaluation.converting import rollouts_of
 from selfeval_backend.evaluation.markdown import markdown_table, percent, plain, share, signed
-from selfeval_backend.evaluation.methods import ONE_SAMPLE, Method
+from selfeval_backend.evaluation.methods import ONE_SAMPLE, Method, best_of_n_name
 from selfeval_backend.evaluation.plots import Curve, draw_curves, draw_reliability
 from selfeval_backend.evaluation.quality import (
     Cut,

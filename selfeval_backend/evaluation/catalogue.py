@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from selfeval_backend.errors import ConfigurationError
-from selfeval_backend.evaluation.methods import DEFAULT_PRUNE_AT, ONE_SAMPLE, Method
+from selfeval_backend.evaluation.methods import DEFAULT_PRUNE_AT, Method, own_methods
 from selfeval_backend.evaluation.recordings import Recording, RecordingInfo
 from selfeval_backend.evaluation.rivals import (
     AdaptiveConsistency,
@@ -26,7 +26,6 @@ from selfeval_backend.settings import Settings, resolve_settings
 __all__ = [
     "THRESHOLDS",
     "Catalogue",
-    "best_of_n_name",
     "catalogue",
     "check_names",
     "choose",
@@ -61,15 +60,10 @@ class Catalogue:
     """Names of methods, and what the recording lacks for them."""
 
 
-def best_of_n_name(num_samples: int) -> str:
-    """Return the name of Best-of-N by self-evaluation."""
-    return f"best-of-{num_samples}"
-
-
 def catalogue(recording: Recording) -> Catalogue:
     """Return every method at its own settings, in the order in which they are shown.
 
-    "adaptive+pruning" is what the model was tuned for, "adaptive" and "pruning" are its halves.
+    This project's own are those of `own_methods`, as the model was tuned.
     """
     info = recording.info
     own = _own_methods(info)
@@ -117,8 +111,9 @@ def check_names(names: str, *, num_samples: int) -> None:
     Raises:
         ConfigurationError: A name is unknown.
     """
-    own = (ONE_SAMPLE, "greedy", best_of_n_name(num_samples), "adaptive", "pruning")
-    known = {"all", *own, "adaptive+pruning", *_RIVALS, "adaptive weighted vote"}
+    full = Settings(max_samples=num_samples, adaptive=False)
+    own = own_methods(full, Settings(max_samples=num_samples, prune_at=DEFAULT_PRUNE_AT))
+    known = {"all", *(method.name for method in own), *_RIVALS, "adaptive weighted vote"}
     for name in (part.strip() for part in names.split(",")):
         if name not in known:
             raise ConfigurationError("methods", name, f"of {', '.join(sorted(known))}")
@@ -151,22 +146,13 @@ def _tuned(info: RecordingInfo, *, prune: bool) -> Settings:
     return settings
 
 
-def _own_methods(info: RecordingInfo) -> list[Method]:
-    num_samples = info.num_samples
-    one = replace(_all_at_once(info), max_samples=1)
-    methods = [Method(name=ONE_SAMPLE, settings=one, evaluate=False, rotations=num_samples)]
-    if info.annealed:
-        # Annealing begins with a greedy sample.
-        greedy = replace(one, adaptive=True, annealing="annealed")
-        methods.append(Method(name="greedy", settings=greedy, evaluate=False))
-    methods.append(Method(name=best_of_n_name(num_samples), settings=_all_at_once(info)))
-    methods.append(Method(name="adaptive", settings=_tuned(info, prune=False)))
-    both = _tuned(info, prune=True)
-    if both.prune_at and set(both.prune_at) <= set(info.checkpoints):
-        alone = replace(both, adaptive=False, batches=None, annealing="constant")
-        methods.append(Method(name="pruning", settings=alone))
-        methods.append(Method(name="adaptive+pruning", settings=both))
-    return methods
+def _own_methods(info: RecordingInfo) -> tuple[Method, ...]:
+    tuned = _tuned(info, prune=True)
+    if not set(tuned.prune_at) <= set(info.checkpoints):
+        tuned = tuned.unpruned()
+    return own_methods(
+        _all_at_once(info), tuned, rotations=info.num_samples, annealed=info.annealed
+    )
 
 
 def _lacks(recording: Recording, rival: Rival | None) -> str:

@@ -16,8 +16,12 @@ from typing import Any, Literal
 
 from selfeval_backend.errors import ConfigurationError, DatasetError
 from selfeval_backend.evaluation.bootstrap import Estimate
-from selfeval_backend.evaluation.catalogue import best_of_n_name
-from selfeval_backend.evaluation.methods import ONE_SAMPLE, Method
+from selfeval_backend.evaluation.methods import (
+    Method,
+    all_at_once,
+    best_of_n_name,
+    bounds,
+)
 from selfeval_backend.evaluation.recordings import Recording, RecordingInfo
 from selfeval_backend.evaluation.table import MethodSummary, ResultTable, replay_table
 from selfeval_backend.settings import Settings
@@ -242,17 +246,9 @@ class _Candidate:
 
 
 def _bounds(info: RecordingInfo) -> tuple[Method, Method]:
-    full = Settings(
-        max_samples=info.num_samples,
-        adaptive=False,
-        temperature=info.temperature,
-        annealing="constant",
-    )
-    one = replace(full, max_samples=1)
-    return (
-        Method(name=ONE_SAMPLE, settings=one, evaluate=False, rotations=info.num_samples),
-        Method(name=best_of_n_name(info.num_samples), settings=full),
-    )
+    samples = Settings(max_samples=info.num_samples)
+    full = all_at_once(samples, temperature=info.temperature)
+    return bounds(full, rotations=info.num_samples)
 
 
 def _named(settings: Iterable[Settings]) -> list[Method]:

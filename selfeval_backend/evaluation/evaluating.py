@@ -9,9 +9,9 @@ import numpy as np
 
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.evaluation.bootstrap import Estimate
-from selfeval_backend.evaluation.catalogue import best_of_n_name, catalogue, choose
+from selfeval_backend.evaluation.catalogue import catalogue, choose
 from selfeval_backend.evaluation.harness import Progress, run_method
-from selfeval_backend.evaluation.methods import ONE_SAMPLE, Method
+from selfeval_backend.evaluation.methods import ONE_SAMPLE, Method, best_of_n_name
 from selfeval_backend.evaluation.metrics import MethodRun
 from selfeval_backend.evaluation.recordings import Recording, RecordingInfo
 from selfeval_backend.evaluation.table import Difference, MethodSummary, ResultTable, replay_table

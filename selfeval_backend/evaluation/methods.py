@@ -11,15 +11,31 @@ from selfeval_backend.policy import Policy
 from selfeval_backend.settings import Settings
 from selfeval_backend.types import Limits
 
-__all__ = ["BEST_OF_16", "DEFAULT_PRUNE_AT", "ONE_SAMPLE", "Method", "standard_methods"]
+__all__ = [
+    "BEST_OF_16",
+    "DEFAULT_PRUNE_AT",
+    "ONE_SAMPLE",
+    "Method",
+    "all_at_once",
+    "best_of_n_name",
+    "bounds",
+    "own_methods",
+    "standard_methods",
+]
 
 ONE_SAMPLE = "one sample"
-BEST_OF_16 = "best-of-16"
+_NUM_SAMPLES = 16
+
+
+def best_of_n_name(num_samples: int) -> str:
+    """Return the name of Best-of-N by self-evaluation."""
+    return f"best-of-{num_samples}"
+
+
+BEST_OF_16 = best_of_n_name(_NUM_SAMPLES)
 
 DEFAULT_PRUNE_AT = (32, 64)
 """Checkpoints for a model that was tuned for none; half of the samples go on past each."""
-
-_NUM_SAMPLES = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,20 +73,69 @@ class Method:
         return self.rival.policy(own, signals)
 
 
-def standard_methods(model: SelfEvaluatingModel) -> tuple[Method, ...]:
-    """Return the six methods, in the order in which they are shown.
+def own_methods(
+    full: Settings, tuned: Settings, *, rotations: int = 1, annealed: bool = True
+) -> tuple[Method, ...]:
+    """Return the methods that need no rival, in the order in which they are shown.
 
-    "adaptive+pruning" is what the model was tuned for (`policy` of its selfeval.json), with the
-    defaults of `Settings` and `DEFAULT_PRUNE_AT` where it says nothing; "adaptive" is the same
-    without its checkpoints, and "pruning" the same with all samples drawn at once, at temperature 1
-    as Best-of-16 draws them.
+    One sample, greedy and Best-of-N; "adaptive+pruning" is what is tuned, "adaptive" the same
+    without its checkpoints, and "pruning" the same with all samples drawn as Best-of-N draws them.
+    Without checkpoints there is no pruning to be shown.
+
+    Args:
+        full: Of Best-of-N: all samples at once, at one temperature.
+        tuned: Adaptive, with checkpoints or without.
+        rotations: Of one sample.
+        annealed: Whether a greedy sample can be had: a recording may have none.
+    """
+    one, best_of_n = bounds(full, rotations=rotations)
+    greedy = replace(one.settings, temperature=0.0)
+    methods = [
+        one,
+        *([Method(name="greedy", settings=greedy, evaluate=False)] if annealed else ()),
+        best_of_n,
+        Method(name="adaptive", settings=tuned.unpruned()),
+    ]
+    if tuned.prune_at:
+        alone = all_at_once(tuned, temperature=full.temperature)
+        methods.append(Method(name="pruning", settings=alone))
+        methods.append(Method(name="adaptive+pruning", settings=tuned))
+    return tuple(methods)
+
+
+def bounds(full: Settings, *, rotations: int = 1) -> tuple[Method, Method]:
+    """Return what improvement is counted from and against: one sample, and Best-of-N.
+
+    Args:
+        full: Of Best-of-N: all samples at once, at one temperature.
+        rotations: Of one sample.
+    """
+    one = replace(full, max_samples=1)
+    return (
+        Method(name=ONE_SAMPLE, settings=one, evaluate=False, rotations=rotations),
+        Method(name=best_of_n_name(full.max_samples), settings=full),
+    )
+
+
+def all_at_once(settings: Settings, *, temperature: float) -> Settings:
+    """Return the same settings with all samples drawn at once, at one temperature."""
+    return replace(
+        settings, adaptive=False, batches=None, temperature=temperature, annealing="constant"
+    )
+
+
+def standard_methods(model: SelfEvaluatingModel) -> tuple[Method, ...]:
+    """Return the six methods that a model is shown by, all of them of up to 16 samples.
+
+    They follow what the model was tuned for (`policy` of its selfeval.json), with the defaults of
+    `Settings` and `DEFAULT_PRUNE_AT` where it says nothing. Best-of-16 is at temperature 1.
 
     Raises:
         ConfigurationError: The model's engine cannot prune.
     """
-    both = model.settings({"max_samples": _NUM_SAMPLES, "adaptive": True})
-    if not both.prune_at:
-        both = model.settings(
+    tuned = model.settings({"max_samples": _NUM_SAMPLES, "adaptive": True})
+    if not tuned.prune_at:
+        tuned = model.settings(
             {
                 "max_samples": _NUM_SAMPLES,
                 "adaptive": True,
@@ -78,19 +143,4 @@ def standard_methods(model: SelfEvaluatingModel) -> tuple[Method, ...]:
                 "keep_fraction": 0.5,
             }
         )
-    adaptive = both.unpruned()
-    best_of_16 = _all_at_once(adaptive)
-    one_sample = replace(best_of_16, max_samples=1)
-    greedy = replace(one_sample, temperature=0.0)
-    return (
-        Method(name=ONE_SAMPLE, settings=one_sample, evaluate=False),
-        Method(name="greedy", settings=greedy, evaluate=False),
-        Method(name=BEST_OF_16, settings=best_of_16),
-        Method(name="adaptive", settings=adaptive),
-        Method(name="pruning", settings=_all_at_once(both)),
-        Method(name="adaptive+pruning", settings=both),
-    )
-
-
-def _all_at_once(settings: Settings) -> Settings:
-    return replace(settings, adaptive=False, batches=None, temperature=1.0, annealing="constant")
+    return own_methods(all_at_once(tuned.unpruned(), temperature=1.0), tuned)

@@ -1,4 +1,4 @@
-"""Plots that can be read at a glance, as PNG and SVG."""
+"""Plots that can be read at a glance, of evaluations and of training."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Curve", "draw_curves", "draw_reliability"]
 
+_SUFFIXES = (".svg", ".png")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
@@ -30,8 +32,8 @@ class Curve:
 
 
 @contextmanager
-def _axes(stem: Path, *, title: str, x: str, y: str) -> Iterator[Axes]:
-    """Yield axes; write both files at the end."""
+def _axes(stem: Path, *, title: str, x: str, y: str, suffixes: Sequence[str]) -> Iterator[Axes]:
+    """Yield axes; write a file of each suffix at the end."""
     try:
         import matplotlib as mpl
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -47,8 +49,9 @@ def _axes(stem: Path, *, title: str, x: str, y: str) -> Iterator[Axes]:
     stem.parent.mkdir(parents=True, exist_ok=True)
     # The same bytes for the same numbers: no date, no random ids.
     with mpl.rc_context({"svg.hashsalt": "aic", "svg.fonttype": "none"}):
-        figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})
-        figure.savefig(stem.with_suffix(".png"), dpi=110)
+        for suffix in suffixes:
+            undated = {"Date": None} if suffix == ".svg" else None
+            figure.savefig(stem.with_suffix(suffix), dpi=110, metadata=undated)
 
 
 def draw_curves(
@@ -60,19 +63,23 @@ def draw_curves(
     y: str,
     log_x: bool = False,
     lines: Mapping[str, float] | None = None,
+    starts: Mapping[str, float] | None = None,
+    suffixes: Sequence[str] = _SUFFIXES,
 ) -> None:
     """Draw lines with their intervals.
 
     Args:
-        stem: Path without suffix; gets ``.png`` and ``.svg``.
+        stem: Path without suffix.
         curves: At least one.
         title: Of the plot.
         x: Label.
         y: Label.
         log_x: Powers of two on the x axis.
         lines: Names and heights of horizontal lines.
+        starts: Names of stretches of the x axis, and where they begin.
+        suffixes: Of the files: ``.svg``, ``.png``.
     """
-    with _axes(stem, title=title, x=x, y=y) as axes:
+    with _axes(stem, title=title, x=x, y=y, suffixes=suffixes) as axes:
         for place, curve in enumerate(curves):
             _draw(axes, curve, colour=f"C{place % 10}", marker="os^Dv<>ph*X"[place % 11])
         for name, height in (lines or {}).items():
@@ -83,6 +90,16 @@ def draw_curves(
                 xycoords=("axes fraction", "data"),
                 ha="right",
                 va="bottom",
+                fontsize="small",
+                color="grey",
+            )
+        for name, start in (starts or {}).items():
+            axes.axvline(start, color="grey", linewidth=1)
+            axes.annotate(
+                f" {name}",
+                (start, 0.99),
+                xycoords=("data", "axes fraction"),
+                va="top",
                 fontsize="small",
                 color="grey",
             )
@@ -106,18 +123,28 @@ def _draw(axes: Axes, curve: Curve, *, colour: str, marker: str) -> None:
 
 
 def draw_reliability(
-    stem: Path, predictions: Mapping[str, Sequence[Prediction]], *, title: str, num_bins: int = 10
+    stem: Path,
+    predictions: Mapping[str, Sequence[Prediction]],
+    *,
+    title: str,
+    num_bins: int = 10,
+    suffixes: Sequence[str] = _SUFFIXES,
 ) -> None:
     """Draw what was said against what was true, in bins of equal width.
 
     Args:
-        stem: Path without suffix; gets ``.png`` and ``.svg``.
+        stem: Path without suffix.
         predictions: By where they were made.
         title: Of the plot.
         num_bins: Of [0, 1]; a bin of fewer than 20 predictions is left out.
+        suffixes: Of the files: ``.svg``, ``.png``.
     """
     with _axes(
-        stem, title=title, x="prob_win_or_tie, as predicted", y="share that won or tied"
+        stem,
+        title=title,
+        x="prob_win_or_tie, as predicted",
+        y="share that won or tied",
+        suffixes=suffixes,
     ) as axes:
         axes.plot([0, 1], [0, 1], color="grey", linestyle="--", linewidth=1)
         for name, items in predictions.items():

@@ -10,7 +10,13 @@ import numpy as np
 
 from selfeval_backend.evaluation.bootstrap import Estimate
 from selfeval_backend.evaluation.converting import recording_of
-from selfeval_backend.evaluation.methods import Method
+from selfeval_backend.evaluation.methods import (
+    ONE_SAMPLE,
+    Method,
+    all_at_once,
+    best_of_n_name,
+    own_methods,
+)
 from selfeval_backend.evaluation.quality import (
     Prediction,
     auroc,
@@ -99,37 +105,29 @@ def measure_policies(
         num_resamples: Of the bootstrap.
     """
     n = tuned.max_samples
-    best_of_n = f"best-of-{n}"
     recording = recording_of(
         rollouts, evaluator, num_samples=n, checkpoints=tuned.prune_at, answer_of=answer_of
     )
-    methods = _methods(tuned, best_of_n, votes=answer_of is not None)
+    methods = _methods(tuned, votes=answer_of is not None)
     summaries = replay_table(recording, methods).summaries(
-        one_sample="one sample", best_of_n=best_of_n, seed=seed, num_resamples=num_resamples
+        one_sample=ONE_SAMPLE, best_of_n=best_of_n_name(n), seed=seed, num_resamples=num_resamples
     )
     return [_row(summary) for summary in summaries]
 
 
-def _methods(tuned: Settings, best_of_n: str, *, votes: bool) -> list[Method]:
+def _methods(tuned: Settings, *, votes: bool) -> list[Method]:
     n = tuned.max_samples
-    adaptive = replace(tuned.unpruned(), adaptive=True)
-    fixed = replace(adaptive, adaptive=False, batches=None, annealing="constant")
-    pruned = replace(tuned, adaptive=False, batches=None, annealing="constant")
-    first = replace(fixed, max_samples=1)
-    greedy = replace(adaptive, max_samples=1, batches=None, annealing="annealed")
+    tuned = replace(tuned, adaptive=True)
+    adaptive = tuned.unpruned()
+    fixed = all_at_once(adaptive, temperature=tuned.temperature)
     rivals: dict[str, Rival] = {
         f"oracle of {n}": Oracle(),
         f"log-probability of {n}": MeanLogprob(),
         **({f"majority vote of {n}": MajorityVote()} if votes else {}),
     }
     return [
-        # The mean over all samples: the same expectation as of one, less noise.
-        Method(name="one sample", settings=first, evaluate=False, rotations=n),
-        Method(name="greedy", settings=greedy, evaluate=False),
-        Method(name=best_of_n, settings=fixed),
-        Method(name="adaptive", settings=adaptive),
-        Method(name="pruning", settings=pruned),
-        Method(name="adaptive+pruning", settings=replace(tuned, adaptive=True)),
+        # One sample is the mean over all of them: the same expectation, less noise.
+        *own_methods(fixed, tuned, rotations=n),
         *(Method(name=name, settings=fixed, rival=rival) for name, rival in rivals.items()),
         *(
             Method(

@@ -6,7 +6,6 @@ It is the model card of the checkpoint folder that the pipeline ends in.
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,12 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from selfeval_backend.chat import Chat
+from selfeval_backend.evaluation.bootstrap import Estimate
+from selfeval_backend.evaluation.markdown import markdown_table
+from selfeval_backend.evaluation.metrics import finite
+from selfeval_backend.evaluation.plots import Curve, draw_curves, draw_reliability
 from selfeval_backend.evaluation.quality import Prediction, predictions, running_at, whole
 from selfeval_backend.files import write_atomically
 from selfeval_backend.importing import import_function
 from selfeval_backend.rollouts import Rollout, RolloutSample, load_rollouts, only_on_policy
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
-from selfeval_backend.settings import resolve_settings
+from selfeval_backend.settings import Settings, resolve_settings
 from selfeval_backend.training.base_model import base_folder, load_asking
 from selfeval_backend.training.branches import Row
 from selfeval_backend.training.calibrate import rewarded_rollouts
@@ -32,7 +35,6 @@ from selfeval_backend.training.figures import (
 from selfeval_backend.training.finetune import load_weights
 from selfeval_backend.training.hashing import Hasher
 from selfeval_backend.training.pipeline import Workplace
-from selfeval_backend.training.plots import draw_history, draw_pair_accuracy, draw_reliability
 from selfeval_backend.training.preservation import measure_kl
 from selfeval_backend.training.recipe import Recipe
 from selfeval_backend.training.signatures import Signature, find_signatures
@@ -41,6 +43,9 @@ __all__ = ["ReportStage"]
 
 _KL_RESPONSES = 500
 """Of the base model, on which the KL is measured."""
+
+_PLOT_SUFFIXES = (".png",)
+"""What model pages show wherever they are read."""
 
 _TEMPLATE = """\
 # {name}
@@ -69,9 +74,8 @@ trained: {before}). KL to the model before, on its own responses: {kl} nats a to
 
 {policies}
 
-"adaptive" stops at a prob_win_or_tie of {threshold}; "pruning" has checkpoints at {prune_at}
-tokens and keeps {keep_fraction} of the samples. Settings that were chosen on the calibration
-prompts, and that the model ships with: {tuned}.
+"adaptive" stops at a prob_win_or_tie of {threshold}{pruning}. Settings that were chosen on the
+calibration prompts, and that the model ships with: {tuned}.
 
 **Self-evaluation** of the temperature-1 samples. Pair accuracy: of two samples of one prompt with
 different rewards, how often the better one has the higher prob_win_or_tie. Figures at a number of
@@ -121,7 +125,7 @@ class ReportStage:
             measured.predictions(whole), figures=figures, max_samples=recipe.calibrate.samples
         )
         figures["signatures"] = [asdict(signature) for signature in signatures]
-        write_atomically(folder / "figures.json", json.dumps(_finite(figures), indent=1) + "\n")
+        write_atomically(folder / "figures.json", json.dumps(finite(figures), indent=1) + "\n")
         measured.draw(folder, figures)
         write_atomically(folder / "README.md", measured.page(figures, signatures))
         for signature in signatures:
@@ -131,7 +135,7 @@ class ReportStage:
         _point(place.recipe.folder / recipe.name, folder)
         keys = ("before", "after", "kl", "signatures")
         chosen = {key: figures[key] for key in keys}
-        found: dict[str, Any] = _finite({**chosen, "whole": figures["self_evaluation"]["whole"]})
+        found: dict[str, Any] = finite({**chosen, "whole": figures["self_evaluation"]["whole"]})
         return found
 
 
@@ -214,12 +218,17 @@ class _Measured:
         curves = {"end": self.predictions(whole)}
         for at in self._settings.prune_at:
             curves[f"{at} tokens"] = self.predictions(running_at(at))
-        draw_reliability(folder / "reliability.png", curves)
-        draw_pair_accuracy(folder / "pair_accuracy.png", figures["self_evaluation"])
+        draw_reliability(
+            folder / "reliability",
+            curves,
+            title="Reliability on held-out prompts, by where responses are cut",
+            suffixes=_PLOT_SUFFIXES,
+        )
+        _draw_pair_accuracy(folder / "pair_accuracy", figures["self_evaluation"])
         history = json.loads(
             (self._place.upstream["finetune"] / "logs" / "history.json").read_text(encoding="utf-8")
         )
-        draw_history(folder / "training.png", history)
+        _draw_history(folder / "training", history)
 
     def page(self, figures: Mapping[str, Any], signatures: Sequence[Signature]) -> str:
         """Return the page in Markdown."""
@@ -239,21 +248,64 @@ class _Measured:
             length=figures["after"]["mean_response_tokens"],
             policies=_policy_table(figures["policies"]),
             threshold=settings.threshold,
-            prune_at=list(settings.prune_at),
-            keep_fraction=settings.keep_fraction,
+            pruning=_pruning(settings),
             tuned=self._config.policy or "none",
             self_evaluation=_self_evaluation_table(figures["self_evaluation"]),
             recipe=json.dumps(recipe.model_dump(mode="json", exclude={"folder"}), indent=1),
         )
 
 
-def _finite(value: Any) -> Any:
-    """Return a value of JSON types with None for what is no number: JSON has no NaN."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _draw_pair_accuracy(stem: Path, rows: Mapping[str, Mapping[str, Any]]) -> None:
+    """Draw how many pairs of one prompt are in order, by the position of the cut."""
+    found = {int(name): row["pair_accuracy"] for name, row in rows.items() if name.isdigit()}
+    draw_curves(
+        stem,
+        [
+            Curve(
+                name="pair accuracy (band: 95 %)",
+                x=tuple(sorted(found)),
+                y=tuple(Estimate(**found[at]) for at in sorted(found)),
+            )
+        ],
+        title="How well the self-evaluation orders samples of one prompt",
+        x="generated tokens",
+        y="pairs ordered right",
+        lines={"chance": 0.5, "whole responses": rows["whole"]["pair_accuracy"]["value"]},
+        suffixes=_PLOT_SUFFIXES,
+    )
+
+
+def _draw_history(stem: Path, phases: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
+    """Draw label loss, KL and pair accuracy over the steps of all phases."""
+    starts, offset = {}, 0.0
+    points: dict[str, list[tuple[float, float]]] = {name: [] for name in _HISTORY}
+    for phase, lines in phases.items():
+        starts[phase] = offset
+        for name, found in points.items():
+            found += [(offset + line["step"], line[name]) for line in lines if name in line]
+        offset += max((line["step"] for line in lines), default=0)
+    curves = [
+        Curve(
+            name=name.removeprefix("eval_"),
+            x=tuple(step for step, _ in found),
+            y=tuple(value for _, value in found),
+        )
+        for name, found in points.items()
+        if found
+    ]
+    draw_curves(
+        stem,
+        curves,
+        title="Training",
+        x="steps",
+        y="loss, KL or accuracy",
+        starts=starts,
+        suffixes=_PLOT_SUFFIXES,
+    )
+
+
+_HISTORY = ("label", "kl", "eval_pair_accuracy_whole", "eval_pair_accuracy_half")
+"""What training logs, and the report draws."""
 
 
 def _responses(rollouts: Sequence[Rollout]) -> Iterator[Row]:
@@ -280,32 +332,59 @@ def _signature_list(signatures: Sequence[Signature]) -> str:
     return "\n".join(f"- **{s.name}**: {s.evidence}. {s.remedy}" for s in signatures)
 
 
+def _pruning(settings: Settings) -> str:
+    if not settings.prune_at:
+        return ""
+    return (
+        f'; "pruning" has checkpoints at {list(settings.prune_at)} tokens and keeps '
+        f"{settings.keep_fraction} of the samples"
+    )
+
+
 def _policy_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    lines = [
-        "| method | mean reward | samples | generated | self-evaluation | kept | saved |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {row['method']} | {_with_error(row['accuracy'])} | {row['mean_samples']:.2f} "
-        f"| {row['generated_tokens']:.0f} | {row['self_evaluation_tokens']:.0f} "
-        f"| {_with_interval(row['improvement_kept'])} | {_with_interval(row['tokens_saved'])} |"
-        for row in rows
-    ]
-    return "\n".join(lines)
+    return markdown_table(
+        ("method", "mean reward", "samples", "generated", "self-evaluation", "kept", "saved"),
+        (
+            (
+                row["method"],
+                _with_error(row["accuracy"]),
+                f"{row['mean_samples']:.2f}",
+                f"{row['generated_tokens']:.0f}",
+                f"{row['self_evaluation_tokens']:.0f}",
+                _with_interval(row["improvement_kept"]),
+                _with_interval(row["tokens_saved"]),
+            )
+            for row in rows
+        ),
+    ).rstrip("\n")
 
 
 def _self_evaluation_table(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    lines = [
-        "| cut at | pair accuracy | AUROC | ECE | Brier | mean said | mean true | responses |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {name} | {_with_interval(row['pair_accuracy'])} | {_with_interval(row['auroc'])} "
-        f"| {_with_interval(row['ece'], 4)} | {_with_interval(row['brier'], 4)} "
-        f"| {row['mean_prediction']:.3f} | {row['mean_target']:.3f} | {row['num_predictions']} |"
-        for name, row in rows.items()
-    ]
-    return "\n".join(lines)
+    return markdown_table(
+        (
+            "cut at",
+            "pair accuracy",
+            "AUROC",
+            "ECE",
+            "Brier",
+            "mean said",
+            "mean true",
+            "responses",
+        ),
+        (
+            (
+                name,
+                _with_interval(row["pair_accuracy"]),
+                _with_interval(row["auroc"]),
+                _with_interval(row["ece"], 4),
+                _with_interval(row["brier"], 4),
+                f"{row['mean_prediction']:.3f}",
+                f"{row['mean_target']:.3f}",
+                str(row["num_predictions"]),
+            )
+            for name, row in rows.items()
+        ),
+    ).rstrip("\n")
 
 
 def _with_error(figure: Mapping[str, float]) -> str:

@@ -27,6 +27,7 @@ from selfeval_backend.training.stages import make_pipeline
 
 pytestmark = pytest.mark.slow
 
+PLOTS = ("pair_accuracy.png", "reliability.png", "training.png")
 STAGES = ("prompts", "rollouts", "rewards", "preferences", "finetune", "calibrate", "report")
 BODY: dict[str, Any] = {
     "name": "tiny",
@@ -107,7 +108,8 @@ def test_the_folder_answers_at_once_and_says_how_good_it_is(trained: Recipe) -> 
     assert 0 <= figures["kl"]["value"] < 0.01
     page = (folder / "README.md").read_text()
     assert "## Failure signatures" in page
-    assert all((folder / name).is_file() for name in ("reliability.png", "training.png"))
+    assert tuple(sorted(path.name for path in folder.glob("*.png"))) == PLOTS
+    assert not list(folder.glob("*.svg"))
 
 
 def test_nothing_is_done_twice(trained: Recipe) -> None:

@@ -18,7 +18,7 @@ DOORS = {
     "langgraph": (),
     "llama_index": (),
     "math_verify": ("evaluation", "training.rewards"),
-    "matplotlib": ("evaluation", "training.plots"),
+    "matplotlib": ("evaluation.plots",),
     "numpy": ("evaluation", "training"),
     "packaging": ("diagnosis",),
     "peft": ("training",),

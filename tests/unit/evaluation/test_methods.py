@@ -5,9 +5,18 @@ from __future__ import annotations
 import pytest
 
 from selfeval_backend.errors import ConfigurationError
-from selfeval_backend.evaluation.methods import Method, standard_methods
+from selfeval_backend.evaluation.catalogue import catalogue, check_names
+from selfeval_backend.evaluation.methods import (
+    Method,
+    all_at_once,
+    bounds,
+    own_methods,
+    standard_methods,
+)
 from selfeval_backend.policy import Annealed, Checkpoint, Constant
+from selfeval_backend.settings import Settings
 from tests.conftest import ModelFactory
+from tests.unit.evaluation import recorded
 
 NAMES = ["one sample", "greedy", "best-of-16", "adaptive", "pruning", "adaptive+pruning"]
 TUNED = {
@@ -88,3 +97,35 @@ def test_an_engine_that_cannot_prune_is_refused(make_model: ModelFactory) -> Non
 
     with pytest.raises(ConfigurationError, match="cannot evaluate mid-generation"):
         standard_methods(model)
+
+
+def test_a_recording_has_the_same_methods_as_a_live_run() -> None:
+    found = catalogue(recorded.recording())
+    own = [method for method in found.methods if method.rival is None]
+
+    assert [method.name for method in own][:2] == NAMES[:2]
+    assert [method.name for method in own][2:4] == [f"best-of-{recorded.NUM_SAMPLES}", "adaptive"]
+    for name in NAMES:
+        check_names(name, num_samples=16)
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0])
+def test_pruning_alone_draws_as_best_of_n_does(temperature: float) -> None:
+    tuned = Settings(max_samples=4, prune_at=(8,), keep_fraction=0.5, batches=(1, 3))
+    full = all_at_once(tuned.unpruned(), temperature=temperature)
+    methods = {method.name: method for method in own_methods(full, tuned, rotations=4)}
+
+    pruning, best_of_n = methods["pruning"].policy(), methods["best-of-4"].policy()
+    assert pruning.temperatures == best_of_n.temperatures == Constant(temperature)
+    assert pruning.batches == best_of_n.batches
+    assert pruning.pruning == methods["adaptive+pruning"].policy().pruning
+    assert bounds(full, rotations=4) == (methods["one sample"], methods["best-of-4"])
+    assert methods["one sample"].rotations == 4
+
+
+def test_without_checkpoints_or_annealed_samples_there_is_less_to_show() -> None:
+    tuned = Settings(max_samples=4)
+    full = all_at_once(tuned, temperature=1.0)
+
+    names = [method.name for method in own_methods(full, tuned, annealed=False)]
+    assert names == ["one sample", "best-of-4", "adaptive"]
