@@ -9,16 +9,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from aic_integrations.langchain.chat_model import ChatAdaptive
-from aic_integrations.langchain.confidence_gate_model import ConfidenceGateChatModel
-from aic_integrations.langchain.confidence_gate_run import gate_records
-from aic_integrations.langchain.confidence_gate_runnable import ConfidenceGateRunnable
+from aic_integrations.langchain.gate.chat_model import ConfidenceGateChatModel
+from aic_integrations.langchain.gate.run import gate_records
+from aic_integrations.langchain.gate.runnable import ConfidenceGateRunnable
 from aic_integrations.langchain.llm import AdaptiveLLM
 from selfeval_backend.errors import MissingDependencyError
 
 if TYPE_CHECKING:
-    from aic_integrations.langchain.confidence_gate import ConfidenceGate
-    from aic_integrations.langchain.confidence_gate_graph import ConfidenceGateNode, GateState
     from aic_integrations.langchain.decision_model import SelfEvaluationDecisionModel
+    from aic_integrations.langchain.gate.graph import ConfidenceGateNode, GateState
+    from aic_integrations.langchain.gate.middleware import ConfidenceGate
     from aic_integrations.langchain.spans import GenAISpans
 
 __all__ = [
@@ -35,9 +35,9 @@ __all__ = [
 ]
 
 _LATE = {
-    "ConfidenceGate": "confidence_gate",
-    "ConfidenceGateNode": "confidence_gate_graph",
-    "GateState": "confidence_gate_graph",
+    "ConfidenceGate": "gate.middleware",
+    "ConfidenceGateNode": "gate.graph",
+    "GateState": "gate.graph",
     "GenAISpans": "spans",
     "SelfEvaluationDecisionModel": "decision_model",
 }

@@ -21,7 +21,7 @@ from langgraph.types import Command
 from pydantic import BaseModel
 
 from aic_integrations.langchain import ConfidenceGate, gate_records
-from aic_integrations.langchain.confidence_gate_run import WAITING
+from aic_integrations.langchain.gate.run import WAITING
 from selfeval_backend.errors import (
     ConfigurationError,
     LowConfidenceError,

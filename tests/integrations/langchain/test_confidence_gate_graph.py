@@ -19,7 +19,7 @@ from aic_integrations.langchain import (
     GateState,
     gate_records,
 )
-from aic_integrations.langchain.confidence_gate_run import WAITING
+from aic_integrations.langchain.gate.run import WAITING
 from selfeval_backend.errors import ConfigurationError, LowConfidenceError, MissingConfidenceError
 from tests.integrations.langchain.confident_model import (
     ConfidentModel,

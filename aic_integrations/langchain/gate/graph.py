@@ -10,7 +10,7 @@ from langchain_core.messages import AIMessage, AnyMessage, RemoveMessage
 from langgraph.graph.message import add_messages
 from langgraph.types import interrupt
 
-from aic_integrations.langchain.confidence_gate_run import (
+from aic_integrations.langchain.gate.run import (
     HELD_KEY,
     RECORDS_KEY,
     REFUSAL,

@@ -18,7 +18,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import Runnable, RunnableBinding
 from pydantic import BaseModel, ConfigDict
 
-from aic_integrations.langchain.confidence_gate_run import (
+from aic_integrations.langchain.gate.run import (
     REFUSAL,
     GateRun,
     GateSettings,

@@ -11,7 +11,7 @@ from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable, RunnableConfig, RunnableSequence
 from langchain_core.runnables.config import merge_configs
 
-from aic_integrations.langchain.confidence_gate_run import (
+from aic_integrations.langchain.gate.run import (
     REFUSAL,
     GateRun,
     GateSettings,

@@ -23,8 +23,8 @@ from langgraph.constants import TAG_NOSTREAM
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
-from aic_integrations.langchain.confidence_gate_graph import carry_out, wait_for_reply
-from aic_integrations.langchain.confidence_gate_run import (
+from aic_integrations.langchain.gate.graph import carry_out, wait_for_reply
+from aic_integrations.langchain.gate.run import (
     HELD_KEY,
     RECORDS_KEY,
     REFUSAL,
