@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from selfeval_backend.cli.numbers import whole_numbers
+from selfeval_backend.cli.options import BaseUrls
 from selfeval_backend.cli.running import one_line_errors, with_model
 from selfeval_backend.errors import ConfigurationError
 
@@ -61,10 +62,7 @@ def evaluate(
     engine: Annotated[
         str | None, typer.Option(help="What runs the model.", show_default="the best there is")
     ] = None,
-    base_url: Annotated[
-        str | None,
-        typer.Option(help="A running vLLM server, http://host:8000/v1.", show_default="none"),
-    ] = None,
+    base_url: BaseUrls = None,
     methods: Annotated[str, typer.Option(help="all, or names with commas between them.")] = "all",
     samples: Annotated[int, typer.Option(help="Of each prompt and kind.")] = 16,
     checkpoints: Annotated[

@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 import warnings
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
@@ -60,7 +60,7 @@ def with_model(
     engine: str | None,
     job: Callable[[SelfEvaluatingModel], Coroutine[Any, Any, T]],
     *,
-    base_url: Sequence[str] | None = None,
+    base_url: list[str] | None = None,
 ) -> T:
     """Load a model, run a job on it, and close it, whatever happens.
 
@@ -71,23 +71,18 @@ def with_model(
         base_url: Running vLLM servers, replicas of one model; AIC_API_KEY is their key.
 
     Raises:
-        typer.Exit: The model cannot be loaded; the line is on stderr.
+        AICError: The model cannot be loaded, or whatever the job raises.
     """
     # Bars that libraries draw while they read weights: the status says it, and errors are one line.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    try:
-        with status(f"loading {name}"):
-            from selfeval_backend.model import Server, load_model
+    with status(f"loading {name}"):
+        from selfeval_backend.model import Server, load_model
 
-            server = None
-            if base_url:
-                urls = base_url[0] if len(base_url) == 1 else tuple(base_url)
-                server = Server(base_url=urls, api_key=os.environ.get("AIC_API_KEY"))
-            model = load_model(name, engine=cast("EngineName | None", engine), server=server)
-    except EngineError as error:
-        _fail(error, FAILED)
-    except AICError as error:
-        _fail(error, REFUSED)
+        server = None
+        if base_url:
+            urls = base_url[0] if len(base_url) == 1 else tuple(base_url)
+            server = Server(base_url=urls, api_key=os.environ.get("AIC_API_KEY"))
+        model = load_model(name, engine=cast("EngineName | None", engine), server=server)
 
     async def run_and_close() -> T:
         try:
