@@ -23,9 +23,9 @@ _UNITS = {
 
 
 def print_choice(
-    choice: Choice, goal: Goal, info: RecordingInfo, *, written: Path | None, as_json: bool
+    choice: Choice, goal: Goal, info: RecordingInfo, *, to: Path | None, as_json: bool
 ) -> None:
-    """Print the policy, what to expect of it, and what is not shown."""
+    """Print the policy, what to expect of it, what is not shown, and where it goes now."""
     if as_json:
         document = {
             "goal": asdict(goal),
@@ -37,7 +37,7 @@ def print_choice(
             "reached": asdict(choice.reached),
             "shown": choice.shown,
             "num_prompts_needed": choice.num_prompts_needed,
-            "written": None if written is None else str(written),
+            "to": None if to is None else str(to),
         }
         typer.echo(json.dumps(document, indent=1, allow_nan=False))
         return
@@ -52,8 +52,8 @@ def print_choice(
         f"tokens saved {ranged(row.tokens_saved, percent=True)}\n"
     )
     typer.echo(_promise(choice, goal))
-    if written is not None:
-        typer.echo(f"Written to {written}.")
+    if to is not None:
+        typer.echo(f"It is written to {to}.")
 
 
 def _promise(choice: Choice, goal: Goal) -> str:
