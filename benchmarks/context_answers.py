@@ -41,10 +41,10 @@ from aic_integrations.llama_index import AdaptiveLLM, Collection, collect_best_o
 from selfeval_backend.answers import spent_of
 from selfeval_backend.errors import ContextLengthError
 from selfeval_backend.evaluation.markdown import markdown_table, plain, signed
-from selfeval_backend.evaluation.metrics import finite
 from selfeval_backend.evaluation.plots import Curve, draw_curves
 from selfeval_backend.evaluation.quality import Prediction, expected_calibration_error
 from selfeval_backend.evaluation.risk_coverage import RiskCoverage, risk_coverage
+from selfeval_backend.files import finite
 from selfeval_backend.reference.skills import Example, generate_examples, reward
 from selfeval_backend.reference.skills.context import QA_TEMPLATES, REFINE_TEMPLATE, UNKNOWN
 

@@ -15,6 +15,7 @@ from selfeval_backend.errors import (
     MissingDependencyError,
     SelfEvaluationError,
 )
+from selfeval_backend.files import is_whole_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -128,6 +129,13 @@ def check_messages(messages: Sequence[Message]) -> None:
                 message.content,
                 "text",
                 remedy="Images, audio and other blocks are not supported.",
+            )
+        if not is_whole_text(message.content):
+            raise ConfigurationError(
+                f"messages[{place}].content",
+                message.content,
+                "text without halves of surrogate pairs, which are no characters",
+                remedy="It was read in another encoding than it was written in.",
             )
         if message.tool_calls and message.role != "assistant":
             raise ConfigurationError(
@@ -369,11 +377,7 @@ _HOW_TO_CALL = 'To call a tool answer with JSON only: {"name": ..., "arguments":
 def _json(value: Mapping[str, Any]) -> str:
     """Write JSON in letters of any script; escaped where one is no letter but half of one."""
     text = json.dumps(value, ensure_ascii=False)
-    return text if _is_whole(text) else json.dumps(value)
-
-
-def _is_whole(text: str) -> bool:
-    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+    return text if is_whole_text(text) else json.dumps(value)
 
 
 def _plain_turn(message: Message) -> Message:

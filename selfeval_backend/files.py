@@ -123,7 +123,7 @@ def read_json_lines(
         where = f"{path}, line {number}"
         row = parse_json(line, where, any_number=any_number, in_line=True)
         if not isinstance(row, dict):
-            raise DatasetError(f"{where}: no JSON object. Write one object a line.")
+            raise DatasetError(f"{where}: expected a JSON object. Write one a line.")
         yield number, row
 
 
@@ -198,6 +198,7 @@ def read_csv(path: Path) -> Iterator[dict[str, str]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.reader(file, strict=True)
             head = next(rows, [])
+            _refuse_nul(path, rows.line_num, head)
             if len(set(head)) < len(head):
                 twice = next(name for name in head if head.count(name) > 1)
                 raise DatasetError(f"{path}: the column {twice!r} comes twice. Rename one.")
@@ -210,8 +211,7 @@ def read_csv(path: Path) -> Iterator[dict[str, str]]:
                         f"{where}: {len(row)} fields under {len(head)} columns. "
                         "Put fields with commas, quotes or line ends in quotes."
                     )
-                if any("\0" in field for field in row):
-                    raise DatasetError(f"{where}: {_nul()}")
+                _refuse_nul(path, rows.line_num, row)
                 yield dict(zip(head, row, strict=True))
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {one_line(error)}") from error
@@ -263,8 +263,7 @@ def _decoded(path: Path, number: int, line: bytes) -> str:
             if line.startswith(mark):
                 raise DatasetError(f"{path} is {name}, not UTF-8. {_SAVE_AS_UTF8}")
         line = line.removeprefix(codecs.BOM_UTF8)
-    if b"\0" in line:
-        raise DatasetError(f"{path}, line {number}: {_nul()}")
+    _refuse_nul(path, number, [line.decode("latin-1")])
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -273,8 +272,10 @@ def _decoded(path: Path, number: int, line: bytes) -> str:
     return text.removesuffix("\n").removesuffix("\r")
 
 
-def _nul() -> str:
-    return f"a NUL byte: it is UTF-16, or no text at all. {_SAVE_AS_UTF8}"
+def _refuse_nul(path: Path, number: int, texts: Iterable[str]) -> None:
+    if any("\0" in text for text in texts):
+        what = "a NUL byte: it is UTF-16, or no text at all"
+        raise DatasetError(f"{path}, line {number}: {what}. {_SAVE_AS_UTF8}")
 
 
 # Writing

@@ -14,9 +14,10 @@ from rich.table import Table
 
 from selfeval_backend.cli.console import console, plain_table
 from selfeval_backend.evaluation.evaluating import OURS, Comparison
-from selfeval_backend.evaluation.metrics import MethodRun, finite
+from selfeval_backend.evaluation.metrics import MethodRun
 from selfeval_backend.evaluation.quality import Estimate
 from selfeval_backend.evaluation.table import MethodSummary
+from selfeval_backend.files import finite
 
 __all__ = ["print_json", "print_table", "ranged"]
 

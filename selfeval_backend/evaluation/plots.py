@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from selfeval_backend.errors import MissingDependencyError
 from selfeval_backend.evaluation.quality import Estimate, Prediction
+from selfeval_backend.files import replacing, writing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,11 +44,14 @@ def _axes(stem: Path, *, title: str, x: str, y: str) -> Iterator[Axes]:
     axes.set(title=title, xlabel=x, ylabel=y)
     axes.grid(alpha=0.25)
     yield axes
-    stem.parent.mkdir(parents=True, exist_ok=True)
+    with writing(stem.parent):
+        stem.parent.mkdir(parents=True, exist_ok=True)
     # The same bytes for the same numbers: no date, no random ids.
     with mpl.rc_context({"svg.hashsalt": "aic", "svg.fonttype": "none"}):
-        figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})
-        figure.savefig(stem.with_suffix(".png"), dpi=110)
+        with replacing(stem.with_suffix(".svg")) as partial:
+            figure.savefig(partial, format="svg", metadata={"Date": None})
+        with replacing(stem.with_suffix(".png")) as partial:
+            figure.savefig(partial, format="png", dpi=110)
 
 
 def draw_curves(

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from selfeval_backend.errors import ConfigurationError, DatasetError
-from selfeval_backend.files import write_atomically, writing
+from selfeval_backend.files import read_json, write_atomically, writing
 from selfeval_backend.training.hashing import Hasher, digest_of
 from selfeval_backend.training.recipe import Recipe
 
@@ -112,9 +112,11 @@ class Manifest:
         if not path.is_file():
             return None
         try:
-            found = cls(**json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, TypeError, ValueError) as error:
-            raise DatasetError(f"{path} cannot be read: {error}. {_again(folder)}") from error
+            found = cls(**read_json(path, any_number=True))
+        except DatasetError as error:
+            raise DatasetError(f"{error} {_again(folder)}") from error
+        except TypeError as error:
+            raise DatasetError(f"{path} is no manifest: {error}. {_again(folder)}") from error
         gone = [name for name in found.outputs if not (folder / name).is_file()]
         if gone:
             raise DatasetError(f"{folder / gone[0]} is gone. {_again(folder)}")

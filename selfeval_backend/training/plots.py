@@ -11,6 +11,7 @@ import matplotlib as mpl
 import numpy as np
 
 from selfeval_backend.evaluation.quality import Prediction
+from selfeval_backend.files import replacing
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -23,7 +24,8 @@ def _axes(path: Path) -> Iterator[Any]:
     figure, axes = plt.subplots(figsize=(5, 5), dpi=100, layout="constrained")
     try:
         yield axes
-        figure.savefig(path)
+        with replacing(path) as partial:
+            figure.savefig(partial, format=path.suffix.removeprefix("."))
     finally:
         plt.close(figure)
 

@@ -6,7 +6,6 @@ It is the model card of the checkpoint folder that the pipeline ends in.
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import Any
 
 from selfeval_backend.chat import Chat
 from selfeval_backend.evaluation.quality import Prediction, predictions, running_at, whole
-from selfeval_backend.files import write_atomically
+from selfeval_backend.files import finite, read_json, write_atomically, write_json
 from selfeval_backend.importing import import_function
 from selfeval_backend.rollouts import Rollout, RolloutSample, load_rollouts, only_on_policy
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
@@ -121,7 +120,7 @@ class ReportStage:
             measured.predictions(whole), figures=figures, max_samples=recipe.calibrate.samples
         )
         figures["signatures"] = [asdict(signature) for signature in signatures]
-        write_atomically(folder / "figures.json", json.dumps(_finite(figures), indent=1) + "\n")
+        write_json(folder / "figures.json", figures)
         measured.draw(folder, figures)
         write_atomically(folder / "README.md", measured.page(figures, signatures))
         for signature in signatures:
@@ -131,7 +130,7 @@ class ReportStage:
         _point(place.recipe.folder / recipe.name, folder)
         keys = ("before", "after", "kl", "signatures")
         chosen = {key: figures[key] for key in keys}
-        found: dict[str, Any] = _finite({**chosen, "whole": figures["self_evaluation"]["whole"]})
+        found: dict[str, Any] = finite({**chosen, "whole": figures["self_evaluation"]["whole"]})
         return found
 
 
@@ -216,9 +215,8 @@ class _Measured:
             curves[f"{at} tokens"] = self.predictions(running_at(at))
         draw_reliability(folder / "reliability.png", curves)
         draw_pair_accuracy(folder / "pair_accuracy.png", figures["self_evaluation"])
-        history = json.loads(
-            (self._place.upstream["finetune"] / "logs" / "history.json").read_text(encoding="utf-8")
-        )
+        logs = self._place.upstream["finetune"] / "logs"
+        history = read_json(logs / "history.json", any_number=True)
         draw_history(folder / "training.png", history)
 
     def page(self, figures: Mapping[str, Any], signatures: Sequence[Signature]) -> str:
@@ -245,15 +243,6 @@ class _Measured:
             self_evaluation=_self_evaluation_table(figures["self_evaluation"]),
             recipe=json.dumps(recipe.model_dump(mode="json", exclude={"folder"}), indent=1),
         )
-
-
-def _finite(value: Any) -> Any:
-    """Return a value of JSON types with None for what is no number: JSON has no NaN."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _responses(rollouts: Sequence[Rollout]) -> Iterator[Row]:
