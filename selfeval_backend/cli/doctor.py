@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from selfeval_backend.cli.console import FAILED
 from selfeval_backend.cli.options import BaseUrls
-from selfeval_backend.cli.running import FAILED, one_line_errors, status
+from selfeval_backend.cli.running import one_line_errors, status
 
 if TYPE_CHECKING:
     from selfeval_backend.diagnosis import ModelFiles, Section

@@ -113,6 +113,7 @@ def evaluate(
         if rollouts is None:
             from selfeval_backend.evaluation.catalogue import check_names
             from selfeval_backend.evaluation.tasks import named_task
+            from selfeval_backend.files import locked
 
             check_names(methods, num_samples=samples)
             judge = _judge(judge_url, judge_model)
@@ -129,7 +130,8 @@ def evaluate(
                 token_signals=token_signals,
                 live=methods if live else None,
             )
-            runs = with_model(model, engine, job.run, base_url=base_url)
+            with locked(folder):
+                runs = with_model(model, engine, job.run, base_url=base_url)
         show_comparison(folder, runs, methods=methods, seed=seed, as_json=as_json)
 
 

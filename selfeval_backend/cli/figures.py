@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from selfeval_backend.cli.console import show
 from selfeval_backend.cli.running import one_line_errors, with_model
 from selfeval_backend.errors import ConfigurationError
+from selfeval_backend.files import check_folder, locked
 
 if TYPE_CHECKING:
     from selfeval_backend.evaluation.experiments import Sizes
@@ -53,22 +55,25 @@ def figures(
                 "none with --no-sample",
                 remedy="Its samples are drawn: leave --no-sample away.",
             )
+        if write:
+            check_folder(out)
         if sample:
             from selfeval_backend.evaluation.experiments import Sizes
 
             sizes = Sizes(
                 reference=n, shifted=n_shifted, beam=n_beam, capability=min(n, n_capability)
             )
-            for other in capability or ():
-                with_model(
-                    str(other), "transformers", lambda it: _sample_other(it, runs, sizes, seed)
-                )
-            with_model(model, "transformers", lambda loaded: _sample(loaded, runs, sizes, seed))
+            with locked(runs):
+                for other in capability or ():
+                    with_model(
+                        str(other), "transformers", lambda it: _sample_other(it, runs, sizes, seed)
+                    )
+                with_model(model, "transformers", lambda it: _sample(it, runs, sizes, seed))
         if write:
             from selfeval_backend.evaluation.results import write_results
 
             for path in write_results(runs, out, seed=seed):
-                typer.echo(path)
+                show(path)
 
 
 async def _sample(model: SelfEvaluatingModel, runs: Path, sizes: Sizes, seed: int) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from selfeval_backend.cli.running import REFUSED, one_line_errors
+from selfeval_backend.cli.console import REFUSED
+from selfeval_backend.cli.running import one_line_errors
 from selfeval_backend.errors import ConfigurationError, DatasetError
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import Any
 
 from selfeval_backend.chat import Chat
 from selfeval_backend.evaluation.quality import Prediction, predictions, running_at, whole
-from selfeval_backend.files import finite, read_json, write_atomically, write_json
+from selfeval_backend.files import finite, read_json, write_atomically, write_json, writing
 from selfeval_backend.importing import import_function
 from selfeval_backend.rollouts import Rollout, RolloutSample, load_rollouts, only_on_policy
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
@@ -113,7 +113,8 @@ class ReportStage:
         shipped = place.upstream["calibrate"] / "model"
         folder = place.folder / "model"
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(shipped, folder)
+        with writing(folder):
+            shutil.copytree(shipped, folder)
         measured = _Measured(place, shipped)
         figures = measured.figures()
         signatures = find_signatures(
@@ -259,8 +260,10 @@ def _responses(rollouts: Sequence[Rollout]) -> Iterator[Row]:
 def _point(link: Path, folder: Path) -> None:
     """Let a name that stays the same point to the folder."""
     fresh = link.with_name(f"{link.name}.{os.getpid()}.partial")
-    fresh.symlink_to(os.path.relpath(folder, link.parent), target_is_directory=True)
-    fresh.replace(link)
+    with writing(link):
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(os.path.relpath(folder, link.parent), target_is_directory=True)
+        fresh.replace(link)
 
 
 def _signature_list(signatures: Sequence[Signature]) -> str:
