@@ -41,6 +41,7 @@ def check_url(field: str, url: str) -> None:
     if (
         parsed.scheme not in ("http", "https")
         or not parsed.host
+        or url.split() != [url]
         or not 1 <= port <= _MAX_PORT
         or parsed.query
         or parsed.fragment
