@@ -405,9 +405,11 @@ def check_can_write(path: Path) -> None:
     Raises:
         DatasetError: It cannot.
     """
-    if path.is_dir():
-        raise DatasetError(f"{path} cannot be written: it is a folder. Choose another place.")
     check_folder(path.parent)
+    with writing(path):
+        is_folder = path.is_dir()
+    if is_folder:
+        raise DatasetError(f"{path} cannot be written: it is a folder. Choose another place.")
 
 
 def check_folder(folder: Path) -> None:
