@@ -40,7 +40,7 @@ from selfeval_backend.evaluation.quality import (
     running_at,
     whole,
 )
-from selfeval_backend.files import write_atomically
+from selfeval_backend.files import read_json, write_atomically
 from selfeval_backend.reference.task import score
 from selfeval_backend.rollouts import Rollout, RolloutSample
 from selfeval_backend.selfeval import SelfEvaluator
@@ -445,7 +445,7 @@ def load_results(folder: Path) -> dict[str, list[dict[str, Any]]]:
     for variant in sorted((BEFORE, *VARIANTS), key=lambda variant: GROUPS.index(variant.group)):
         paths = sorted(folder.glob(f"runs/{variant.slug}-*/result.json"))
         if paths:
-            found[variant.name] = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+            found[variant.name] = [read_json(path, any_number=True) for path in paths]
     return found
 
 

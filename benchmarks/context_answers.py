@@ -43,10 +43,10 @@ from reference_model.skills.context import QA_TEMPLATES, REFINE_TEMPLATE, UNKNOW
 from selfeval_backend.answers import spent_of
 from selfeval_backend.errors import ContextLengthError
 from selfeval_backend.evaluation.markdown import markdown_table, plain, signed
-from selfeval_backend.evaluation.metrics import finite
 from selfeval_backend.evaluation.plots import Curve, draw_curves
 from selfeval_backend.evaluation.quality import Prediction, expected_calibration_error
 from selfeval_backend.evaluation.risk_coverage import RiskCoverage, risk_coverage
+from selfeval_backend.files import finite
 
 CONCURRENCY = 16
 ONE_SAMPLE = "one sample"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +16,7 @@ from selfeval_backend.errors import (
     MissingDependencyError,
     SelfEvaluationError,
 )
+from selfeval_backend.files import is_whole_text, one_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -129,6 +131,13 @@ def check_messages(messages: Sequence[Message]) -> None:
                 "text",
                 remedy="Images, audio and other blocks are not supported.",
             )
+        if not is_whole_text(message.content):
+            raise ConfigurationError(
+                f"messages[{place}].content",
+                message.content,
+                "text without halves of surrogate pairs, which are no characters",
+                remedy="It was read in another encoding than it was written in.",
+            )
         if message.tool_calls and message.role != "assistant":
             raise ConfigurationError(
                 f"messages[{place}].tool_calls", message.tool_calls, "none but of the assistant"
@@ -137,6 +146,9 @@ def check_messages(messages: Sequence[Message]) -> None:
         raise ConfigurationError(
             f"messages[{len(messages) - 1}].content", messages[-1].content, "a prompt with text"
         )
+
+
+_MAX_TOKEN_ID = 2**31 - 1
 
 
 class ChatTemplate:
@@ -181,22 +193,17 @@ class ChatTemplate:
             MissingDependencyError: transformers is not installed.
         """
         try:
-            from transformers import AutoTokenizer, GenerationConfig
+            from transformers import AutoTokenizer
         except ImportError as error:
             raise MissingDependencyError("transformers", extra="transformers") from error
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(name_or_path))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except Exception as error:
+            # Broken files make the library raise whatever comes.
             raise CheckpointError(
-                f"{name_or_path}: its tokenizer cannot be loaded: {_first_line(error)}"
+                f"{name_or_path}: its tokenizer cannot be loaded: {one_line(error)}"
             ) from error
-        try:
-            eos: int | list[int] | None = GenerationConfig.from_pretrained(
-                str(name_or_path)
-            ).eos_token_id
-        except OSError:
-            eos = None
-        ends = frozenset() if eos is None else frozenset([eos] if isinstance(eos, int) else eos)
+        ends = _generation_ends(name_or_path)
         return cls(tokenizer, name=str(name_or_path), end_token_ids=ends)
 
     @property
@@ -369,11 +376,7 @@ _HOW_TO_CALL = 'To call a tool answer with JSON only: {"name": ..., "arguments":
 def _json(value: Mapping[str, Any]) -> str:
     """Write JSON in letters of any script; escaped where one is no letter but half of one."""
     text = json.dumps(value, ensure_ascii=False)
-    return text if _is_whole(text) else json.dumps(value)
-
-
-def _is_whole(text: str) -> bool:
-    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+    return text if is_whole_text(text) else json.dumps(value)
 
 
 def _plain_turn(message: Message) -> Message:
@@ -387,5 +390,26 @@ def _plain_turn(message: Message) -> Message:
     return Message(role=message.role, content="\n".join(parts) if calls else message.content)
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _generation_ends(name_or_path: str | Path) -> frozenset[int]:
+    """Return the end tokens that a generation config names; none where there is no such file.
+
+    Raises:
+        CheckpointError: It is there, and cannot be used.
+    """
+    from transformers import GenerationConfig
+
+    file = Path(name_or_path) / "generation_config.json"
+    try:
+        eos: Any = GenerationConfig.from_pretrained(str(name_or_path)).eos_token_id
+    except Exception as error:
+        if isinstance(error, OSError) and not os.path.lexists(file):
+            return frozenset()
+        raise CheckpointError(
+            f"{file} cannot be read: {one_line(error)} Mend it, or remove it."
+        ) from error
+    ends = [] if eos is None else eos if isinstance(eos, list) else [eos]
+    if not all(type(end) is int and 0 <= end <= _MAX_TOKEN_ID for end in ends):
+        raise CheckpointError(
+            f"{file}: eos_token_id is {str(eos)[:80]}, expected token ids. Mend it, or remove it."
+        )
+    return frozenset(ends)

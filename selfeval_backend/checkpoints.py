@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 from selfeval_backend.errors import CheckpointError, MissingDependencyError
+from selfeval_backend.files import one_line
 
 __all__ = ["BASE_FOLDER", "REFERENCE_FOLDER", "count_parameters", "is_shipped", "locate_checkpoint"]
 
@@ -70,7 +71,7 @@ def count_parameters(model: str | Path) -> int:
             with safe_open(path, framework="numpy") as weights:
                 names = weights.keys()  # it is no dictionary: it cannot be iterated
                 total += sum(math.prod(weights.get_slice(name).get_shape()) for name in names)
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise CheckpointError(f"model: {model}: {path} cannot be read: {error}") from error
     if not total:
         raise CheckpointError(f"model: {model}: {folder} has no weights as safetensors.")
@@ -89,11 +90,6 @@ def _checked(folder: Path, model: str | Path) -> Path:
 def _download(name: str, *, with_weights: bool) -> Path:
     try:
         from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import (
-            HfHubHTTPError,
-            HFValidationError,
-            LocalEntryNotFoundError,
-        )
     except ImportError as error:
         raise MissingDependencyError("huggingface_hub", extra="transformers") from error
     patterns = ["*.json", "*.model", "*.jinja"]
@@ -103,9 +99,10 @@ def _download(name: str, *, with_weights: bool) -> Path:
                 name, allow_patterns=[*patterns, "*.safetensors"] if with_weights else patterns
             )
         )
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+    except Exception as error:
+        # Of the hub, of the way to it (a proxy's URL, a missing package), of the disk.
+        reason = one_line(error).removesuffix(".")
         raise CheckpointError(
-            f"model: {name} is no folder here and could not be found by name: {reason} "
+            f"model: {name} is no folder here and could not be found by name: {reason}. "
             'Give "reference", a checkpoint folder, or the name of a model you have access to.'
         ) from error

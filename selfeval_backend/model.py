@@ -32,6 +32,7 @@ from selfeval_backend.errors import (
 )
 from selfeval_backend.policy import Policy
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
+from selfeval_backend.selfeval_files import find_selfeval
 from selfeval_backend.settings import Settings, resolve_settings
 from selfeval_backend.stop_strings import StopStrings
 from selfeval_backend.structured import (
@@ -547,7 +548,7 @@ def load_model(
     from selfeval_backend.checkpoints import locate_checkpoint
 
     folder = locate_checkpoint(checkpoint or model, with_weights=server is None)
-    config = SelfEvalConfig.load(folder)
+    config = _own_facts(str(checkpoint or model), folder)
     chat = ChatTemplate.load(folder)
     SelfEvaluator(config, chat)  # refuse a tokenizer without labels before weights are read
     started = (
@@ -556,6 +557,18 @@ def load_model(
         else _connect(server, str(model))
     )
     return SelfEvaluatingModel(name=str(model), engine=started, chat=chat, config=config)
+
+
+def _own_facts(name: str, folder: Path) -> SelfEvalConfig | None:
+    """Return what is in a model's selfeval.json; say so where the user's own is not used."""
+    found = find_selfeval(folder)
+    if found.passed_over:
+        warnings.warn(
+            f"{name}: {found.passed_over[0]} is for other files of a model of this name, and is "
+            "not used. Tune this one, or remove the file.",
+            stacklevel=3,
+        )
+    return found.config
 
 
 def check_where_it_runs(

@@ -1,16 +1,17 @@
 """Recorded rollouts: all samples of a prompt with their rewards, and what they are worth.
 
-What training, calibration and evaluation share; standard library only.
+What training, calibration and evaluation share.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from selfeval_backend.errors import DatasetError
+from selfeval_backend.files import read_json_lines, write_json_lines
 from selfeval_backend.types import FinishReason
 
 __all__ = [
@@ -99,18 +100,27 @@ def _filtered(rollout: Rollout, *, annealed: bool) -> Rollout:
 
 
 def save_rollouts(path: Path, rollouts: Sequence[Rollout]) -> None:
-    """Write one JSON line a prompt."""
-    partial = path.with_suffix(".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        for rollout in rollouts:
-            file.write(json.dumps(asdict(rollout)) + "\n")
-    partial.replace(path)
+    """Write one JSON line a prompt.
+
+    Raises:
+        DatasetError: The file cannot be written.
+    """
+    write_json_lines(path, map(asdict, rollouts))
 
 
 def load_rollouts(path: Path) -> list[Rollout]:
-    """Read what `save_rollouts` wrote."""
-    with path.open(encoding="utf-8") as file:
-        return [_rollout(json.loads(line)) for line in file]
+    """Read what `save_rollouts` wrote.
+
+    Raises:
+        DatasetError: The file cannot be read, or holds anything else; names the line.
+    """
+    found = []
+    for number, row in read_json_lines(path, any_number=True):
+        try:
+            found.append(_rollout(row))
+        except (KeyError, TypeError) as error:
+            raise DatasetError(f"{path}, line {number}: no rollout: {error}") from error
+    return found
 
 
 def _rollout(row: dict[str, Any]) -> Rollout:

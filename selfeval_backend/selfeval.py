@@ -6,8 +6,8 @@ beside its weights, so that pointing at a checkpoint is enough.
 
 from __future__ import annotations
 
-import json
 import math
+import os
 from bisect import bisect_left
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +15,8 @@ from typing import Annotated, Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from selfeval_backend.errors import CheckpointError, SelfEvaluationError
+from selfeval_backend.errors import CheckpointError, DatasetError, SelfEvaluationError
+from selfeval_backend.files import read_json, write_json
 from selfeval_backend.types import SelfEvaluation
 
 __all__ = [
@@ -100,24 +101,33 @@ class SelfEvalConfig(BaseModel):
             CheckpointError: The file cannot be read or does not hold what it should.
         """
         path = folder / FILE_NAME
-        if not path.is_file():
+        if not os.path.lexists(path):
             return None
+        remedy = "Mend it, or remove it to use the model uncalibrated."
         try:
-            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+            return cls.model_validate(read_json(path))
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the file"
-            raise CheckpointError(
-                f"{path}: {where}: {first['msg']}. Mend it, or remove it "
-                "to use the model uncalibrated."
-            ) from error
-        except (OSError, UnicodeDecodeError) as error:
-            raise CheckpointError(f"{path} cannot be read: {error}") from error
+            raise CheckpointError(f"{path}: {where}: {first['msg']}. {remedy}") from error
+        except DatasetError as error:
+            raise CheckpointError(f"{str(error).removesuffix('.')}. {remedy}") from error
 
     def save(self, folder: Path) -> None:
-        """Write the file into a checkpoint folder."""
-        body = json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False)
-        (folder / FILE_NAME).write_text(body + "\n", encoding="utf-8")
+        """Write the file into a checkpoint folder.
+
+        Raises:
+            DatasetError: It cannot be written; a file that was there is as it was.
+        """
+        self.write(folder / FILE_NAME)
+
+    def write(self, path: Path) -> None:
+        """Write a file; a link is replaced, what it points to stays as it is.
+
+        Raises:
+            DatasetError: It cannot be written; a file that was there is as it was.
+        """
+        write_json(path, self.model_dump(mode="json"))
 
 
 class ChatTokenizer(Protocol):

@@ -32,6 +32,14 @@ _LOGITS = tuple(math.log(prob / (1 - prob)) for prob in _GRID)
 ModelFactory = Callable[..., SelfEvaluatingModel]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _user_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what a user of this machine has tuned out of the tests, and theirs out of there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+        yield
+
+
 @pytest.fixture
 def chat() -> ScriptedChat:
     """A tokenizer with one token a character."""

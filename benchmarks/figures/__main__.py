@@ -13,9 +13,11 @@ import typer
 from benchmarks.figures.page import write_results
 from benchmarks.figures.runs import Sizes, make_missing, record_capability
 from selfeval_backend.checkpoints import locate_checkpoint
+from selfeval_backend.cli.console import show
 from selfeval_backend.cli.progress import live_progress
 from selfeval_backend.cli.running import one_line_errors, with_model
 from selfeval_backend.errors import ConfigurationError
+from selfeval_backend.files import check_folder, locked
 from selfeval_backend.model import SelfEvaluatingModel
 
 __all__ = ["app", "figures"]
@@ -60,18 +62,21 @@ def figures(
                 "none with --no-sample",
                 remedy="Its samples are drawn: leave --no-sample away.",
             )
+        if write:
+            check_folder(out)
         if sample:
             sizes = Sizes(
                 reference=n, shifted=n_shifted, beam=n_beam, capability=min(n, n_capability)
             )
-            for other in capability or ():
-                with_model(
-                    str(other), "transformers", lambda it: _sample_other(it, runs, sizes, seed)
-                )
-            with_model(model, "transformers", lambda loaded: _sample(loaded, runs, sizes, seed))
+            with locked(runs):
+                for other in capability or ():
+                    with_model(
+                        str(other), "transformers", lambda it: _sample_other(it, runs, sizes, seed)
+                    )
+                with_model(model, "transformers", lambda it: _sample(it, runs, sizes, seed))
         if write:
             for path in write_results(runs, out, seed=seed):
-                typer.echo(path)
+                show(path)
 
 
 async def _sample(model: SelfEvaluatingModel, runs: Path, sizes: Sizes, seed: int) -> None:

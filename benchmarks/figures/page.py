@@ -28,6 +28,7 @@ from selfeval_backend.evaluation.quality import (
 from selfeval_backend.evaluation.recordings import Recording, load_recording
 from selfeval_backend.evaluation.table import MethodSummary, ResultTable, replay_table
 from selfeval_backend.evaluation.tasks.shifted import SHIFTED_KINDS
+from selfeval_backend.files import write_atomically
 
 __all__ = ["write_results"]
 
@@ -84,7 +85,7 @@ def write_results(runs: Path, out: Path, *, seed: int) -> list[Path]:
         parts.append(page.beams(runs / "beam.json"))
     parts.append(_NOT_MEASURED)
     path = out / "results.md"
-    path.write_text("\n".join(parts), encoding="utf-8")
+    write_atomically(path, "\n".join(parts))
     return [path, *sorted((out / "results").iterdir())]
 
 

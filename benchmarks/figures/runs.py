@@ -6,11 +6,9 @@ Each is kept in a folder, and what is there is not made again.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from benchmarks.figures.beam_search import BeamSettings, beam_answer
 from selfeval_backend.checkpoints import count_parameters
@@ -21,6 +19,7 @@ from selfeval_backend.evaluation.metrics import PromptResult
 from selfeval_backend.evaluation.recorder import RecordingPlan, SignalReader, record
 from selfeval_backend.evaluation.recordings import Recording, load_recording
 from selfeval_backend.evaluation.tasks import ReferenceTask, ShiftedTask, TaskItem
+from selfeval_backend.files import read_json, write_json
 from selfeval_backend.model import SelfEvaluatingModel
 
 __all__ = [
@@ -151,10 +150,7 @@ async def _search(
 
 def _append(path: Path, run: BeamRun) -> None:
     runs = [*(load_beams(path) if path.is_file() else ()), run]
-    body: list[dict[str, Any]] = [asdict(each) for each in runs]
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_json(path, [asdict(each) for each in runs])
 
 
 def load_beams(path: Path) -> tuple[BeamRun, ...]:
@@ -169,9 +165,9 @@ def load_beams(path: Path) -> tuple[BeamRun, ...]:
                 settings=BeamSettings(**run["settings"]),
                 results=tuple(PromptResult(**result) for result in run["results"]),
             )
-            for run in json.loads(path.read_text(encoding="utf-8"))
+            for run in read_json(path)
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise DatasetError(f"{path} holds no searches that can be read: {error}") from error
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from selfeval_backend.cli.options import BaseUrls
 from selfeval_backend.cli.running import one_line_errors, with_model
 from selfeval_backend.errors import ConfigurationError
 
@@ -26,14 +27,7 @@ def ask(
     engine: Annotated[
         str | None, typer.Option(help="What runs the model.", show_default="the best there is")
     ] = None,
-    base_url: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A running vLLM server, http://host:8000/v1; --model is the name it serves. "
-            "Its key is taken from AIC_API_KEY. Given several times: replicas.",
-            show_default="none",
-        ),
-    ] = None,
+    base_url: BaseUrls = None,
     max_samples: Annotated[
         int | None, typer.Option(help="Most samples, at least 1.", show_default="the model's")
     ] = None,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import typer
 from rich.table import Table
 
-from selfeval_backend.cli.console import console, plain_table
+from selfeval_backend.cli.console import plain_table, show, show_json, show_table
 from selfeval_backend.evaluation.metrics import EstimatedSaving, estimate_saving
 from selfeval_backend.model import Answer
 from selfeval_backend.types import Outcome, Sample, to_json
@@ -57,20 +55,20 @@ def print_json(asked: Asked) -> None:
             "fault": outcome["trace"]["fault"],
         },
     }
-    typer.echo(json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False))
+    show_json(document)
 
 
 def print_tables(asked: Asked) -> None:
     """Print the answer, its confidence, the table of samples, what was saved and why it ended."""
     answer, outcome = asked.answer, asked.answer.outcome
-    typer.echo(f"{answer.text}\n")
-    typer.echo(_confidence(outcome))
+    show(f"{answer.text}\n")
+    show(_confidence(outcome))
     note = "" if _calibrated(outcome) else " (not calibrated)"
-    typer.echo(f"prob_win_or_tie{note} of each sample:\n")
-    console().print(_samples(outcome, answer.settings.prune_at))
-    typer.echo(f"\n{_saving(asked.saving())}")
+    show(f"prob_win_or_tie{note} of each sample:\n")
+    show_table(_samples(outcome, answer.settings.prune_at))
+    show(f"\n{_saving(asked.saving())}")
     fault = f": {outcome.trace.fault}" if outcome.trace.fault else ""
-    typer.echo(f"Stopped: {outcome.stop_reason}{fault}. Seed {answer.seed}.")
+    show(f"Stopped: {outcome.stop_reason}{fault}. Seed {answer.seed}.")
 
 
 def _confidence(outcome: Outcome) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from selfeval_backend.cli.options import BaseUrls
 from selfeval_backend.cli.running import one_line_errors, with_model
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ def demo(
     engine: Annotated[
         str | None, typer.Option(help="What runs the model.", show_default="the best there is")
     ] = None,
+    base_url: BaseUrls = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
 ) -> None:
     """Answer held-out problems with six methods, and compare accuracy and cost."""
@@ -35,7 +37,9 @@ def demo(
         from selfeval_backend.evaluation.tasks import reference_items
 
         items = reference_items(n, seed=seed)
-        rows = with_model(model, engine, lambda loaded: _compare(loaded, items, seed))
+        rows = with_model(
+            model, engine, lambda loaded: _compare(loaded, items, seed), base_url=base_url
+        )
         from selfeval_backend.cli.demo_view import print_json, print_table
 
         if as_json:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
-import typer
-
-from selfeval_backend.cli.console import console, plain_table
+from selfeval_backend.cli.console import plain_table, show, show_json, show_table
 from selfeval_backend.evaluation.methods import BEST_OF_16
 from selfeval_backend.evaluation.metrics import MethodReport
 
@@ -33,7 +30,7 @@ self-evaluations counted."""
 def print_json(rows: Sequence[MethodReport], *, model: str, n: int, seed: int) -> None:
     """Print one JSON document on stdout."""
     document = {"model": model, "n": n, "seed": seed, "methods": [asdict(row) for row in rows]}
-    typer.echo(json.dumps(document, indent=1, allow_nan=False))
+    show_json(document)
 
 
 def print_table(rows: Sequence[MethodReport], *, model: str, n: int, seed: int) -> None:
@@ -44,9 +41,9 @@ def print_table(rows: Sequence[MethodReport], *, model: str, n: int, seed: int) 
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(row.method, *_cells(row))
-    typer.echo(f"{model}: {n:,} held-out problems, seed {seed}\n")
-    console().print(table)
-    typer.echo(f"\n{_LEGEND}")
+    show(f"{model}: {n:,} held-out problems, seed {seed}\n")
+    show_table(table)
+    show(f"\n{_LEGEND}")
 
 
 def _cells(row: MethodReport) -> tuple[str, ...]:

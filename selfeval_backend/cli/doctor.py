@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from selfeval_backend.cli.running import FAILED, one_line_errors, status
+from selfeval_backend.cli.console import FAILED
+from selfeval_backend.cli.options import BaseUrls
+from selfeval_backend.cli.running import one_line_errors, status
 
 if TYPE_CHECKING:
     from selfeval_backend.diagnosis import ModelFiles, Section
@@ -28,14 +30,7 @@ def doctor(
     engine: Annotated[
         str | None, typer.Option(help="What runs the model.", show_default="the best there is")
     ] = None,
-    base_url: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A running vLLM server, http://host:8000/v1; once for each replica. Its key is "
-            "taken from AIC_API_KEY.",
-            show_default="none",
-        ),
-    ] = None,
+    base_url: BaseUrls = None,
     checkpoint: Annotated[
         str | None,
         typer.Option(

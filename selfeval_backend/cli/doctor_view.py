@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-import typer
 from rich.table import Table
 from rich.text import Text
 
-from selfeval_backend.cli.console import console
+from selfeval_backend.cli.console import show, show_json, show_table
 from selfeval_backend.diagnosis import Check, Section, Status
 from selfeval_backend.types import to_json
 
@@ -27,18 +25,17 @@ _STYLES: Mapping[Status, str] = {
 def print_json(sections: Sequence[Section]) -> None:
     """Print one JSON document on stdout."""
     document = {"ok": not _counts(sections)["failed"], "sections": to_json(tuple(sections))}
-    typer.echo(json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False))
+    show_json(document)
 
 
 def print_sections(sections: Sequence[Section]) -> None:
     """Print each subject's checks, with what to do under those that are not well, and a verdict."""
     width = max(len(check.name) for section in sections for check in section.checks)
-    out = console()
     for section in sections:
-        out.print(Text(section.title, style="bold"))
-        out.print(_listed(section.checks, name_width=width))
-        out.print()
-    out.print(Text(_verdict(_counts(sections))))
+        show_table(Text(section.title, style="bold"))
+        show_table(_listed(section.checks, name_width=width))
+        show()
+    show_table(Text(_verdict(_counts(sections))))
 
 
 def _listed(checks: Sequence[Check], *, name_width: int) -> Table:

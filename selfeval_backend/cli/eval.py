@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from selfeval_backend.cli.numbers import whole_numbers
+from selfeval_backend.cli.options import BaseUrls
 from selfeval_backend.cli.running import one_line_errors, with_model
 from selfeval_backend.errors import ConfigurationError
 
@@ -61,10 +62,7 @@ def evaluate(
     engine: Annotated[
         str | None, typer.Option(help="What runs the model.", show_default="the best there is")
     ] = None,
-    base_url: Annotated[
-        str | None,
-        typer.Option(help="A running vLLM server, http://host:8000/v1.", show_default="none"),
-    ] = None,
+    base_url: BaseUrls = None,
     methods: Annotated[str, typer.Option(help="all, or names with commas between them.")] = "all",
     samples: Annotated[int, typer.Option(help="Of each prompt and kind.")] = 16,
     checkpoints: Annotated[
@@ -115,6 +113,7 @@ def evaluate(
         if rollouts is None:
             from selfeval_backend.evaluation.catalogue import check_names
             from selfeval_backend.evaluation.tasks import named_task
+            from selfeval_backend.files import locked
 
             check_names(methods, num_samples=samples)
             judge = _judge(judge_url, judge_model)
@@ -131,7 +130,8 @@ def evaluate(
                 token_signals=token_signals,
                 live=methods if live else None,
             )
-            runs = with_model(model, engine, job.run, base_url=base_url)
+            with locked(folder):
+                runs = with_model(model, engine, job.run, base_url=base_url)
         show_comparison(folder, runs, methods=methods, seed=seed, as_json=as_json)
 
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import typer
 from rich.table import Table
 
-from selfeval_backend.cli.console import console, plain_table
+from selfeval_backend.cli.console import plain_table, show, show_json, show_table
 from selfeval_backend.evaluation.bootstrap import Estimate
 from selfeval_backend.evaluation.evaluating import OURS, Comparison
-from selfeval_backend.evaluation.metrics import MethodRun, finite
+from selfeval_backend.evaluation.metrics import MethodRun
 from selfeval_backend.evaluation.table import MethodSummary
 
 __all__ = ["print_json", "print_table", "ranged"]
@@ -62,38 +60,38 @@ def print_json(result: Comparison, runs: Mapping[str, MethodRun]) -> None:
             for name, run in runs.items()
         },
     }
-    typer.echo(json.dumps(finite(document), indent=1, allow_nan=False))
+    show_json(document)
 
 
 def print_table(result: Comparison, runs: Mapping[str, MethodRun], *, folder: Path) -> None:
     """Print the comparison, what the others are behind, and what a real run gave."""
     info = result.info
-    typer.echo(
+    show(
         f"{info.model} on {info.task}: {result.num_prompts:,} prompts x {info.num_samples} "
         f"samples, seed {info.seed}; kept in {folder}\n"
     )
     table = _table("method", _COLUMNS)
     for row in result.summaries:
         table.add_row(row.method, *_cells(row))
-    console().print(table)
-    typer.echo("\n" + _LEGEND.format(n=info.num_samples))
+    show_table(table)
+    show("\n" + _LEGEND.format(n=info.num_samples))
     if result.differences:
-        typer.echo(f"\nQuality of {OURS}, less that of:\n")
+        show(f"\nQuality of {OURS}, less that of:\n")
         behind = _table("method", ("difference",))
         for difference in result.differences:
             behind.add_row(difference.worse, ranged(difference.quality, percent=False))
-        console().print(behind)
+        show_table(behind)
     if result.length_controlled:
-        typer.echo("\nWin rate that responses as long as the references would have:\n")
+        show("\nWin rate that responses as long as the references would have:\n")
         rates = _table("method", ("length-controlled win rate",))
         for name, rate in result.length_controlled.items():
             rates.add_row(name, ranged(rate, percent=True))
-        console().print(rates)
+        show_table(rates)
     for name, what in result.left_out.items():
-        typer.echo(f"Left out: {name}; the recording has no {what}.")
+        show(f"Left out: {name}; the recording has no {what}.")
     if runs:
-        typer.echo("\nFor real, against the replay:\n")
-        console().print(_live(result, runs))
+        show("\nFor real, against the replay:\n")
+        show_table(_live(result, runs))
 
 
 def _table(first: str, columns: tuple[str, ...]) -> Table:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import sys
 from typing import Annotated
 
 import typer
 
 from selfeval_backend.cli.ask import ask
+from selfeval_backend.cli.console import prepare_streams, show, stdout_failed
 from selfeval_backend.cli.demo import demo
 from selfeval_backend.cli.doctor import doctor
 from selfeval_backend.cli.eval import evaluate
@@ -29,7 +32,7 @@ def _print_version(value: bool) -> None:
     if value:
         from selfeval_backend import __version__
 
-        typer.echo(f"aic {__version__}")
+        show(f"aic {__version__}")
         raise typer.Exit
 
 
@@ -53,4 +56,10 @@ app.command("tune")(tune)
 
 def main() -> None:
     """Run the command line of this process."""
-    app(prog_name="aic")
+    prepare_streams()
+    try:
+        app(prog_name="aic")
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        sys.exit(stdout_failed(error))  # in a text of typer's own: --help, for one

@@ -7,8 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import typer
-
+from selfeval_backend.cli.console import say
 from selfeval_backend.evaluation.harness import Progress
 
 __all__ = ["live_progress"]
@@ -69,7 +68,7 @@ def _lines() -> Progress:
         if num_done == total or now - said >= _SECONDS_BETWEEN_LINES:
             said = now
             pace = _pace(num_done - done_then, now - since, total - num_done)
-            typer.echo(f"{now - began:5.0f} s  {method}: {num_done} of {total}{pace}", err=True)
+            say(f"{now - began:5.0f} s  {method}: {num_done} of {total}{pace}")
 
     return show
 

@@ -6,30 +6,28 @@ import asyncio
 import os
 import sys
 import warnings
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import typer
 
+from selfeval_backend.cli.console import FAILED, REFUSED, say
 from selfeval_backend.errors import (
     AICError,
     ConfigurationError,
     EngineError,
     NoFinishedSampleError,
 )
+from selfeval_backend.files import one_line
 
 if TYPE_CHECKING:
     from selfeval_backend.model import EngineName, SelfEvaluatingModel
 
-__all__ = ["FAILED", "REFUSED", "one_line_errors", "status", "with_model"]
+__all__ = ["one_line_errors", "status", "with_model"]
 
 T = TypeVar("T")
 
-FAILED = 1
-"""Exit status: the run failed in flight."""
-REFUSED = 2
-"""Exit status: what was asked for cannot be done; no token was generated."""
 INTERRUPTED = 130
 """Exit status: Ctrl-C."""
 
@@ -37,6 +35,8 @@ INTERRUPTED = 130
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """Turn this project's errors, Ctrl-C and warnings into one line on stderr each.
+
+    So too a file that cannot be used; anything else is a fault of ours, and its traceback is shown.
 
     Raises:
         typer.Exit: With the exit status that belongs to the error.
@@ -50,6 +50,11 @@ def one_line_errors() -> Iterator[None]:
     except AICError as error:
         failed = isinstance(error, EngineError | NoFinishedSampleError)
         _fail(error, FAILED if failed and not isinstance(error, ConfigurationError) else REFUSED)
+    except OSError as error:
+        if error.filename is None:  # not of a file that somebody named: a fault of ours
+            raise
+        _say(f"error: {error.filename}: {one_line(error)}.")
+        raise typer.Exit(REFUSED) from None
     except KeyboardInterrupt:
         _say("interrupted")
         raise typer.Exit(INTERRUPTED) from None
@@ -60,7 +65,7 @@ def with_model(
     engine: str | None,
     job: Callable[[SelfEvaluatingModel], Coroutine[Any, Any, T]],
     *,
-    base_url: Sequence[str] | None = None,
+    base_url: list[str] | None = None,
 ) -> T:
     """Load a model, run a job on it, and close it, whatever happens.
 
@@ -71,23 +76,18 @@ def with_model(
         base_url: Running vLLM servers, replicas of one model; AIC_API_KEY is their key.
 
     Raises:
-        typer.Exit: The model cannot be loaded; the line is on stderr.
+        AICError: The model cannot be loaded, or whatever the job raises.
     """
     # Bars that libraries draw while they read weights: the status says it, and errors are one line.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    try:
-        with status(f"loading {name}"):
-            from selfeval_backend.model import Server, load_model
+    with status(f"loading {name}"):
+        from selfeval_backend.model import Server, load_model
 
-            server = None
-            if base_url:
-                urls = base_url[0] if len(base_url) == 1 else tuple(base_url)
-                server = Server(base_url=urls, api_key=os.environ.get("AIC_API_KEY"))
-            model = load_model(name, engine=cast("EngineName | None", engine), server=server)
-    except EngineError as error:
-        _fail(error, FAILED)
-    except AICError as error:
-        _fail(error, REFUSED)
+        server = None
+        if base_url:
+            urls = base_url[0] if len(base_url) == 1 else tuple(base_url)
+            server = Server(base_url=urls, api_key=os.environ.get("AIC_API_KEY"))
+        model = load_model(name, engine=cast("EngineName | None", engine), server=server)
 
     async def run_and_close() -> T:
         try:
@@ -121,4 +121,4 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
 
 
 def _say(text: str) -> None:
-    typer.echo(f"aic: {' '.join(text.splitlines())}", err=True)
+    say(f"aic: {' '.join(text.splitlines())}")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from selfeval_backend.cli.console import say, show
 from selfeval_backend.cli.running import one_line_errors
 from selfeval_backend.errors import MissingDependencyError
 
@@ -65,7 +66,7 @@ def train(
 
             with denormals_as_zero():
                 folder = pipeline.run(stage)
-        typer.echo(str(folder))
+        show(str(folder))
 
 
 def _load(config: str, changes: list[str]) -> tuple[Recipe, Callable[[Recipe, Progress], Pipeline]]:
@@ -76,17 +77,15 @@ def _load(config: str, changes: list[str]) -> tuple[Recipe, Callable[[Recipe, Pr
         from selfeval_backend.training.stages import make_pipeline as make
     except ModuleNotFoundError as error:
         raise MissingDependencyError(error.name or "a library", extra="train") from error
-    return recipe, lambda recipe, progress: make(
-        recipe, progress=progress, log=lambda line: typer.echo(line, err=True)
-    )
+    return recipe, lambda recipe, progress: make(recipe, progress=progress, log=say)
 
 
 def _show_plan(pipeline: Pipeline, until: str) -> None:
-    from selfeval_backend.cli.console import console, plain_table
+    from selfeval_backend.cli.console import plain_table, show_table
 
     table = plain_table()
     for name in ("stage", "state", "inputs", "what it would do"):
         table.add_column(name)
     for plan in pipeline.plan(until):
         table.add_row(plan.stage, plan.state, (plan.fingerprint or "")[:12], "\n".join(plan.lines))
-    console().print(table)
+    show_table(table)

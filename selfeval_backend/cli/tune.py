@@ -1,18 +1,21 @@
-"""``aic tune``: choose the policy for what one is ready to pay, and write it beside the model."""
+"""``aic tune``: choose the policy for what one is ready to pay, and write it for the model."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from selfeval_backend.cli.running import REFUSED, one_line_errors
-from selfeval_backend.errors import ConfigurationError
+from selfeval_backend.cli.console import REFUSED
+from selfeval_backend.cli.running import one_line_errors
+from selfeval_backend.errors import ConfigurationError, DatasetError
 
 if TYPE_CHECKING:
     from selfeval_backend.evaluation.choosing import Choice, Goal
     from selfeval_backend.evaluation.recordings import RecordingInfo
+    from selfeval_backend.selfeval import SelfEvalConfig
 
 __all__ = ["tune"]
 
@@ -40,6 +43,13 @@ def tune(
             help="Whose selfeval.json is written.", show_default="the model that was recorded"
         ),
     ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder, or a file that ends in .json, to write instead.",
+            show_default="beside the model, or in your own folder where that is not yours to write",
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing.")] = False,
     unproven: Annotated[
         bool,
@@ -57,14 +67,18 @@ def tune(
 
         goal = _goal(keep_quality, max_tokens_per_prompt, max_samples_mean)
         recording = load_recording(rollouts)
+        target = None if dry_run else _target(model or recording.info.model, out)
         with live_progress() as progress:
             choice = choose_policy(
                 recording, goal, seed=seed, progress=lambda done, of: progress("tuning", done, of)
             )
-        written = None
-        if not dry_run and (choice.shown or unproven):
-            written = _write(model or recording.info.model, choice, recording.info, goal, seed)
-        print_choice(choice, goal, recording.info, written=written, as_json=as_json)
+        if not choice.shown and not unproven:
+            target = None
+        # First of all: an hour's choice is not lost where it cannot be written.
+        to = None if target is None else target.path
+        print_choice(choice, goal, recording.info, to=to, as_json=as_json)
+        if target is not None:
+            _write(target, choice, recording.info, goal, seed)
     if not choice.shown and not unproven:
         raise typer.Exit(REFUSED)
 
@@ -87,14 +101,38 @@ def _goal(keep_quality: float | None, max_tokens: float | None, max_samples: flo
     return given[0] if given else Goal(kind="keep_quality", value=0.95)
 
 
-def _write(model: str, choice: Choice, info: RecordingInfo, goal: Goal, seed: int) -> Path:
-    """Write the policy, and where it comes from, into the model's selfeval.json."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Target:
+    """What is changed, and where it is written to."""
+
+    config: SelfEvalConfig
+    path: Path
+
+
+def _target(model: str, out: Path | None) -> _Target:
+    """Find both, before the time is spent that tuning takes."""
     from selfeval_backend.checkpoints import locate_checkpoint
-    from selfeval_backend.evaluation.choosing import policy_of
+    from selfeval_backend.files import check_can_write
     from selfeval_backend.selfeval import FILE_NAME, SelfEvalConfig
+    from selfeval_backend.selfeval_files import file_to_write, find_selfeval
 
     folder = locate_checkpoint(model, with_weights=False)
-    config = SelfEvalConfig.load(folder) or SelfEvalConfig()
+    config = find_selfeval(folder).config or SelfEvalConfig()
+    try:
+        if out is None:
+            path = file_to_write(folder)
+        else:
+            path = out if out.suffix == ".json" else out / FILE_NAME
+            check_can_write(path)
+    except DatasetError as error:
+        raise DatasetError(f"{error} --out says where.") from error
+    return _Target(config=config, path=path)
+
+
+def _write(target: _Target, choice: Choice, info: RecordingInfo, goal: Goal, seed: int) -> None:
+    """Write the policy, and where it comes from."""
+    from selfeval_backend.evaluation.choosing import policy_of
+
     provenance = {
         "goal": f"{goal.kind} {goal.value:g}",
         "task": info.task,
@@ -103,10 +141,10 @@ def _write(model: str, choice: Choice, info: RecordingInfo, goal: Goal, seed: in
         "reached": [choice.reached.value, choice.reached.low, choice.reached.high],
         "shown": choice.shown,
     }
+    config = target.config
     config.model_copy(
         update={
             "policy": policy_of(choice.settings),
             "provenance": {**config.provenance, "tuned": provenance},
         }
-    ).save(folder)
-    return folder / FILE_NAME
+    ).write(target.path)

@@ -6,8 +6,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-import typer
-
+from selfeval_backend.cli.console import show, show_json
 from selfeval_backend.cli.eval_view import ranged
 from selfeval_backend.evaluation.bootstrap import Estimate
 from selfeval_backend.evaluation.choosing import Choice, Goal, policy_of
@@ -23,9 +22,9 @@ _UNITS = {
 
 
 def print_choice(
-    choice: Choice, goal: Goal, info: RecordingInfo, *, written: Path | None, as_json: bool
+    choice: Choice, goal: Goal, info: RecordingInfo, *, to: Path | None, as_json: bool
 ) -> None:
-    """Print the policy, what to expect of it, and what is not shown."""
+    """Print the policy, what to expect of it, what is not shown, and where it goes now."""
     if as_json:
         document = {
             "goal": asdict(goal),
@@ -37,12 +36,12 @@ def print_choice(
             "reached": asdict(choice.reached),
             "shown": choice.shown,
             "num_prompts_needed": choice.num_prompts_needed,
-            "written": None if written is None else str(written),
+            "to": None if to is None else str(to),
         }
-        typer.echo(json.dumps(document, indent=1, allow_nan=False))
+        show_json(document)
         return
     row = choice.reported
-    typer.echo(
+    show(
         f"{info.model} on {info.task}: chosen of {choice.num_candidates:,} policies on "
         f"{choice.num_chosen_on} prompts, reported on {choice.num_reported_on} others.\n\n"
         f"Policy   {json.dumps(policy_of(choice.settings))}\n"
@@ -51,9 +50,9 @@ def print_choice(
         f"Cost     {row.mean_samples:.2f} samples and {row.tokens:,.0f} tokens a prompt, "
         f"tokens saved {ranged(row.tokens_saved, percent=True)}\n"
     )
-    typer.echo(_promise(choice, goal))
-    if written is not None:
-        typer.echo(f"Written to {written}.")
+    show(_promise(choice, goal))
+    if to is not None:
+        show(f"It is written to {to}.")
 
 
 def _promise(choice: Choice, goal: Goal) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,12 @@ from selfeval_backend.errors import (
     AICError,
     CheckpointError,
     ConfigurationError,
+    DatasetError,
     SelfEvaluationError,
 )
+from selfeval_backend.files import read_json
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
+from selfeval_backend.selfeval_files import find_selfeval
 from selfeval_backend.settings import Settings, resolve_settings
 
 __all__ = ["ModelFiles", "check_model_files"]
@@ -85,12 +87,11 @@ def _weights(folder: Path, *, is_name: bool) -> Check:
 
 def _named_by_index(folder: Path) -> set[str]:
     """Return the files that the index of a checkpoint in several files names."""
-    try:
-        index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-        return set(index["weight_map"].values())
-    except FileNotFoundError:
+    if not (folder / _INDEX).is_file():
         return set()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    try:
+        return set(read_json(folder / _INDEX)["weight_map"].values())
+    except (DatasetError, KeyError, TypeError, AttributeError):
         return {f"(what {_INDEX} names: it cannot be read)"}
 
 
@@ -112,19 +113,24 @@ def _config(folder: Path) -> tuple[SelfEvalConfig | None, Check]:
     """Return None where there is no usable file."""
     name = "selfeval.json"
     try:
-        config = SelfEvalConfig.load(folder)
-    except CheckpointError as error:
+        own = find_selfeval(folder)
+    except (CheckpointError, DatasetError) as error:
         remedy = "Mend it, or remove it to use the model uncalibrated."
         return None, failed(name, str(error).removesuffix(remedy).rstrip(), remedy=remedy)
+    config, where = own.config, f"{own.path}: " if own.of_user else ""
+    if own.passed_over:
+        found = f"{own.passed_over[0]} is for other files of a model of this name, and is not used"
+        remedy = "Tune this one (`aic tune`), or remove the file."
+        return config or SelfEvalConfig(), warning(name, found, remedy=remedy)
     if config is None:
         found = "none: the model is asked the paper's question, zero-shot and uncalibrated"
         return SelfEvalConfig(), warning(name, found, remedy=_UNCALIBRATED)
     if not any(m.num_tokens is None for m in config.calibration):
-        found = "has no calibration of finished responses"
+        found = f"{where}has no calibration of finished responses"
         return config, warning(name, found, remedy=_UNCALIBRATED)
     at = ", ".join(str(m.num_tokens) for m in config.calibration if m.num_tokens is not None)
     partial = f" and at {at} tokens" if at else "; not of unfinished ones"
-    return config, ok(name, f"calibrated on finished responses{partial}")
+    return config, ok(name, f"{where}calibrated on finished responses{partial}")
 
 
 def _evaluator(

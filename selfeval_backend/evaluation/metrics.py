@@ -10,7 +10,6 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from selfeval_backend.types import Outcome
 
@@ -20,7 +19,6 @@ __all__ = [
     "MethodRun",
     "PromptResult",
     "estimate_saving",
-    "finite",
     "improvement_kept",
     "report",
     "standard_error",
@@ -174,12 +172,3 @@ def estimate_saving(outcome: Outcome, *, max_samples: int) -> EstimatedSaving:
         full_tokens=full_tokens,
         share=1.0 - tokens / full_tokens,
     )
-
-
-def finite(value: Any) -> Any:
-    """Return JSON values with null for what is no number: of one prompt there is no error."""
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

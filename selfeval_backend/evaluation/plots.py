@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from selfeval_backend.errors import MissingDependencyError
 from selfeval_backend.evaluation.bootstrap import Estimate
 from selfeval_backend.evaluation.quality import Prediction
+from selfeval_backend.files import replacing, writing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,12 +47,14 @@ def _axes(stem: Path, *, title: str, x: str, y: str, suffixes: Sequence[str]) ->
     axes.set(title=title, xlabel=x, ylabel=y)
     axes.grid(alpha=0.25)
     yield axes
-    stem.parent.mkdir(parents=True, exist_ok=True)
+    with writing(stem.parent):
+        stem.parent.mkdir(parents=True, exist_ok=True)
     # The same bytes for the same numbers: no date, no random ids.
     with mpl.rc_context({"svg.hashsalt": "aic", "svg.fonttype": "none"}):
         for suffix in suffixes:
             undated = {"Date": None} if suffix == ".svg" else None
-            figure.savefig(stem.with_suffix(suffix), dpi=110, metadata=undated)
+            with replacing(stem.with_suffix(suffix)) as partial:
+                figure.savefig(partial, format=suffix[1:], dpi=110, metadata=undated)
 
 
 def draw_curves(

@@ -47,6 +47,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from selfeval_backend.errors import DatasetError, MissingDependencyError
+from selfeval_backend.files import read_parquet, replacing, writing
 from selfeval_backend.selfeval import EvaluationReader, SelfEvalConfig
 from selfeval_backend.types import FinishReason
 
@@ -196,14 +197,20 @@ def _schema() -> pa.Schema:
 
 
 def write_shard(path: Path, info: RecordingInfo, prompts: Sequence[PromptRecord]) -> None:
-    """Write whole prompts as one shard; it is there as a whole, or not at all."""
+    """Write whole prompts as one shard; it is there as a whole, or not at all.
+
+    Raises:
+        DatasetError: It cannot be written.
+        MissingDependencyError: pyarrow is not installed.
+    """
     pa = _pyarrow()
     schema = _schema().with_metadata({_METADATA_KEY: info.model_dump_json().encode()})
     rows = [_row(prompt, sample) for prompt in prompts for sample in prompt.samples]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    pa.parquet.write_table(pa.Table.from_pylist(rows, schema=schema), partial, compression="zstd")
-    partial.replace(path)
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
+        table = pa.Table.from_pylist(rows, schema=schema)
+        pa.parquet.write_table(table, partial, compression="zstd")
 
 
 def _row(prompt: PromptRecord, sample: SampleRecord) -> dict[str, Any]:
@@ -274,8 +281,7 @@ def recorded_prompt_ids(folder: Path, info: RecordingInfo) -> set[str]:
     found: set[str] = set()
     for path in _shards(folder):
         _refuse_mixture(path, _read_info(path), folder / "what was asked for", info)
-        column = _pyarrow().parquet.read_table(path, columns=["prompt_id"])
-        found.update(column.column("prompt_id").to_pylist())
+        found.update(row["prompt_id"] for row in read_parquet(path, columns=["prompt_id"]))
     return found
 
 
@@ -318,9 +324,8 @@ def _read_info(path: Path) -> RecordingInfo:
 
 
 def _read_prompts(path: Path) -> list[PromptRecord]:
-    table = _pyarrow().parquet.read_table(path, columns=_schema().names)
     rows: dict[str, list[dict[str, Any]]] = {}
-    for number, row in enumerate(table.to_pylist()):
+    for number, row in enumerate(read_parquet(path, columns=_schema().names)):
         _check_row(f"{path}, row {number}", row)
         rows.setdefault(row["prompt_id"], []).append(row)
     return [

@@ -20,6 +20,7 @@ from selfeval_backend.errors import DatasetError
 from selfeval_backend.evaluation.choosing import Goal, find_policy, policy_of
 from selfeval_backend.evaluation.converting import recording_of
 from selfeval_backend.evaluation.quality import Prediction, predictions, running_at, whole
+from selfeval_backend.files import writing
 from selfeval_backend.policy import Annealed
 from selfeval_backend.rollouts import Rollout, RolloutSample, load_rollouts, save_rollouts
 from selfeval_backend.selfeval import CalibrationMap, SelfEvalConfig, SelfEvaluator
@@ -190,7 +191,8 @@ class CalibrateStage:
         config, tuned = self._config(place, scored["calibration"])
         folder = place.folder / "model"
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(model, folder, copy_function=_link)
+        with writing(folder):
+            shutil.copytree(model, folder, copy_function=_link)
         (folder / "selfeval.json").unlink()  # a link: the fine-tuned folder keeps its own
         config.save(folder)
         counts = {split: len(rollouts) for split, rollouts in scored.items()}

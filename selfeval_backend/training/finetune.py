@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from selfeval_backend.errors import CheckpointError, ConfigurationError
+from selfeval_backend.errors import CheckpointError, ConfigurationError, DatasetError
 from selfeval_backend.evaluation.quality import Prediction, pair_accuracy
-from selfeval_backend.files import write_atomically
+from selfeval_backend.files import one_line, write_atomically, writing
 from selfeval_backend.training.base_model import (
     base_folder,
     load_asking,
@@ -311,8 +312,12 @@ class _Training:
             start = load_weights(self._base, dtype=model.dtype).state_dict()
             blend(model, start, share=self._settings.blend)
         kept = AutoConfig.from_pretrained(self._base).dtype
-        model.to(kept or model.dtype).save_pretrained(folder)
-        AutoTokenizer.from_pretrained(self._base).save_pretrained(folder)
+        try:
+            with writing(folder):
+                model.to(kept or model.dtype).save_pretrained(folder)
+                AutoTokenizer.from_pretrained(self._base).save_pretrained(folder)
+        except SafetensorError as error:
+            raise DatasetError(f"{folder} cannot be written: {one_line(error)}.") from error
         self._asking.config.save(folder)
         logs = self._place.folder / "logs"
         logs.mkdir(exist_ok=True)

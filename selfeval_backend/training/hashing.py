@@ -7,7 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from selfeval_backend.files import write_atomically
+from selfeval_backend.errors import DatasetError
+from selfeval_backend.files import read_json, write_json
 
 __all__ = ["Hasher", "digest_of"]
 
@@ -23,13 +24,19 @@ class Hasher:
 
     Args:
         memory: A JSON file.
+
+    Raises:
+        DatasetError: It is there, and is none.
     """
 
     def __init__(self, memory: Path) -> None:
         self._memory = memory
         self._known: dict[str, str] = {}
         if memory.exists():
-            self._known = json.loads(memory.read_text(encoding="utf-8"))
+            known = read_json(memory)
+            if not isinstance(known, dict):
+                raise DatasetError(f"{memory}: no JSON object. Remove it: files are hashed anew.")
+            self._known = known
 
     def file(self, path: Path) -> str:
         """Return the SHA-256 of a file's bytes."""
@@ -42,7 +49,7 @@ class Hasher:
 
     def save(self) -> None:
         """Remember what was hashed, for the next run."""
-        write_atomically(self._memory, json.dumps(self._known, indent=0))
+        write_json(self._memory, self._known, indent=0)
 
     def folder(self, folder: Path, patterns: tuple[str, ...] = ("*",)) -> str:
         """Return one hash of the names and bytes of a folder's files; no subfolders."""

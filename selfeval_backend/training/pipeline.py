@@ -10,7 +10,6 @@ old one as it was, and recipes that share their first stages share their work::
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from selfeval_backend.errors import ConfigurationError, DatasetError
-from selfeval_backend.files import write_atomically, writing
+from selfeval_backend.files import check_folder, locked, read_json, write_atomically, writing
 from selfeval_backend.training.hashing import Hasher, digest_of
 from selfeval_backend.training.recipe import Recipe
 
@@ -112,9 +111,11 @@ class Manifest:
         if not path.is_file():
             return None
         try:
-            found = cls(**json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, TypeError, ValueError) as error:
-            raise DatasetError(f"{path} cannot be read: {error}. {_again(folder)}") from error
+            found = cls(**read_json(path, any_number=True))
+        except DatasetError as error:
+            raise DatasetError(f"{error} {_again(folder)}") from error
+        except TypeError as error:
+            raise DatasetError(f"{path} is no manifest: {error}. {_again(folder)}") from error
         gone = [name for name in found.outputs if not (folder / name).is_file()]
         if gone:
             raise DatasetError(f"{folder / gone[0]} is gone. {_again(folder)}")
@@ -159,8 +160,7 @@ class Pipeline:
         self._stages = {stage.name: stage for stage in stages}
         self._progress = progress
         self._log = log
-        with writing(recipe.folder):
-            recipe.folder.mkdir(parents=True, exist_ok=True)
+        check_folder(recipe.folder)
         self._hasher = Hasher(recipe.folder / "hashes.json")
 
     def plan(self, until: str) -> list[Plan]:
@@ -299,11 +299,5 @@ def _locked(folder: Path) -> Iterator[None]:
     if os.environ.get("RANK", "0") != "0":
         yield
         return
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise ConfigurationError(
-                "folder", str(folder), "a folder in which no other run works"
-            ) from error
+    with locked(folder):
         yield

@@ -6,9 +6,7 @@ however many there are.
 
 from __future__ import annotations
 
-import csv
 import json
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ import pyarrow as pa
 
 from selfeval_backend.chat import Message, check_messages
 from selfeval_backend.errors import ConfigurationError, DatasetError, MissingDependencyError
+from selfeval_backend.files import one_line, read_csv, read_json_lines, read_parquet
 from selfeval_backend.importing import import_function, source_of
 from selfeval_backend.training.hashing import Hasher, digest_of
 from selfeval_backend.training.pipeline import Workplace
@@ -121,30 +120,12 @@ def _file_rows(source: FileSource) -> Iterator[Mapping[str, Any]]:
         raise ConfigurationError(
             "prompts.source.path", str(path), f"a file that ends in {', '.join(_ENDINGS)}"
         )
-    try:
-        if path.suffix == ".parquet":
-            yield from iterate_rows([path])
-        elif path.suffix == ".csv":
-            csv.field_size_limit(sys.maxsize)
-            with path.open(encoding="utf-8", newline="") as file:
-                yield from csv.DictReader(file)
-        else:
-            with path.open(encoding="utf-8") as file:
-                for number, line in enumerate(file, start=1):
-                    if line.strip():
-                        yield _json_row(line, f"{path}, line {number}")
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"{path} cannot be read: {error}") from error
-
-
-def _json_row(line: str, where: str) -> Mapping[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DatasetError(f"{where} is no JSON: {error}") from error
-    if not isinstance(row, dict):
-        raise DatasetError(f"{where} is no JSON object. Write one object a line.")
-    return row
+    if path.suffix == ".parquet":
+        yield from read_parquet(path)
+    elif path.suffix == ".csv":
+        yield from read_csv(path)
+    else:
+        yield from (row for _, row in read_json_lines(path))
 
 
 def _hub_rows(source: HubSource) -> Iterator[Mapping[str, Any]]:
@@ -157,8 +138,7 @@ def _hub_rows(source: HubSource) -> Iterator[Mapping[str, Any]]:
         yield from rows
     except Exception as error:
         # Whatever a hub, a loader or a file format raises.
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DatasetError(f"datasets: {source.name} cannot be read: {reason}") from error
+        raise DatasetError(f"datasets: {source.name} cannot be read: {one_line(error)}") from error
 
 
 def _first_turn(conversation: Any) -> Any:

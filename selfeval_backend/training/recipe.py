@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from selfeval_backend.errors import ConfigurationError
+from selfeval_backend.errors import ConfigurationError, DatasetError
+from selfeval_backend.files import read_text
 from selfeval_backend.selfeval import PAPER_QUESTION
 from selfeval_backend.validation import as_configuration_error
 
@@ -341,17 +342,16 @@ def load_recipe(name_or_path: str | Path, changes: Sequence[str] = ()) -> Recipe
     if str(name_or_path) not in SHIPPED_RECIPES:
         path = Path(name_or_path)
     try:
-        body = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
+        body = _yaml(read_text(path))
+    except DatasetError as error:
         raise ConfigurationError(
             "config",
             str(name_or_path),
             f"a YAML file, or one of {', '.join(SHIPPED_RECIPES)}",
             remedy=_remedy(str(name_or_path), error),
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigurationError("config", str(path), f"YAML ({reason})") from error
+    except _NoYamlError as error:
+        raise ConfigurationError("config", str(path), f"YAML ({error})") from error
     if not isinstance(body, dict):
         raise ConfigurationError("config", str(path), "a YAML mapping of fields")
     for change in changes:
@@ -362,13 +362,13 @@ def load_recipe(name_or_path: str | Path, changes: Sequence[str] = ()) -> Recipe
         raise as_configuration_error(error, whole="recipe") from error
 
 
-def _remedy(name: str, error: OSError) -> str:
+def _remedy(name: str, error: DatasetError) -> str:
     if name in _IN_THE_REPOSITORY:
         return (
             f"The recipe {name!r} needs the project's repository: there, "
             f"run aic train --config {_IN_THE_REPOSITORY[name]}."
         )
-    return f"The file cannot be read: {error.strerror}."
+    return str(error)
 
 
 def _change(body: dict[str, Any], change: str) -> None:
@@ -382,6 +382,36 @@ def _change(body: dict[str, Any], change: str) -> None:
             raise ConfigurationError("set", change, f"a section; {section} is none")
         body = inner
     try:
-        body[field] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigurationError("set", change, "a value in YAML") from error
+        body[field] = _yaml(text)
+    except _NoYamlError as error:
+        raise ConfigurationError("set", change, f"a value in YAML ({error})") from error
+
+
+class _NoYamlError(Exception):
+    """A text that cannot be read as YAML."""
+
+
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # it has no types
+    """Refuses a key that comes twice in one mapping."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in keys:
+            if key != "<<" and keys.count(key) > 1:
+                raise _NoYamlError(f"the key {key!r} comes twice")
+        found: dict[Any, Any] = super().construct_mapping(node, deep)
+        return found
+
+
+def _yaml(text: str) -> Any:
+    """Return the value of a YAML text.
+
+    Raises:
+        _NoYamlError: It is none, or holds what cannot be meant.
+    """
+    try:
+        return yaml.load(text, _Loader)  # a safe one
+    except (yaml.YAMLError, ValueError) as error:  # dates and numbers that Python does not have
+        raise _NoYamlError(" ".join(str(error).split())) from error
+    except RecursionError:
+        raise _NoYamlError("values stand within each other too deeply") from None

@@ -16,10 +16,9 @@ from typing import Any
 from selfeval_backend.chat import Chat
 from selfeval_backend.evaluation.bootstrap import Estimate
 from selfeval_backend.evaluation.markdown import markdown_table
-from selfeval_backend.evaluation.metrics import finite
 from selfeval_backend.evaluation.plots import Curve, draw_curves, draw_reliability
 from selfeval_backend.evaluation.quality import Prediction, predictions, running_at, whole
-from selfeval_backend.files import write_atomically
+from selfeval_backend.files import finite, read_json, write_atomically, write_json, writing
 from selfeval_backend.importing import import_function
 from selfeval_backend.rollouts import Rollout, RolloutSample, load_rollouts, only_on_policy
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
@@ -118,14 +117,15 @@ class ReportStage:
         shipped = place.upstream["calibrate"] / "model"
         folder = place.folder / "model"
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(shipped, folder)
+        with writing(folder):
+            shutil.copytree(shipped, folder)
         measured = _Measured(place, shipped)
         figures = measured.figures()
         signatures = find_signatures(
             measured.predictions(whole), figures=figures, max_samples=recipe.calibrate.samples
         )
         figures["signatures"] = [asdict(signature) for signature in signatures]
-        write_atomically(folder / "figures.json", json.dumps(finite(figures), indent=1) + "\n")
+        write_json(folder / "figures.json", figures)
         measured.draw(folder, figures)
         write_atomically(folder / "README.md", measured.page(figures, signatures))
         for signature in signatures:
@@ -225,10 +225,8 @@ class _Measured:
             suffixes=_PLOT_SUFFIXES,
         )
         _draw_pair_accuracy(folder / "pair_accuracy", figures["self_evaluation"])
-        history = json.loads(
-            (self._place.upstream["finetune"] / "logs" / "history.json").read_text(encoding="utf-8")
-        )
-        _draw_history(folder / "training", history)
+        logs = self._place.upstream["finetune"] / "logs"
+        _draw_history(folder / "training", read_json(logs / "history.json", any_number=True))
 
     def page(self, figures: Mapping[str, Any], signatures: Sequence[Signature]) -> str:
         """Return the page in Markdown."""
@@ -322,8 +320,10 @@ def _responses(rollouts: Sequence[Rollout]) -> Iterator[Row]:
 def _point(link: Path, folder: Path) -> None:
     """Let a name that stays the same point to the folder."""
     fresh = link.with_name(f"{link.name}.{os.getpid()}.partial")
-    fresh.symlink_to(os.path.relpath(folder, link.parent), target_is_directory=True)
-    fresh.replace(link)
+    with writing(link):
+        fresh.unlink(missing_ok=True)
+        fresh.symlink_to(os.path.relpath(folder, link.parent), target_is_directory=True)
+        fresh.replace(link)
 
 
 def _signature_list(signatures: Sequence[Signature]) -> str:

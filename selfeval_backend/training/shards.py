@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -12,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from selfeval_backend.errors import DatasetError
-from selfeval_backend.files import put_in_place, writing
+from selfeval_backend.files import read_parquet, replacing
 
 __all__ = [
     "chunks_of",
@@ -51,14 +50,9 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema)
     Raises:
         DatasetError: The disk is full, or the file cannot be written.
     """
-    table = pa.Table.from_pylist(list(rows), schema=schema)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with writing(path):
-            pq.write_table(table, partial, compression="zstd")
-            put_in_place(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as partial:
+        table = pa.Table.from_pylist(list(rows), schema=schema)
+        pq.write_table(table, partial, compression="zstd")
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -79,13 +73,7 @@ def iterate_rows(
         DatasetError: A file cannot be read; names it.
     """
     for path in paths:
-        try:
-            with pq.ParquetFile(path) as file:
-                names = None if columns is None else list(columns)
-                for batch in file.iter_batches(batch_size=batch_size, columns=names):
-                    yield from batch.to_pylist()
-        except (OSError, pa.ArrowException) as error:
-            raise DatasetError(f"{path} cannot be read: {error}") from error
+        yield from read_parquet(path, columns=columns, batch_size=batch_size)
 
 
 def count_rows(paths: Sequence[Path]) -> int:

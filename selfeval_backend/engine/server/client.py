@@ -28,6 +28,7 @@ from selfeval_backend.errors import (
     EngineResponseError,
     EngineTimeoutError,
 )
+from selfeval_backend.web import open_client
 
 __all__ = ["Client"]
 
@@ -50,7 +51,7 @@ class Client:
             authorities of the environment are used as httpx does.
 
     Raises:
-        ConfigurationError: The bundle cannot be read.
+        ConfigurationError: The bundle cannot be read, or the environment's proxies cannot be used.
     """
 
     def __init__(
@@ -65,12 +66,14 @@ class Client:
         self.base_url = base_url.rstrip("/")
         self._timeout_s = timeout_s
         self._max_retries = max_retries
+        certificates = _tls(verify)  # one for all clients: reading them takes long
+        open_client(lambda: httpx.AsyncClient(verify=certificates))  # refused here, not in a call
         self._pools = ClientPools(
             partial(
                 httpx.AsyncClient,
                 headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
                 timeout=timeout_s,
-                verify=_tls(verify),  # one for all clients: reading certificates takes long
+                verify=certificates,
             )
         )
         # One that is forgotten, not closed, leaves no connection open.
@@ -217,7 +220,7 @@ def _error_in_stream(base_url: str, error: object) -> EngineError:
 
 def _tls(verify: bool | str) -> ssl.SSLContext:
     if isinstance(verify, bool):
-        return httpx.create_ssl_context(verify=verify)
+        return open_client(lambda: httpx.create_ssl_context(verify=verify))
     try:
         return ssl.create_default_context(cafile=verify)
     except (OSError, ssl.SSLError) as error:

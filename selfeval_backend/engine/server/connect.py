@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 
+from selfeval_backend import web
 from selfeval_backend.engine.base import SamplingParams
 from selfeval_backend.engine.server.client import Client
 from selfeval_backend.engine.server.engine import ABORT_PATH, ServerEngine, ServerFacts
@@ -76,12 +77,7 @@ def check_url(base_url: str) -> None:
     Raises:
         ConfigurationError: It cannot.
     """
-    try:
-        url = httpx.URL(base_url)
-    except (httpx.InvalidURL, TypeError):
-        url = httpx.URL("")
-    if url.scheme not in ("http", "https") or not url.host:
-        raise ConfigurationError("base_url", base_url, 'a URL such as "http://localhost:8000/v1"')
+    web.check_url("base_url", base_url)
 
 
 async def _facts(client: Client, model: str | None) -> ServerFacts:

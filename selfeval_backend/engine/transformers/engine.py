@@ -12,7 +12,6 @@ import weakref
 from collections.abc import Callable
 
 import torch
-from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -209,7 +208,8 @@ def load_transformers_engine(
         wanted = torch.float32
     try:
         model = AutoModelForCausalLM.from_pretrained(path_or_name, dtype=wanted)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except Exception as error:
+        # Broken files make transformers, torch and safetensors raise whatever comes.
         raise CheckpointError(f"{path_or_name} cannot be loaded: {error}") from error
     model.to(where)  # type: ignore[arg-type]  # its decorator hides the signature
     return TransformersEngine(
@@ -220,7 +220,7 @@ def load_transformers_engine(
 def _load_tokenizer(path_or_name: str) -> PreTrainedTokenizerBase:
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path_or_name)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # as above
         raise CheckpointError(
             f"{path_or_name}: a grammar needs its tokenizer, which cannot be loaded: {error}"
         ) from error

@@ -8,13 +8,13 @@ Source: arXiv 2404.04475.
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from selfeval_backend.errors import DatasetError
 from selfeval_backend.evaluation.tasks.base import TaskItem
+from selfeval_backend.files import read_json
 
 __all__ = ["AlpacaEvalTask", "PairwiseJudge"]
 
@@ -42,10 +42,7 @@ class AlpacaEvalTask:
     name = "alpaca_eval"
 
     def __init__(self, path: Path, *, judge: PairwiseJudge, n: int | None = None) -> None:
-        try:
-            rows = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DatasetError(f"{path} cannot be read: {error}") from error
+        rows = read_json(path)
         if not isinstance(rows, list) or not rows:
             raise DatasetError(f"{path}: expected a JSON array of objects")
         items = []

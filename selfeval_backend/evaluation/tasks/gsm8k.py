@@ -15,10 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from selfeval_backend.errors import DatasetError, MissingDependencyError
+from selfeval_backend.errors import DatasetError
 from selfeval_backend.evaluation.tasks.base import TaskItem
 from selfeval_backend.evaluation.tasks.hub import read_hub
-from selfeval_backend.evaluation.tasks.jsonl import normalised_number, read_jsonl
+from selfeval_backend.evaluation.tasks.jsonl import normalised_number
+from selfeval_backend.files import read_json_lines, read_parquet
 
 __all__ = ["Gsm8kTask", "extract_number"]
 
@@ -96,16 +97,7 @@ def _rows(path: Path | str) -> Iterator[tuple[int, Mapping[str, Any]]]:
             remedy="Give a local copy, a folder or its test file: --file PATH.",
         )
         return
-    if path.suffix != ".parquet":
-        yield from read_jsonl(path)
-        return
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise MissingDependencyError("pyarrow", extra="eval") from error
-    try:
-        rows = pyarrow.parquet.read_table(path).to_pylist()
-    except (OSError, pyarrow.ArrowException) as error:
-        raise DatasetError(f"{path} cannot be read: {error}") from error
-    yield from enumerate(rows, 1)
+    if path.suffix == ".parquet":
+        yield from enumerate(read_parquet(path), 1)
+    else:
+        yield from read_json_lines(path)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from selfeval_backend.errors import DatasetError, MissingDependencyError
+from selfeval_backend.files import one_line
 
 __all__ = ["read_hub"]
 
@@ -40,9 +41,8 @@ def read_hub(
         raise
     except Exception as error:
         # Whatever a hub, a loader or a file format raises.
-        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         done = "read" if isinstance(source, Path) else "downloaded"
-        raise DatasetError(f"{source} cannot be {done}: {reason}. {remedy}") from error
+        raise DatasetError(f"{source} cannot be {done}: {one_line(error)}. {remedy}") from error
     yield from enumerate(rows, 1)
 
 

@@ -14,17 +14,17 @@ Scorers:
 from __future__ import annotations
 
 import importlib
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from selfeval_backend.errors import ConfigurationError, DatasetError, MissingDependencyError
 from selfeval_backend.evaluation.tasks.base import TaskItem, no_answer
+from selfeval_backend.files import read_json_lines
 
-__all__ = ["JsonlTask", "normalised_number", "read_jsonl"]
+__all__ = ["JsonlTask", "normalised_number"]
 
 Score = Callable[[str, Mapping[str, Any]], float]
 Extract = Callable[[str], str | None]
@@ -48,7 +48,7 @@ class JsonlTask:
         self.name = path.stem
         score, extract, needs_answer = _scorer(scorer)
         items: list[TaskItem] = []
-        for line, row in read_jsonl(path):
+        for line, row in read_json_lines(path):
             if n is not None and len(items) == n:
                 break
             for field in ("prompt", "answer") if needs_answer else ("prompt",):
@@ -65,28 +65,6 @@ class JsonlTask:
         if not items:
             raise DatasetError(f"{path}: no rows")
         self.items = tuple(items)
-
-
-def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line number from 1, object) of a file.
-
-    Raises:
-        DatasetError: It cannot be read, or a line is no JSON object; names file and line.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} cannot be read: {error}") from error
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DatasetError(f"{path}, line {number}: no JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise DatasetError(f"{path}, line {number}: expected a JSON object")
-        yield number, row
 
 
 def _score_row(score: Score, row: Mapping[str, Any], response: str) -> float:

@@ -13,6 +13,7 @@ from selfeval_backend.errors import (
     EngineTimeoutError,
     MissingDependencyError,
 )
+from selfeval_backend.web import check_url, open_client
 
 __all__ = ["Judge", "judge_messages"]
 
@@ -82,6 +83,7 @@ class Judge:
         timeout_s: Of one request.
 
     Raises:
+        ConfigurationError: The URL cannot be one, or the environment's proxies cannot be used.
         MissingDependencyError: httpx is not installed.
     """
 
@@ -95,10 +97,13 @@ class Judge:
         self._httpx = httpx
         self._url = base_url.rstrip("/") + "/chat/completions"
         self._model = model
-        self._client = httpx.Client(
-            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
-            timeout=timeout_s,
-            transport=httpx.HTTPTransport(retries=3),
+        check_url("judge_url", base_url)
+        self._client = open_client(
+            lambda: httpx.Client(
+                headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
+                timeout=timeout_s,
+                transport=httpx.HTTPTransport(retries=3),
+            )
         )
 
     def preference(self, instruction: str, response: str, reference: str) -> float:

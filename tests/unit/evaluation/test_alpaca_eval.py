@@ -195,7 +195,7 @@ async def test_a_judge_that_answers_nonsense_is_named_with_its_row(
         ('[{"instruction": "a"}]', "row 0: 'output' must be text"),
         ("[1]", "row 0: 'instruction' must be text"),
         ("{}", "expected a JSON array"),
-        ("[", "cannot be read"),
+        ("[", "no JSON"),
     ],
 )
 def test_a_bad_file_is_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -113,12 +113,12 @@ def test_a_conversation_keeps_its_turns(make_recipe: MakeRecipe) -> None:
     ("line", "what"),
     [
         ('{"question": "x"}', "no column 'prompt'"),
-        ("[1]", "no JSON object"),
-        ("{", "line 1 is no JSON"),
+        ("[1]", "line 1: expected a JSON object"),
+        ("{", "line 1: no JSON"),
         ('{"prompt": ""}', "no prompt"),
         ('{"prompt": 3}', "no prompt"),
         ('{"prompt": [{"role": "king", "content": "x"}]}', "no prompt"),
-        ("\udcff", "cannot be read"),
+        ("\udcff", "line 1: byte 0xff at place 1 is no UTF-8"),
         ("", "no prompt is left"),
     ],
 )
