@@ -13,7 +13,7 @@ VLLM_STAMP := $(VENV)/.installed-vllm
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo lint check test coverage docs pictures serve-reference bench figures reference sizes clean
+.PHONY: help install demo lint check test coverage docs pictures serve-reference bench figures reference sizes release-check clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -118,6 +118,9 @@ reference: install  ## Train the reference model from nothing (hours on two CPUs
 sizes: install  ## Train the two smaller ones that docs/results.md sets beside it
 	$(BIN)/python -m selfeval_backend.reference.recipe --size small
 	$(BIN)/python -m selfeval_backend.reference.recipe --size medium
+
+release-check: install  ## Build wheel and sdist, and try the wheel in an empty environment for each extra
+	$(BIN)/python packaging/release.py --first "$(if $(shell command -v nvidia-smi),,$(TORCH))"
 
 clean:  ## Remove the environment, caches and builds
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
