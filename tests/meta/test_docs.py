@@ -9,6 +9,7 @@ import shlex
 import tomllib
 from collections.abc import Iterator
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +186,21 @@ def test_there_is_something_to_run() -> None:
     assert len(WITH_PYTHON) > 5
     assert len(of("bash")) > 10
     assert MENTIONED
+
+
+# Tables.
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_neighbouring_rows_of_a_table_say_different_things(page: Page) -> None:
+    lines = page.text.splitlines()
+    rows = [cells(line) if line.startswith("|") else [] for line in lines]
+    same = [row[0] for above, row in pairwise(rows) if len(row) > 2 and above[1:] == row[1:]]
+    assert same == []
 
 
 # The API reference.

@@ -20,7 +20,7 @@ from selfeval_backend.evaluation.experiments import (
     record_capability,
 )
 from selfeval_backend.evaluation.recordings import load_recording, write_shard
-from selfeval_backend.evaluation.results import write_results
+from selfeval_backend.evaluation.results import merged, write_results
 from tests.conftest import ModelFactory
 from tests.unit.evaluation.puzzler import Puzzler
 from tests.unit.evaluation.test_choosing import knowing
@@ -169,3 +169,8 @@ def test_searches_that_cannot_be_read(tmp_path: Path) -> None:
         with pytest.raises(DatasetError, match="no searches that can be read"):
             load_beams(path)
     assert len(set(BEAMS)) == len(BEAMS)
+
+
+def test_neighbours_that_say_the_same_share_a_row() -> None:
+    rows = [("0.5", "1.0"), ("0.6", "1.8"), ("0.7", "1.8"), ("0.8", "1.8"), ("0.9", "1.0")]
+    assert merged(rows) == [("0.5", "1.0"), ("0.6 to 0.8", "1.8"), ("0.9", "1.0")]
