@@ -71,7 +71,7 @@ def ask(
     temperature: Annotated[
         float | None,
         typer.Option(
-            help="In [0, 2]. With annealing the first sample is greedy, and later ones come near it.",
+            help="In [0, 2]. With annealing the first sample is greedy, later ones come near it.",
             show_default="the model's",
         ),
     ] = None,
