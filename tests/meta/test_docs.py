@@ -225,13 +225,20 @@ def test_every_public_name_and_its_members_are_documented(package: str) -> None:
     module = griffe.load(package, search_paths=[str(ROOT)], resolve_aliases=True)
     names = [name for name in import_module(package).__all__ if name != "__version__"]
     public = [it.final_target if it.is_alias else it for it in map(module.__getitem__, names)]
-    members = [member for it in public for member in it.members.values() if not member.is_alias]
+    members = [
+        member
+        for it in public
+        for member in (it.all_members if it.is_class else it.members).values()
+        if member.inherited or not member.is_alias
+    ]
     silent = {it.canonical_path for it in (*public, *members) if not documented(it)}
     assert silent == set()
 
 
 def documented(it: Any) -> bool:
     """Whether a reader is told what it is, by itself or among its class's arguments."""
+    if it.is_alias:  # inherited: told where it is from
+        return documented(it.final_target)
     if it.name.startswith("_") or it.name == "model_config" or it.has_docstring:
         return True
     of_class = it.parent.docstring if it.parent is not None and it.parent.is_class else None
