@@ -144,6 +144,7 @@ def test_commands_on_a_page_exist(block: Block) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of vLLM's own dependencies
 @pytest.mark.parametrize("block", [b for b in of("bash") if "vllm serve" in b.code], ids=str)
 def test_flags_of_vllm_on_a_page_exist(block: Block) -> None:
     for words in commands(block):
