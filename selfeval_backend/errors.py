@@ -187,8 +187,11 @@ class ContextLengthError(EngineError, ConfigurationError):
         self.num_reserved_tokens = num_reserved_tokens
         self.context_length = context_length
         self.retryable = False
+        """Never: the same call fails again."""
         self.hint = "Shorten the prompt or lower max_tokens."
+        """What to change."""
         self.request_id = None
+        """None: nothing was sent."""
         ConfigurationError.__init__(
             self,
             "prompt",
@@ -241,6 +244,7 @@ class LowConfidenceError(GateError):
     """The confidence stayed below the gate's threshold."""
 
     hint = "Lower the threshold, or add a step to on_low: escalate, interrupt, refuse or accept."
+    """What to change."""
 
 
 class MissingConfidenceError(GateError):
@@ -250,6 +254,7 @@ class MissingConfidenceError(GateError):
         "Put an adaptive model behind the gate, or say in on_missing what to do; answers of "
         "stronger models of another kind pass with trust_stronger=True."
     )
+    """What to change."""
 
 
 class UncalibratedConfidenceError(GateError):
@@ -259,6 +264,7 @@ class UncalibratedConfidenceError(GateError):
         "Calibrate the model's self-evaluation (`aic train`), or say in on_uncalibrated what to "
         'do; "compare" holds it against the threshold as it is.'
     )
+    """What to change."""
 
 
 class StreamBrokenError(AICError):

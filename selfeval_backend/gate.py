@@ -152,11 +152,15 @@ class GateRecord:
     level: int
     """0: the model that was asked first; k: the k-th stronger one."""
     verdict: Verdict
+    """How the confidence of this attempt was read."""
     action: GateAction
+    """What was done next."""
     reason: str
     """In words, with the numbers."""
     confidence: float | None = None
+    """Of this attempt's answer; None: it had none."""
     calibrated: bool = False
+    """Whether that confidence is a calibrated probability."""
     model: str = ""
     """The name of the model that answered, if it said so."""
     usage: AttemptUsage | None = None

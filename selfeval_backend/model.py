@@ -108,6 +108,7 @@ class Answer:
     seed: int
     """Of the run: with the same model, engine and settings it gives the same answer."""
     outcome: Outcome
+    """The samples, which one was chosen and why, and what it all cost."""
     parsed: Parsed | None = None
     """What was found in the chosen sample; None where no form was asked for."""
 
@@ -185,6 +186,7 @@ class SelfEvaluatingModel:
         self.engine = engine
         self.chat = chat
         self.evaluator = SelfEvaluator(config, chat)
+        """Asks the question, and reads the answer as a probability."""
         if not self.evaluator.calibrated:
             warnings.warn(
                 f"{name} has no calibrated selfeval.json: its self-evaluation is not calibrated, "
@@ -348,7 +350,7 @@ class SelfEvaluatingModel:
         Raises:
             StreamBrokenError: The sample whose text was given did not finish (a limit, a fault),
                 and another one is the answer.
-            What `answer` raises.
+            AICError: What `answer` raises.
         """
         settings = settings or self.settings()
         flow = _AnswerFlow(self.chat.decode, self._stop_strings(settings), form)

@@ -79,6 +79,7 @@ class Sample:
     index: int
     """Its place in the order of drawing, from 0."""
     temperature: float
+    """At which it is drawn; 0 is greedy."""
     seed: int
     """What its randomness was derived from."""
     token_ids: tuple[int, ...] = ()
@@ -86,6 +87,7 @@ class Sample:
     num_generated_tokens: int = 0
     """Paid for: `token_ids`, the end token, and what ran on while a decision was made."""
     status: SampleStatus = "running"
+    """How far it is."""
     finish_reason: FinishReason | None = None
     """Set once finished."""
     evaluations: tuple[SelfEvaluation, ...] = ()
@@ -173,6 +175,7 @@ class Limits:
     """What one run may spend. None is no limit."""
 
     max_samples: int
+    """Most samples of one run, at least 1."""
     max_total_tokens: int | None = None
     """Of `Usage.total_tokens`; samples that run when it is reached are aborted."""
     max_seconds: float | None = None
@@ -301,13 +304,17 @@ class Outcome:
     best: int
     """Index of the chosen sample."""
     samples: tuple[Sample, ...]
+    """All of them, in the order in which they were drawn."""
     confidence: float | None
     """prob_win_or_tie of the chosen sample; None only where the run ended before it was asked."""
     calibrated: bool
     """Whether `confidence` is calibrated for this model."""
     stop_reason: StopReason
+    """Why no more was drawn."""
     usage: Usage
+    """Everything that was paid for."""
     trace: RunTrace
+    """Every decision and what came of it, in order."""
 
     @property
     def best_sample(self) -> Sample:

@@ -48,6 +48,7 @@ class ConfidenceEvaluator(BaseEvaluator):
             on_missing=on_missing,
             on_uncalibrated=on_uncalibrated,
         )
+        """The settings, checked."""
 
     def _get_prompts(self) -> PromptDictType:
         return {}

@@ -174,6 +174,7 @@ class ConfidenceGateQueryEngine(BaseQueryEngine):
             num_stronger=len(stronger),
             trust_stronger=trust_stronger,
         )
+        """The settings, checked."""
         self._engines = (query_engine, *stronger)
         self._retrieve_more = retrieve_more
         self._refusal = refusal

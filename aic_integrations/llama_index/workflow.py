@@ -70,7 +70,9 @@ class ConfidentEvent(Event):
     """An answer that passed, or is given out all the same ("accept")."""
 
     query: Any
+    """What was asked."""
     answer: Any
+    """The answer that passed."""
     records: list[dict[str, Any]]
     """All decisions, this one last."""
 
@@ -79,7 +81,9 @@ class UnsureEvent(Event):
     """An answer that did not pass: the workflow does what `action` says."""
 
     query: Any
+    """What was asked."""
     answer: Any
+    """The answer that did not pass."""
     action: str
     """"retry", "escalate", "interrupt" or "refuse"."""
     reason: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -30,25 +31,32 @@ from selfeval_backend.evaluation.table import MethodSummary, ResultTable, replay
 from selfeval_backend.evaluation.tasks.shifted import SHIFTED_KINDS
 from selfeval_backend.files import write_atomically
 
-__all__ = ["write_results"]
+__all__ = ["merged", "write_results"]
 
 BUDGETS = (100, 200, 300, 400, 800, 1600)
 """Tokens a prompt."""
 _KEEP = (0.75, 0.5, 0.375, 0.25)
 _OURS = ("adaptive", "adaptive+pruning")
 _HEAD = """\
-# Results on the reference model
+# All tables
 
-Made by `python -m benchmarks.figures` from samples that it draws once and keeps; every method is
-replayed on the same samples by the real policies. A model of 1.5 million parameters, on its number
-puzzles: these figures say nothing of larger models, nor of its other skills.
+What they mean is told in [what was found](findings.md). They are of the reference model, which has
+1.5 million parameters, on its number puzzles. They say nothing of larger models, nor of its other
+skills.
 
-Quality is the mean reward (share of problems solved); ± is one standard error, brackets are 95 %
-intervals by bootstrap over prompts (1,000 resamples, seed {seed}), paired where methods are
-compared. Tokens are generated and self-evaluation tokens a prompt. *Improvement kept* is the share
-of the improvement from one sample to Best-of-16 by self-evaluation; *tokens saved* is against the
-same Best-of-16. n = {n} held-out problems, seed {seed}, 16 samples at temperature 1 and 16 annealed
-ones each.
+`python -m benchmarks.figures` makes this page. It draws samples once and keeps them. Every method is then replayed
+on the same samples, by the code that answers users.
+
+| word | meaning |
+|---|---|
+| n | {n} held-out problems, seed {seed}; 16 samples at temperature 1 and 16 annealed ones each |
+| quality | mean reward: the share of problems solved |
+| ± | one standard error |
+| brackets | 95 % intervals by bootstrap over prompts (1,000 resamples, seed {seed}), paired where \
+methods are compared |
+| tokens | generated and self-evaluation tokens of a prompt |
+| kept | share of the improvement from one sample to Best-of-16 by self-evaluation |
+| saved | tokens saved against the same Best-of-16 |
 """
 
 
@@ -92,12 +100,9 @@ def write_results(runs: Path, out: Path, *, seed: int) -> list[Path]:
 _NOT_MEASURED = """\
 ## Not measured
 
-- Reward quality behind the labels was measured at a small budget: [experiments](experiments.md).
-- GSM8K and AlpacaEval on the paper's model need its weights and a GPU:
-  `aic eval --task gsm8k --model meta-llama/Llama-3.1-8B-Instruct --engine vllm` (the problems are
-  downloaded by `datasets`; `--file` takes a local copy), and with the same model
-  `aic eval --task alpaca_eval --file alpaca_eval_gpt4_baseline.json --judge-url URL --judge-model
-  NAME`.
+- How good rewards must be: only at a small budget, see [experiments](experiments.md).
+- GSM8K and AlpacaEval on the paper's model, which need its weights and a GPU. The commands stand in
+  [measure and tune](tune.md#the-prompts).
 """
 
 
@@ -171,14 +176,13 @@ class _Page:
         ]
         return (
             "## All methods\n\n"
-            "At their papers' own settings (scaled where the source says so in its docstring); "
-            '"adaptive", "pruning" and "adaptive+pruning" as the model ships. The last column is '
-            "the quality of adaptive less that of the row.\n\n"
+            "Other methods have the settings of their papers, scaled where their docstrings say "
+            'so. "adaptive", "pruning" and "adaptive+pruning" are as the model ships. The last '
+            "column is the quality of adaptive less that of the row.\n\n"
             + markdown_table((*_METHOD_HEAD, "adaptive ahead by"), rows)
-            + "\nVoting weighs answers, and a puzzle has many right ones, so a vote scatters them; "
-            'and the question that was never trained is answered by a model whose "Yes" was '
-            "trained to mean the opposite. Both rows say more of this task and model than of "
-            "those methods elsewhere.\n"
+            + "\nTwo kinds of rows say more of this task and model than of methods elsewhere. "
+            "A puzzle has many right answers, so votes scatter. And the question that was never "
+            'trained is answered by a model whose "Yes" was trained to mean the opposite.\n'
         )
 
     def budgets(self) -> str:
@@ -198,10 +202,11 @@ class _Page:
                 cells[family].append(self._budget_cell(show, name, ours))
         return (
             "## At every token budget\n\n"
-            "Of each family, the setting that was best within the budget (tokens a prompt) on one "
-            "half of the problems, shown on the other half: its quality; then the quality of ours "
-            f"(the better of {' and '.join(_OURS)} on the first half) less its own, paired. Where "
-            "the interval lies below 0, the rival wins.\n\n"
+            "Columns are budgets, in tokens a prompt. On one half of the problems the best setting "
+            "of each family within the budget was chosen; it is shown on the other half. A cell "
+            "has its quality, then the quality of ours less its own, paired. Where that interval "
+            f"lies below 0, the rival wins. Ours is the better of {' and '.join(_OURS)} on the "
+            "first half, in bold.\n\n"
             + markdown_table(
                 ("family", *(f"{budget:,}" for budget in BUDGETS)),
                 ((family, *row) for family, row in cells.items()),
@@ -285,8 +290,9 @@ class _Page:
         )
         return (
             "## Adaptive sampling: threshold, mean samples, annealing\n\n"
-            "The paper: 74 % of the improvement at 1.2 samples.\n\n"
-            + markdown_table(head, rows)
+            "The paper keeps 74 % of the improvement at 1.2 samples. Thresholds that came to the "
+            "same share a row.\n\n"
+            + markdown_table(head, merged(rows))
             + "\n![Improvement kept against mean samples](results/kept.svg)\n"
         )
 
@@ -353,8 +359,8 @@ class _Page:
         )
         return (
             "## Pruning: checkpoint and keep fraction\n\n"
-            "All 16 samples at once; improvement kept (with its interval); tokens saved. The "
-            "paper: 56 % saved with little loss.\n\n"
+            "All 16 samples are drawn at once. A cell has the improvement kept, with its interval, "
+            "then the tokens saved. The paper saves 56 % with little loss.\n\n"
             + markdown_table(("at tokens", *(f"keep {keep:.1%}" for keep in _KEEP)), rows)
             + "\n![Tokens saved](results/pruning.svg)\n"
         )
@@ -404,9 +410,9 @@ class _Page:
         draw_reliability(self.plots / "reliability", shown, title="Reliability, by tokens seen")
         return (
             "## When to evaluate\n\n"
-            "Of two samples of one problem of which one is right: how often it has the higher "
-            "prob_win_or_tie (chance is 0.5). ECE: calibration error, 15 bins. Samples that run on "
-            "past the number of tokens; they seldom reach 256.\n\n"
+            "Of two samples of one problem one is right: how often does it have the higher "
+            "prob_win_or_tie? Chance is 0.5. ECE is the calibration error, in 15 bins. Each row is "
+            "of the samples that run on past that number of tokens.\n\n"
             + markdown_table(("tokens", "pairs ordered right", "ECE", "samples"), rows)
             + "\n![Pair accuracy by position](results/positions.svg)\n"
             "![Reliability](results/reliability.svg)\n"
@@ -447,10 +453,10 @@ class _Page:
                     rows.append((*first, *_row(summaries[name])))
         return (
             "## Another distribution\n\n"
-            f"{len(recording.prompts)} problems, seed {recording.info.seed}: *wording* is two "
-            "wordings in one prompt, *numbers* has a number from 26 to 30 where training went to "
-            "25, *longer* chains puzzles as no demonstration did. Pairs and ECE are of whole "
-            "responses. Settings are those that the model ships with. Improvement kept is shown "
+            f"{len(recording.prompts)} problems, seed {recording.info.seed}. *Wording* is two "
+            "wordings in one prompt. *Numbers* has a number from 26 to 30, where training went to "
+            "25. *Longer* chains puzzles as no demonstration did. Pairs and ECE are of whole "
+            "responses, settings those that the model ships with. Improvement kept is shown only "
             "where these prompts show that Best-of-16 improves anything.\n\n"
             + markdown_table(("shift", "pairs", "ECE", *_METHOD_HEAD), rows)
         )
@@ -532,13 +538,26 @@ class _Page:
         return (
             "## Search\n\n"
             f"Beam search over prefixes that the self-evaluation ranks, on the first {num_prompts} "
-            "problems; below each, the dearest setting of other families that costs no more. "
-            "Prefixes that were computed anew are not counted (a prefix cache saves them).\n\n"
+            "problems. Below each beam stand settings of other families: of those that cost no "
+            "more tokens, the one that costs most. Prefixes that were computed again are not "
+            "counted, because a prefix cache saves them.\n\n"
             + markdown_table(("method", "quality", "tokens", "ahead of the beam by"), rows)
         )
 
 
 _BEST_OF_N = "best of n by self-evaluation"
+
+
+def merged(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Return rows of a table whose neighbours differ in more than their first cell.
+
+    Neighbours that do not become one row: "0.6" and "0.7" become "0.6 to 0.7".
+    """
+    groups = [list(group) for _, group in groupby(rows, key=lambda row: row[1:])]
+    return [
+        group[0] if len(group) == 1 else (f"{group[0][0]} to {group[-1][0]}", *group[0][1:])
+        for group in groups
+    ]
 
 
 def _kept_row(summary: MethodSummary) -> tuple[str, str, str]:
@@ -571,6 +590,6 @@ def _best_within(table: ResultTable, family: str, budget: float) -> str | None:
 def _nearest(
     summaries: Mapping[str, MethodSummary], family: str, tokens: float
 ) -> MethodSummary | None:
-    """Return the dearest setting of a family that costs no more."""
+    """Return the setting of a family that costs most among those that cost no more."""
     cheaper = [s for s in summaries.values() if s.family == family and s.tokens <= tokens]
     return max(cheaper, key=lambda s: s.tokens, default=None)

@@ -95,8 +95,8 @@ def paper_claims_section(recording: Recording, *, seed: int) -> str:
     bounds = retry_bounds(annealed, mean_samples=MARK_SAMPLES)
     return (
         "## Against the paper's marks\n\n"
-        f"Each setting is the best of {search.num_candidates:,} on one half of "
-        f"{len(recording.prompts)} problems, shown on the other half; what bounds it is of all.\n\n"
+        f"Each setting was chosen among {search.num_candidates:,} on one half of "
+        f"{len(recording.prompts)} problems, and is shown on the other half.\n\n"
         + markdown_table(("what", "the paper", "here"), _rows(search))
         + "\n"
         + _retries(search, bounds)
@@ -146,11 +146,11 @@ def _retries(search: _Search, bounds: RetryBounds) -> str:
     floor, ceiling = (summary.quality.value for summary in search.on_all[:2])
     judge, seer = ((bound - floor) / (ceiling - floor) for bound in (bounds.judge, bounds.seer))
     return (
-        f"Of {MARK_SAMPLES} samples a prompt, {MARK_SAMPLES - 1:.1f} are retries, and the first "
-        f"one is right for {bounds.first:.0%} of the problems where Best-of-16 is for "
-        f"{ceiling:.0%}. A judge that is never wrong of a sample, and knows of each problem how "
-        f"often samples solve it, would keep {judge:.0%} at {MARK_SAMPLES} samples; one that also "
-        f"saw which retries will succeed, {seer:.0%}.\n"
+        f"**What any policy could reach.** Of {MARK_SAMPLES} samples a prompt, "
+        f"{MARK_SAMPLES - 1:.1f} are retries. The first sample is right for {bounds.first:.0%} of "
+        f"all problems, Best-of-16 for {ceiling:.0%}. A judge that is never wrong, and knows how "
+        f"often samples solve each problem, would keep {judge:.0%} of the improvement. One that "
+        f"also saw which retries will succeed would keep {seer:.0%}.\n"
     )
 
 
@@ -165,11 +165,14 @@ def _prunings_bound(recording: Recording, seed: int) -> str:
         for at in info.checkpoints
     ]
     found = _summaries(replay_table(recording, [*_bounds(recording), *methods]), info, seed)[2:]
-    cells = ", ".join(f"{share(s.tokens_saved)} at {s.method}" for s in found)
     return (
-        "All 16 samples run to the first checkpoint before any is pruned. If a single one goes on "
-        f"there, that saves (tokens): {cells}. No pruning at that checkpoint saves more, however "
-        "good its judgement; what the judgement is worth there stands under *When to evaluate*.\n"
+        "All samples run to the first checkpoint before any is pruned. No pruning saves more than "
+        "one that lets a single sample go on there, however good its judgement. How good the "
+        "judgement is at that point stands under *When to evaluate*.\n\n"
+        + markdown_table(
+            ("checkpoint", *(s.method for s in found)),
+            [("tokens saved at most", *(share(s.tokens_saved) for s in found))],
+        )
     )
 
 

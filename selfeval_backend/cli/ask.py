@@ -22,10 +22,11 @@ def ask(
     prompt: Annotated[str, typer.Argument(help="What to answer.", metavar="PROMPT")],
     *,
     model: Annotated[
-        str, typer.Option(help='"reference", a checkpoint folder, or a model name.')
+        str, typer.Option(help='"reference", a folder with a model, or a model name.')
     ] = "reference",
     engine: Annotated[
-        str | None, typer.Option(help="What runs the model.", show_default="the best there is")
+        str | None,
+        typer.Option(help="vllm or transformers.", show_default="the best that is installed"),
     ] = None,
     base_url: BaseUrls = None,
     max_samples: Annotated[
@@ -34,58 +35,62 @@ def ask(
     threshold: Annotated[
         float | None,
         typer.Option(
-            help="Stop once a finished sample has this prob_win_or_tie, in [0, 1].",
+            help="Draw no more once a finished sample has this prob_win_or_tie, in [0, 1].",
             show_default="the model's",
         ),
     ] = None,
     prune_at: Annotated[
         list[str] | None,
         typer.Option(
-            help="Checkpoints in generated tokens: --prune-at 16,32, or once for each, or none.",
+            help="Checkpoints, in generated tokens: 16,32, or none.",
             show_default="the model's",
         ),
     ] = None,
     keep: Annotated[
         str | None,
         typer.Option(
-            help="Share of a batch that goes on past a checkpoint, in (0, 1]: one, or one for each "
-            "checkpoint of --prune-at (0.5,0.25).",
+            help="Share of the samples that goes on past a checkpoint, in (0, 1]. One number, or "
+            "one for each checkpoint: 0.5,0.25.",
             show_default="the model's",
         ),
     ] = None,
     accept_above: Annotated[
         str | None,
         typer.Option(
-            help="A sample with this prob_win_or_tie at a checkpoint is the answer, and the others "
-            "stop, in [0, 1]: one, or one for each checkpoint.",
+            help="At a checkpoint, take the best sample with at least this prob_win_or_tie as the "
+            "answer, and stop the others. One number in [0, 1], or one for each checkpoint.",
             show_default="the model's, or never",
         ),
     ] = None,
     temperature: Annotated[
         float | None,
-        typer.Option(help="In [0, 2]: where annealing leads to.", show_default="the model's"),
+        typer.Option(
+            help="In [0, 2]. With annealing the first sample is greedy, later ones come near it.",
+            show_default="the model's",
+        ),
     ] = None,
     max_tokens: Annotated[
-        int | None, typer.Option(help="Of one sample.", show_default="what the context leaves")
+        int | None, typer.Option(help="Most tokens of one sample.", show_default="what fits")
     ] = None,
     max_total_tokens: Annotated[
-        int | None, typer.Option(help="Of the whole call.", show_default="no limit")
+        int | None, typer.Option(help="Most tokens of the whole call.", show_default="no limit")
     ] = None,
     max_seconds: Annotated[
-        float | None, typer.Option(help="Of the whole call.", show_default="no limit")
+        float | None, typer.Option(help="Most seconds of the whole call.", show_default="no limit")
     ] = None,
     stop: Annotated[
         list[str] | None,
-        typer.Option(help="String that ends a sample, once for each.", show_default="none"),
+        typer.Option(help="A string that ends a sample. May be repeated.", show_default="none"),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Repeats an answer.", show_default="a new one")
+        int | None,
+        typer.Option(help="The same seed gives the same answer.", show_default="a new one"),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the whole outcome with its trace as JSON.")
     ] = False,
 ) -> None:
-    """Answer PROMPT; show the answer, its confidence, its samples and what was saved."""
+    """Answer PROMPT. Show the answer, its confidence, its samples and what was saved."""
     with one_line_errors():
         given = {
             "max_samples": max_samples,

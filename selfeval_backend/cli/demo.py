@@ -21,13 +21,14 @@ __all__ = ["demo"]
 
 def demo(
     *,
-    n: Annotated[int, typer.Option("--n", help="Held-out problems.")] = 200,
-    seed: Annotated[int, typer.Option(help="Of problems and samples.")] = 0,
+    n: Annotated[int, typer.Option("--n", help="Number of held-out problems.")] = 200,
+    seed: Annotated[int, typer.Option(help="Seed of problems and samples.")] = 0,
     model: Annotated[
-        str, typer.Option(help='"reference", a checkpoint folder, or a model name.')
+        str, typer.Option(help='"reference", a folder with a model, or a model name.')
     ] = "reference",
     engine: Annotated[
-        str | None, typer.Option(help="What runs the model.", show_default="the best there is")
+        str | None,
+        typer.Option(help="vllm or transformers.", show_default="the best that is installed"),
     ] = None,
     base_url: BaseUrls = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,

@@ -23,27 +23,28 @@ def doctor(
     model: Annotated[
         str,
         typer.Option(
-            help='"reference", a checkpoint folder, or a model name; with --base-url the name that '
-            "is served."
+            help='"reference", a folder with a model, or a model name; with --base-url the name '
+            "that the server serves."
         ),
     ] = "reference",
     engine: Annotated[
-        str | None, typer.Option(help="What runs the model.", show_default="the best there is")
+        str | None,
+        typer.Option(help="vllm or transformers.", show_default="the best that is installed"),
     ] = None,
     base_url: BaseUrls = None,
     checkpoint: Annotated[
         str | None,
         typer.Option(
-            help="Folder or name of a server's tokenizer and selfeval.json.",
+            help="Folder or model name with the tokenizer and selfeval.json of a server's model.",
             show_default="the model",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")] = False,
 ) -> None:
-    """Check this machine, a model's files and its servers; say what to mend.
+    """Check this machine, a model's files and its servers. Say what to mend.
 
-    The exit status is 0 if all is well (warnings are), 1 if a check failed, 2 if the arguments
-    cannot be used.
+    The exit status is 0 if no check failed (there may be warnings), 1 if one did, 2 if the
+    arguments cannot be used.
     """
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     with one_line_errors():

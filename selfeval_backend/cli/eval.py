@@ -35,68 +35,75 @@ def evaluate(
     file: Annotated[
         Path | None,
         typer.Option(
-            help="The problems of gsm8k (a file, or a folder that datasets reads) or alpaca_eval.",
+            help="Where the problems of gsm8k or alpaca_eval are: a file, or a folder of datasets.",
             show_default="gsm8k is downloaded",
         ),
     ] = None,
     judge_url: Annotated[
         str | None,
         typer.Option(
-            help="Of alpaca_eval: an OpenAI-compatible server; its key is AIC_JUDGE_API_KEY.",
+            help="The server of alpaca_eval's judge, as OpenAI's. Its key is AIC_JUDGE_API_KEY.",
             show_default="none",
         ),
     ] = None,
     judge_model: Annotated[
-        str | None, typer.Option(help="The judge's name there.", show_default="none")
+        str | None, typer.Option(help="The name of the judge on that server.", show_default="none")
     ] = None,
     scorer: Annotated[
         str | None,
         typer.Option(
-            help="Of a file of JSON lines: exact, regex:PATTERN, math or package.module:function.",
+            help="How answers of a file of JSON lines are judged: exact, regex:PATTERN, math or "
+            "package.module:function.",
             show_default="exact",
         ),
     ] = None,
     model: Annotated[
-        str, typer.Option(help='"reference", a checkpoint folder, or a model name.')
+        str, typer.Option(help='"reference", a folder with a model, or a model name.')
     ] = "reference",
     engine: Annotated[
-        str | None, typer.Option(help="What runs the model.", show_default="the best there is")
+        str | None,
+        typer.Option(help="vllm or transformers.", show_default="the best that is installed"),
     ] = None,
     base_url: BaseUrls = None,
     methods: Annotated[str, typer.Option(help="all, or names with commas between them.")] = "all",
-    samples: Annotated[int, typer.Option(help="Of each prompt and kind.")] = 16,
+    samples: Annotated[
+        int,
+        typer.Option(help="Samples of a prompt, of each kind: at one temperature, and annealed."),
+    ] = 16,
     checkpoints: Annotated[
         str | None,
         typer.Option(
-            help="Generated tokens at which running samples are evaluated: 16,32,64 or none.",
+            help="Generated tokens at which running samples are evaluated: 16,32,64, or none.",
             show_default="the model's, and powers of two from 8 to 256",
         ),
     ] = None,
-    temperature: Annotated[float, typer.Option(help="Of samples that are not annealed.")] = 1.0,
+    temperature: Annotated[
+        float, typer.Option(help="Temperature of samples that are not annealed.")
+    ] = 1.0,
     max_tokens: Annotated[
-        int | None, typer.Option(help="Of one sample.", show_default="what the context leaves")
+        int | None, typer.Option(help="Most tokens of one sample.", show_default="what fits")
     ] = None,
     n: Annotated[
         int | None,
         typer.Option("--n", help="Most prompts.", show_default="200 generated, or the whole file"),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of problems, samples and intervals.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of problems, samples and intervals.")] = 0,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Where samples are kept; a killed run goes on there.",
+            help="Where samples are kept. A run that was killed goes on there.",
             show_default="runs/eval/TASK-MODEL",
         ),
     ] = None,
     rollouts: Annotated[
         Path | None,
-        typer.Option(help="Only replay what was kept there: no model.", show_default="none"),
+        typer.Option(help="Replay what was kept there, without a model.", show_default="none"),
     ] = None,
     token_signals: Annotated[
         bool,
         typer.Option(
-            help="Measure token confidences with transformers, which loads the checkpoint again: "
-            "DeepConf and self-certainty need them."
+            help="Measure token confidences, for DeepConf and self-certainty. For that, "
+            "transformers loads the model again."
         ),
     ] = True,
     live: Annotated[
@@ -104,7 +111,7 @@ def evaluate(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the table as JSON.")] = False,
 ) -> None:
-    """Sample once, replay every method on the samples, and compare quality and cost."""
+    """Draw samples once, replay every method on them, and compare quality and cost."""
     with one_line_errors():
         if rollouts is not None and (live or out is not None):
             raise ConfigurationError("rollouts", str(rollouts), "none with --live or --out")

@@ -26,30 +26,36 @@ def train(
     stage: Annotated[
         str,
         typer.Argument(
-            help=f"Where to stop: {', '.join(STAGES)}. What comes before and is not finished is "
-            "done first.",
+            help=f"The last stage to run: {', '.join(STAGES)}. Stages before it that are not "
+            "finished are run first.",
             metavar="[STAGE]",
         ),
     ] = STAGES[-1],
     *,
-    config: Annotated[str, typer.Option(help="A recipe: a YAML file, or a shipped one by name.")],
+    config: Annotated[
+        str, typer.Option(help="A recipe: a YAML file, or the name of a shipped one.")
+    ],
     changes: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
-            help="A field of the recipe to set instead: --set preferences.tie_threshold=0.02.",
+            help="Change a field of the recipe: --set preferences.tie_threshold=0.02. May be "
+            "repeated.",
             metavar="FIELD=VALUE",
             show_default="none",
         ),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, and show what would be done.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Check everything, show what would be done, and do nothing."
+        ),
     ] = False,
 ) -> None:
     """Train the self-evaluation of the model that a recipe names.
 
-    Stages that are finished are skipped, and done again only where their inputs have changed. A
-    stage that was stopped goes on where it was.
+    Finished stages are skipped, unless their inputs have changed. A stage that was stopped goes on
+    where it was.
     """
     # Bars that libraries draw while they read weights: the stages have their own.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

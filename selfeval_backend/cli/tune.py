@@ -22,25 +22,31 @@ __all__ = ["tune"]
 
 def tune(
     *,
-    rollouts: Annotated[Path, typer.Option(help="Where aic eval kept its samples.")],
+    rollouts: Annotated[Path, typer.Option(help="The folder in which aic eval kept its samples.")],
     keep_quality: Annotated[
         float | None,
         typer.Option(
-            help="The cheapest policy that keeps this share of the improvement of Best-of-N.",
+            help="Choose the cheapest policy that keeps this share of Best-of-N's improvement.",
             show_default="0.95, if no other goal is set",
         ),
     ] = None,
     max_tokens_per_prompt: Annotated[
         float | None,
-        typer.Option(help="The best policy of at most so many tokens in the mean."),
+        typer.Option(
+            help="Choose the best policy of at most so many tokens a prompt, in the mean."
+        ),
     ] = None,
     max_samples_mean: Annotated[
-        float | None, typer.Option(help="The best policy of at most so many samples in the mean.")
+        float | None,
+        typer.Option(
+            help="Choose the best policy of at most so many samples a prompt, in the mean."
+        ),
     ] = None,
     model: Annotated[
         str | None,
         typer.Option(
-            help="Whose selfeval.json is written.", show_default="the model that was recorded"
+            help="The model whose selfeval.json is written.",
+            show_default="the model that was recorded",
         ),
     ] = None,
     out: Annotated[
@@ -53,12 +59,15 @@ def tune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing.")] = False,
     unproven: Annotated[
         bool,
-        typer.Option("--unproven", help="Write also what the prompts are too few to show."),
+        typer.Option(
+            "--unproven",
+            help="Write the policy even if the prompts are too few to show that it holds.",
+        ),
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of the halves and of intervals.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the halves and of intervals.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the choice as JSON.")] = False,
 ) -> None:
-    """Choose a policy on one half of the prompts, report on the other, write selfeval.json."""
+    """Choose a policy on one half of the prompts, report on the other, and write selfeval.json."""
     with one_line_errors():
         from selfeval_backend.cli.progress import live_progress
         from selfeval_backend.cli.tune_view import print_choice

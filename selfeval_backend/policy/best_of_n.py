@@ -51,7 +51,9 @@ class BestOfN:
     """
 
     batches: BatchSchedule = DOUBLING
+    """How many samples there are after each batch."""
     temperatures: TemperatureSchedule = Constant(1.0)
+    """The temperature of each sample."""
     threshold: float | None = None
     """Stop drawing once a finished sample has this prob_win_or_tie; None: never early."""
     pruning: tuple[Checkpoint, ...] = ()

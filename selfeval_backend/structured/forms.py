@@ -95,7 +95,9 @@ class JsonForm:
     schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "object"})
     """The default is any object."""
     shown: tuple[ToolSpec, ...] = field(default=(), init=False)
+    """No tools: the prompt shows none."""
     keeps_special_tokens: bool = field(default=False, init=False)
+    """JSON is read without special tokens."""
 
     def __post_init__(self) -> None:
         """Write the schema as a grammar, or refuse it."""
@@ -128,6 +130,7 @@ class ToolForm:
     """
 
     tools: tuple[ToolSpec, ...]
+    """Those that may be called."""
     choice: str = "auto"
     """"auto": a call or text; "required": a call; "none": text; or the name of the tool to call."""
     parallel: bool = True

@@ -77,11 +77,17 @@ class ConfidenceGateChatModel(BaseChatModel):
     threshold: float
     """This and the next six: of `selfeval_backend.gate.GatePolicy`."""
     on_low: GateAction | Sequence[GateAction] = ("retry", "raise")
+    """Steps for a confidence below the threshold, from left to right."""
     on_missing: GateAction | Sequence[GateAction] = "raise"
+    """Steps for an answer without a confidence."""
     on_uncalibrated: GateAction | Literal["compare"] | Sequence[GateAction] = "raise"
+    """Steps for a confidence that is not calibrated; "compare": hold it against the threshold."""
     max_retries: int = 1
+    """Attempts that one "retry" stands for."""
     retry_samples: int | None = None
+    """Most samples of a retry; None: twice those of the last attempt."""
     trust_stronger: bool = False
+    """Whether a stronger model passes without a confidence."""
 
     if TYPE_CHECKING:
 

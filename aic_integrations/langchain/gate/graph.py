@@ -43,6 +43,7 @@ class GateState(TypedDict, total=False):
     """A graph's state with what a gate needs; yours extends it, or has the same three keys."""
 
     messages: Annotated[list[AnyMessage], add_messages]
+    """As in LangGraph's own state of messages."""
     confidence_gate: Annotated[list[dict[str, Any]], operator.add]
     """Every decision, oldest first; `gate_records` gives them their types."""
     confidence_gate_held: list[dict[str, Any]]
@@ -82,6 +83,7 @@ class ConfidenceGateNode:
         self, *, num_stronger: int = 0, refusal: str = REFUSAL, **settings: Unpack[GateSettings]
     ) -> None:
         self.policy = GatePolicy(**settings, num_stronger=num_stronger)
+        """The settings, checked."""
         self._refusal = refusal
 
     def __call__(self, state: GateState) -> dict[str, Any]:

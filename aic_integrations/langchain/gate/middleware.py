@@ -83,6 +83,7 @@ class ConfidenceGate(AgentMiddleware[ConfidenceGateState, Any]):
     """
 
     state_schema = ConfidenceGateState
+    """What the gate keeps in the agent's state."""
 
     def __init__(
         self,
@@ -95,6 +96,7 @@ class ConfidenceGate(AgentMiddleware[ConfidenceGateState, Any]):
         self._stronger = (stronger,) if isinstance(stronger, BaseChatModel) else tuple(stronger)
         self._refusal = refusal
         self.policy = GatePolicy(**settings, num_stronger=len(self._stronger))
+        """The settings, checked."""
 
     def wrap_model_call(
         self,

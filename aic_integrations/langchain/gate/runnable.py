@@ -67,6 +67,7 @@ class ConfidenceGateRunnable(Runnable[LanguageModelInput, AIMessage]):
         self._models = (model, *((stronger,) if isinstance(stronger, Runnable) else stronger))
         self._refusal = refusal
         self.policy = GatePolicy(**settings, num_stronger=len(self._models) - 1)
+        """The settings, checked."""
         for place, each in enumerate(self._models):
             _check_model("stronger" if place else "model", each)
         check_no_interrupt(self.policy)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.figures.page import write_results
+from benchmarks.figures.page import merged, write_results
 from benchmarks.figures.runs import (
     BEAMS,
     CHECKPOINTS,
@@ -169,3 +169,8 @@ def test_searches_that_cannot_be_read(tmp_path: Path) -> None:
         with pytest.raises(DatasetError, match="no searches that can be read"):
             load_beams(path)
     assert len(set(BEAMS)) == len(BEAMS)
+
+
+def test_neighbours_that_say_the_same_share_a_row() -> None:
+    rows = [("0.5", "1.0"), ("0.6", "1.8"), ("0.7", "1.8"), ("0.8", "1.8"), ("0.9", "1.0")]
+    assert merged(rows) == [("0.5", "1.0"), ("0.6 to 0.8", "1.8"), ("0.9", "1.0")]
