@@ -87,16 +87,23 @@ def _can_talk() -> bool:
 def _examine(
     model: str, engine: EngineName | None, base_urls: tuple[str, ...], checkpoint: str | None
 ) -> tuple[Section, ...]:
-    from selfeval_backend.diagnosis import Section, check_machine, check_model_files
+    from selfeval_backend.diagnosis import (
+        Section,
+        check_architecture,
+        check_machine,
+        check_model_files,
+    )
 
     with status("looking at this machine"):
         machine = check_machine(engine=engine, on_server=bool(base_urls))
     where = checkpoint or model
     with status(f"looking at {where}"):
         files = check_model_files(where, with_weights=not base_urls)
+        # A server has its own engine, and has loaded the model.
+        runs = () if base_urls else (check_architecture(where, engine=engine),)
     return (
         Section(title="This machine", checks=machine),
-        Section(title=f"Model {where}", checks=files.checks),
+        Section(title=f"Model {where}", checks=(*files.checks, *runs)),
         *(_examine_server(url, model, files) for url in base_urls),
     )
 
