@@ -23,6 +23,7 @@ from typing import Any, Literal, get_args
 
 from selfeval_backend.chat import Chat, ChatTemplate, Message
 from selfeval_backend.controller import Follower, Observer, run
+from selfeval_backend.engine.addresses import check_key, clean_url
 from selfeval_backend.engine.base import Engine, SamplingParams
 from selfeval_backend.errors import (
     ConfigurationError,
@@ -79,13 +80,24 @@ class Server:
     """Up to and with the version: ``http://host:8000/v1``. Several are replicas of one model: a
     prompt stays on one of them, and goes on elsewhere if that one fails."""
     api_key: str | None = field(default=None, repr=False)
-    """Sent as a bearer token."""
+    """Sent as a bearer token. It is in no message, and no part of the repr."""
     timeout_s: float = 60.0
     """Longest silence: while it connects, and between two tokens."""
     max_retries: int = 2
     """Times that a request is sent again that failed before any token came."""
     verify: bool | str = True
     """False: certificates are not checked; a path: a bundle of authorities."""
+
+    def __post_init__(self) -> None:
+        """Take the URLs and the key without what was pasted with them.
+
+        Raises:
+            ConfigurationError: A URL holds a password, or no header can carry the key.
+        """
+        given = self.base_url
+        urls = clean_url(given) if isinstance(given, str) else tuple(map(clean_url, given))
+        object.__setattr__(self, "base_url", urls)
+        object.__setattr__(self, "api_key", check_key(self.api_key))
 
 
 class UncalibratedWarning(UserWarning):

@@ -68,11 +68,12 @@ def _refuse_early(
     from selfeval_backend.model import check_where_it_runs
 
     check_where_it_runs(model, engine=engine, on_server=bool(base_urls), checkpoint=checkpoint)
-    if base_urls and _can_talk():
-        from selfeval_backend.engine.server.connect import check_url
+    from selfeval_backend.engine.addresses import check_key, check_url
 
-        for url in base_urls:
-            check_url(url)
+    for url in base_urls:
+        check_url(url)
+    if base_urls:
+        check_key(os.environ.get("AIC_API_KEY"))
 
 
 def _can_talk() -> bool:

@@ -17,7 +17,6 @@ from selfeval_backend.errors import ConfigurationError, EngineRequestError, Engi
 
 __all__ = [
     "aborts_by_name",
-    "check_url",
     "connect_server_engine",
     "served_models",
     "streams_token_ids",
@@ -52,11 +51,11 @@ async def connect_server_engine(
         verify: False: certificates are not checked; a path: a bundle of authorities.
 
     Raises:
-        ConfigurationError: The URL cannot be one, or the server serves another model.
+        ConfigurationError: The URL cannot be one, no header can carry the key, or the server serves
+            another model.
         SelfEvaluationError: The server cannot give label log-probabilities.
         EngineError: The server cannot be reached, or is none of vLLM's.
     """
-    check_url(base_url)
     client = Client(
         base_url, api_key=api_key, timeout_s=timeout_s, max_retries=max_retries, verify=verify
     )
@@ -68,20 +67,6 @@ async def connect_server_engine(
         await client.aclose()
         raise
     return engine
-
-
-def check_url(base_url: str) -> None:
-    """Refuse what cannot be the URL of a server.
-
-    Raises:
-        ConfigurationError: It cannot.
-    """
-    try:
-        url = httpx.URL(base_url)
-    except (httpx.InvalidURL, TypeError):
-        url = httpx.URL("")
-    if url.scheme not in ("http", "https") or not url.host:
-        raise ConfigurationError("base_url", base_url, 'a URL such as "http://localhost:8000/v1"')
 
 
 async def _facts(client: Client, model: str | None) -> ServerFacts:
