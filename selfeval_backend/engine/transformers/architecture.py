@@ -41,6 +41,13 @@ _CHANGING_ROPE = ("longrope", "su")
 _CHOOSING_FIELDS = ("index_topk", "keep_window_size")
 """Tokens from which on a layer attends to some of the past only, and chooses which."""
 
+ENCODERS = frozenset(
+    {"bert", "bert-generation", "big_bird", "electra", "ernie", "megatron-bert", "rembert"}
+    | {"roc_bert"}
+)
+"""Model types that attend to the future too, unless their config says that they decode. (Others
+have the field, and attend to the past alone whatever it says: gpt_neox.)"""
+
 _OWN_CACHES = frozenset({"xlm"})
 """Model types whose cache is none of transformers' own."""
 
@@ -103,7 +110,7 @@ def check_architecture(
     if not isinstance(length, int) or length < LEAST_CONTEXT:
         raise refusal(name, "a config with max_position_embeddings")
     layers = _layers(config, name)
-    if _plain_up_to(layers) < length:
+    if min(_plain_up_to(layers), _local_window(text)) < length:
         raise refusal(name, "full attention with a KV cache in every layer")
     constant = _constant_up_to(text)
     return Architecture(
@@ -124,7 +131,7 @@ def plain_attention_length(config: PreTrainedConfig) -> float:
         layers = DynamicCache(config=config).layers
     except Exception:  # noqa: BLE001  # transformers cannot tell the layers: nothing is known
         return 0
-    return min(_plain_up_to(layers), _constant_up_to(text))
+    return min(_plain_up_to(layers), _local_window(text), _constant_up_to(text))
 
 
 def refusal(
@@ -153,7 +160,7 @@ def _check_attention(
         raise refusal(name, "positions that are given, not a bias of the distance (ALiBi)")
     if "position_ids" not in accepted or config.model_type in _OWN_POSITIONS:
         raise refusal(name, "a model that takes the positions of its tokens")
-    if getattr(text, "is_decoder", True) is False:
+    if config.model_type in ENCODERS and not text.is_decoder:
         raise refusal(name, "a model that attends to the past alone (is_decoder: true)")
 
 
@@ -183,6 +190,12 @@ def _layer_plain_up_to(layer: Any) -> float:
     return 0
 
 
+def _local_window(text: PreTrainedConfig) -> float:
+    """Return the window of layers that are local, and keep all of the past all the same."""
+    is_local = "local" in (getattr(text, "attention_layers", None) or ())
+    return int(text.window_size) if is_local else math.inf
+
+
 def _constant_up_to(text: PreTrainedConfig) -> float:
     """Return up to how many tokens nothing changes with the length of the longest row."""
     limits = [math.inf]
@@ -192,7 +205,21 @@ def _constant_up_to(text: PreTrainedConfig) -> float:
         elif "dynamic" in str(rope.get("rope_type")):
             limits.append(text.max_position_embeddings)
     limits += [n for field in _CHOOSING_FIELDS if (n := getattr(text, field, None))]
-    return min(limits)
+    return min(*limits, _blocks_hold(text), _untempered_up_to(text))
+
+
+def _blocks_hold(text: PreTrainedConfig) -> float:
+    """Return how many tokens the blocks hold that a layer attends to; infinity if it has none."""
+    if getattr(text, "attention_type", None) == "block_sparse":  # Source: BigBirdModel.forward
+        return int((5 + 2 * text.num_random_blocks) * text.block_size)
+    blocks, size = (getattr(text, name, None) for name in ("index_topk_blocks", "index_block_size"))
+    return blocks * size if blocks and size else math.inf
+
+
+def _untempered_up_to(text: PreTrainedConfig) -> float:
+    """Return up to where Llama 4 does not scale its queries, for which it counts on its own."""
+    tempered = getattr(text, "attn_temperature_tuning", False)
+    return int(text.floor_scale) - 1 if tempered else math.inf
 
 
 def _ropes(parameters: object) -> Iterator[Mapping[str, Any]]:
@@ -213,5 +240,5 @@ def _original_length(rope: Mapping[str, Any], text: PreTrainedConfig) -> int:
 def _why_shorter(constant: float, length: int) -> str:
     return (
         f"of the {length:,} tokens that its config names, {constant:,} can be used: past them its "
-        "attention changes with the longest row of a batch"
+        "attention depends on the other rows of a batch"
     )

@@ -14,11 +14,14 @@ transformers = pytest.importorskip("transformers", reason="the extra is not inst
 
 from transformers import (  # noqa: E402
     BertConfig,
+    BigBirdConfig,
     BloomConfig,
+    DogeConfig,
     FalconConfig,
     Gemma2Config,
     Gemma3TextConfig,
     GPT2Config,
+    GPTNeoConfig,
     Llama4TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
@@ -189,8 +192,13 @@ async def test_other_scaled_ropes_are_right_beside_a_long_row(parameters: dict[s
         (MistralConfig(**SIZES, sliding_window=CONTEXT), CONTEXT),
         (MistralConfig(**SIZES, sliding_window=16), 16),
         (MambaConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2), 0),
+        (GPTNeoConfig(num_layers=2, attention_types=[[["global", "local"], 1]]), 256),
+        (BigBirdConfig(), 704),
+        (DogeConfig(keep_window_size=48), 48),
+        (Llama4TextConfig(**SIZES, **HEADS, floor_scale=64, attn_temperature_tuning=True), 63),
     ],
-    ids=["rope", "longrope", "dynamic", "its own factors", "window", "small window", "state"],
+    ids=["rope", "longrope", "dynamic", "its own factors", "window", "small window", "state",
+         "local", "blocks", "choosing", "temperature"],
 )  # fmt: skip
 def test_up_to_where_attention_is_plain(config: PreTrainedConfig, length: float) -> None:
     assert plain_attention_length(config) == length
@@ -255,6 +263,7 @@ async def test_a_window_as_large_as_the_context_says_what_generate_says() -> Non
         (MambaConfig(vocab_size=64, hidden_size=32, num_hidden_layers=2), "KV cache"),
         (BertConfig(vocab_size=64, hidden_size=32, num_attention_heads=4), "is_decoder"),
         (RobertaConfig(vocab_size=64, is_decoder=True), "positions"),
+        (GPTNeoConfig(num_layers=2, attention_types=[[["global", "local"], 1]]), "full attention"),
         (GPT2Config(n_positions=4), "max_position_embeddings"),
     ],
     ids=lambda value: getattr(value, "model_type", ""),
