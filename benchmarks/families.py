@@ -153,13 +153,13 @@ def examine(family: str) -> Verdict:
         check_architecture(config)
         model = tiny_model(config)
     except ConfigurationError as error:
-        return verdict("refused", error.allowed)
+        return verdict("refused", f"not {error.allowed}")
     except Exception as error:  # noqa: BLE001  # models raise whatever they like
         return _by_default_config(family, verdict("not tried", _line(error)))
     try:
         engine = TransformersEngine(model)
     except ConfigurationError as error:
-        return verdict("refused", error.allowed)
+        return verdict("refused", f"not {error.allowed}")
     if wrong := asyncio.run(_mistakes(model, engine)):
         return verdict("WRONG", "; ".join(wrong))
     return verdict("works", _condition(family, config))
@@ -214,7 +214,7 @@ def _by_default_config(family: str, untried: Verdict) -> Verdict:
     try:
         check_architecture(CONFIG_MAPPING[family]())
     except ConfigurationError as error:
-        return replace(untried, status="refused", why=error.allowed)
+        return replace(untried, status="refused", why=f"not {error.allowed}")
     except Exception:  # noqa: BLE001  # there is no default
         return untried
     return untried
@@ -342,7 +342,10 @@ def page(verdicts: Sequence[Verdict], registered: frozenset[str]) -> str:
     versions = f"transformers {transformers.__version__}, vLLM {metadata.version('vllm')}"
     return "\n".join(
         (
-            _HEAD.format(versions=versions, num_fixed=len(FIXED), tolerance=TOLERANCE, **counts),
+            _HEAD.format(
+                versions=versions, num_fixed=len(FIXED), tolerance=TOLERANCE, **counts
+            ).strip(),
+            "",
             "| family | class | transformers engine | vLLM |",
             "|---|---|---|---|",
             *(_row(verdict, registered) for verdict in sorted(verdicts, key=lambda v: v.family)),

@@ -9,7 +9,10 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from langchain_core.load import dumps
 
+from aic_integrations.langchain import ChatAdaptive
+from aic_integrations.llama_index import AdaptiveLLM
 from selfeval_backend.calls import AdaptiveFields, check_fields
 from selfeval_backend.engine.addresses import bearer, check_key, check_url
 from selfeval_backend.engine.server import connect_server_engine
@@ -135,6 +138,22 @@ def test_a_key_of_the_environment_is_refused_and_not_shown(monkeypatch: pytest.M
         check_fields({"base_url": URL})
     assert SECRET not in shown(raised.value)
     check_fields({"model": "reference"})  # nothing is sent anywhere
+
+
+@pytest.mark.parametrize("key", [f"{SECRET}\nX: y", SECRET.encode(), [SECRET]], ids=ascii)
+@pytest.mark.parametrize("adapter", [ChatAdaptive, AdaptiveLLM])
+def test_no_adapter_shows_a_key_that_it_refuses(
+    adapter: Callable[..., object], key: object
+) -> None:
+    with pytest.raises(ConfigurationError, match="api_key") as raised:
+        adapter(model="m", base_url=URL, api_key=key)
+    assert SECRET not in shown(raised.value)
+
+
+def test_a_key_with_its_line_end_is_not_serialized() -> None:
+    llm = ChatAdaptive(model="m", base_url=URL, api_key=f"{SECRET}\n")
+    assert SECRET not in dumps(llm)
+    assert SECRET not in f"{llm!r} {llm} {llm._identifying_params}"
 
 
 def test_no_error_of_a_field_shows_what_it_was_given() -> None:
