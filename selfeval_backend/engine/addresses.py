@@ -65,14 +65,14 @@ def _unusable_key(what: str) -> ConfigurationError:
     )
 
 
-def bearer(key: str | None) -> dict[str, bytes]:
+def bearer(key: str | None) -> dict[bytes, bytes]:
     """Return the header that carries a key; none where there is no key.
 
     Raises:
         ConfigurationError: No header can carry it. The key is not shown.
     """
     cleaned = check_key(key)
-    return {} if cleaned is None else {"Authorization": b"Bearer " + cleaned.encode("latin-1")}
+    return {} if cleaned is None else {b"Authorization": b"Bearer " + cleaned.encode("latin-1")}
 
 
 def without_key(text: str, key: str | None) -> str:
