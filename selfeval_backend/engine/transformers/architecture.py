@@ -98,7 +98,8 @@ def check_architecture(
         ConfigurationError: Names the model's class, and what it would have to be.
     """
     if model_class is None:
-        model_class = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+        generating: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+        model_class = generating
     name = type(config).__name__ if model_class is None else model_class.__name__
     if config.is_encoder_decoder:
         raise refusal(name, "a decoder-only model")

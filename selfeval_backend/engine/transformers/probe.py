@@ -82,7 +82,9 @@ def probe_config(config: PreTrainedConfig) -> Architecture:
     found = check_architecture(config)
     try:
         with torch.device("meta"):
-            model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+            # transformers does not annotate it
+            built = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)  # type: ignore[no-untyped-call]
+            model: PreTrainedModel = built
     except Exception as error:  # models raise whatever they like
         raise CheckpointError(f"{found.name} cannot be built: {error}") from error
     model.eval()  # type: ignore[no-untyped-call]  # transformers does not annotate it
