@@ -20,6 +20,7 @@ from selfeval_backend.model import EngineName, SelfEvaluatingModel, Server, shar
 from selfeval_backend.settings import Settings, resolve_settings
 from selfeval_backend.structured import AnswerForm, ReasoningForm, ToolForm
 from selfeval_backend.types import TraceEvent
+from selfeval_backend.web import check_key, check_url
 
 __all__ = [
     "CALL_NAMES",
@@ -65,7 +66,10 @@ class AdaptiveFields(BaseModel):
     is set: AIC_MODEL, AIC_API_KEY, and AIC_BASE_URL (see `with_server`).
     """
 
-    model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+    # What is hidden is hidden in pydantic's errors too, which show what they were given.
+    model_config = ConfigDict(
+        extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True
+    )
 
     model: str = Field(default_factory=lambda: os.environ.get("AIC_MODEL") or "reference")
     """"reference", a checkpoint folder, or a model name that transformers can resolve."""
@@ -261,11 +265,24 @@ def check_fields(values: dict[str, Any]) -> None:
     engine_args = values.get("engine_args")
     if engine_args is not None and not isinstance(engine_args, dict):
         raise ConfigurationError("engine_args", engine_args, "a dict of vLLM's engine arguments")
+    _check_server(values)
     _check_bool("include_samples", values.get("include_samples", False))
     on_progress = values.get("on_progress")
     if on_progress is not None and not callable(on_progress):
         raise ConfigurationError("on_progress", on_progress, "a function of one TraceEvent")
     _given_settings(values)
+
+
+def _check_server(values: Mapping[str, Any]) -> None:
+    """Check where a server is and its key, which pydantic would show."""
+    urls = values.get("base_url")
+    for url in urls if isinstance(urls, tuple | list) else (urls,):
+        if url is not None:
+            check_url(url)
+    key = (
+        values.get("api_key") if "api_key" in values or not urls else os.environ.get("AIC_API_KEY")
+    )
+    check_key(key.get_secret_value() if isinstance(key, SecretStr) else key)
 
 
 def _given_settings(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,8 @@ else. Foreign exceptions are translated once, at an engine's edge, with ``raise 
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -53,6 +55,10 @@ __all__ = [
 ]
 
 
+_SECRET = re.compile(r"(?i)(^|[_-])(token|key|password|secret|authorization)$")
+"""Names of what is not shown: hf_token and api_key, not max_tokens."""
+
+
 class AICError(Exception):
     """Base of every error that this project raises on purpose."""
 
@@ -74,10 +80,17 @@ class ConfigurationError(AICError, ValueError):
         self.value = value
         self.allowed = allowed
         self.remedy = remedy
-        shown = repr(value)
+        shown = repr(_without_secrets(value))
         shown = shown if len(shown) <= 80 else shown[:77] + "..."
         message = f"{field}: got {shown}, expected {allowed}."
         super().__init__(f"{message} {remedy}" if remedy else message)
+
+
+def _without_secrets(value: object) -> object:
+    """Return a mapping without what its names call a secret; anything else as it is."""
+    if not isinstance(value, Mapping):
+        return value
+    return {k: "***" if _SECRET.search(str(k)) else _without_secrets(v) for k, v in value.items()}
 
 
 class MissingDependencyError(AICError, ImportError):
@@ -188,16 +201,28 @@ class ContextLengthError(EngineError, ConfigurationError):
         self.context_length = context_length
         self.retryable = False
         """Never: the same call fails again."""
-        self.hint = "Shorten the prompt or lower max_tokens."
+        over = num_prompt_tokens + num_reserved_tokens - context_length
+        room = context_length - num_reserved_tokens
+        by = f", by {over} tokens in all" if over > 0 else ""
+        self.hint = f"Shorten the prompt or lower max_tokens{by}."
         """What to change."""
+        kept = "kept for the answer and the self-evaluation question"
+        if room > 0:
+            allowed = (
+                f"at most {room} tokens ({context_length} of context, {num_reserved_tokens} {kept})"
+            )
+        else:
+            allowed = (
+                f"room for it: {num_reserved_tokens} tokens are {kept}, of {context_length} of "
+                "context"
+            )
         self.request_id = None
         """None: nothing was sent."""
         ConfigurationError.__init__(
             self,
             "prompt",
             f"{num_prompt_tokens} tokens",
-            f"at most {context_length - num_reserved_tokens} tokens ({context_length} of context, "
-            f"{num_reserved_tokens} kept for the answer and the self-evaluation question)",
+            allowed,
             remedy=self.hint,
         )
 

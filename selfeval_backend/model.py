@@ -47,6 +47,7 @@ from selfeval_backend.structured import (
 from selfeval_backend.sync import run_sync
 from selfeval_backend.text_flow import TextFlow
 from selfeval_backend.types import Outcome, Sample, SelfEvaluation, Usage, to_json
+from selfeval_backend.web import check_key, clean_url
 
 __all__ = [
     "Answer",
@@ -80,13 +81,24 @@ class Server:
     """Up to and with the version: ``http://host:8000/v1``. Several are replicas of one model: a
     prompt stays on one of them, and goes on elsewhere if that one fails."""
     api_key: str | None = field(default=None, repr=False)
-    """Sent as a bearer token."""
+    """Sent as a bearer token. It is in no message, and no part of the repr."""
     timeout_s: float = 60.0
     """Longest silence: while it connects, and between two tokens."""
     max_retries: int = 2
     """Times that a request is sent again that failed before any token came."""
     verify: bool | str = True
     """False: certificates are not checked; a path: a bundle of authorities."""
+
+    def __post_init__(self) -> None:
+        """Take the URLs and the key without what was pasted with them.
+
+        Raises:
+            ConfigurationError: A URL holds a password, or no header can carry the key.
+        """
+        given = self.base_url
+        urls = clean_url(given) if isinstance(given, str) else tuple(map(clean_url, given))
+        object.__setattr__(self, "base_url", urls)
+        object.__setattr__(self, "api_key", check_key(self.api_key))
 
 
 class UncalibratedWarning(UserWarning):

@@ -44,8 +44,8 @@ What they mean is told in [what was found](findings.md). They are of the referen
 1.5 million parameters, on its number puzzles. They say nothing of larger models, nor of its other
 skills.
 
-`python -m benchmarks.figures` makes this page. It draws samples once and keeps them. Every method is then replayed
-on the same samples, by the code that answers users.
+`python -m benchmarks.figures` makes this page. It draws samples once and keeps them. Every method
+is then replayed on the same samples, by the code that answers users.
 
 | word | meaning |
 |---|---|

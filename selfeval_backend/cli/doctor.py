@@ -64,11 +64,12 @@ def _refuse_early(
     from selfeval_backend.model import check_where_it_runs
 
     check_where_it_runs(model, engine=engine, on_server=bool(base_urls), checkpoint=checkpoint)
-    if base_urls and _can_talk():
-        from selfeval_backend.engine.server.connect import check_url
+    from selfeval_backend.web import check_key, check_url
 
-        for url in base_urls:
-            check_url(url)
+    for url in base_urls:
+        check_url(url)
+    if base_urls:
+        check_key(os.environ.get("AIC_API_KEY"))
 
 
 def _can_talk() -> bool:
@@ -83,16 +84,23 @@ def _can_talk() -> bool:
 def _examine(
     model: str, engine: EngineName | None, base_urls: tuple[str, ...], checkpoint: str | None
 ) -> tuple[Section, ...]:
-    from selfeval_backend.diagnosis import Section, check_machine, check_model_files
+    from selfeval_backend.diagnosis import (
+        Section,
+        check_architecture,
+        check_machine,
+        check_model_files,
+    )
 
     with status("looking at this machine"):
         machine = check_machine(engine=engine, on_server=bool(base_urls))
     where = checkpoint or model
     with status(f"looking at {where}"):
         files = check_model_files(where, with_weights=not base_urls)
+        # A server has its own engine, and has loaded the model.
+        runs = () if base_urls else (check_architecture(where, engine=engine),)
     return (
         Section(title="This machine", checks=machine),
-        Section(title=f"Model {where}", checks=files.checks),
+        Section(title=f"Model {where}", checks=(*files.checks, *runs)),
         *(_examine_server(url, model, files) for url in base_urls),
     )
 

@@ -7,8 +7,17 @@ something is worth mending.
 
 from __future__ import annotations
 
+from selfeval_backend.diagnosis.architecture import check_architecture
 from selfeval_backend.diagnosis.check import Check, Section, Status
 from selfeval_backend.diagnosis.machine import check_machine
 from selfeval_backend.diagnosis.model_files import ModelFiles, check_model_files
 
-__all__ = ["Check", "ModelFiles", "Section", "Status", "check_machine", "check_model_files"]
+__all__ = [
+    "Check",
+    "ModelFiles",
+    "Section",
+    "Status",
+    "check_architecture",
+    "check_machine",
+    "check_model_files",
+]

@@ -23,6 +23,7 @@ from selfeval_backend.engine.server.connect import (
 )
 from selfeval_backend.engine.server.engine import ServerEngine, ServerFacts
 from selfeval_backend.errors import AICError, EngineError, EngineRequestError
+from selfeval_backend.web import check_url
 
 __all__ = ["check_server"]
 
@@ -33,7 +34,6 @@ _LOOK = "Look at the server's log; use vLLM 0.32 or newer."
 _STATUS_REMEDIES: Mapping[int, str] = {
     401: "Set AIC_API_KEY to the server's key.",
     403: "Set AIC_API_KEY to a key that may use this server.",
-    404: "Is base_url right (it ends in /v1)?",
 }
 _CACHED_ON = "--enable-prompt-tokens-details"
 
@@ -97,8 +97,12 @@ async def check_server(
         api_key: Sent as a bearer token; None: none.
         files: What was found of the model.
         timeout_s: Longest silence of the server.
+
+    Raises:
+        ConfigurationError: The URL cannot be one, or no header can carry the key.
     """
-    root_url = base_url.rstrip("/").removesuffix("/v1")
+    base_url = check_url(base_url)
+    root_url = base_url.removesuffix("/v1")
     client, root = (
         Client(url, api_key=api_key, timeout_s=timeout_s, max_retries=0)
         for url in (base_url, root_url)

@@ -20,6 +20,8 @@ from typing import Any
 
 import torch
 
+from selfeval_backend.engine.transformers.architecture import plain_attention_length
+
 __all__ = [
     "BranchBatch",
     "LabelledCut",
@@ -207,13 +209,9 @@ def takes_branches(model: Any, *, max_tokens: int) -> bool:
         model: A causal language model, on its device.
         max_tokens: Of the sequences that it is to see.
     """
-    config = model.config.get_text_config()
-    window = getattr(config, "sliding_window", None)
-    if window is not None and getattr(config, "use_sliding_window", True) and window < max_tokens:
-        return False  # a branch would see further than the window
-    if set(getattr(config, "layer_types", None) or ()) - {"full_attention"}:
-        return False
-    size = min(config.vocab_size, 1000)
+    if plain_attention_length(model.config) < max_tokens:
+        return False  # a branch would see further than a window, or under other factors
+    size = min(model.config.get_text_config().vocab_size, 1000)
     ids = tuple((37 * n + 11) % size for n in range(24))
     cuts = tuple(LabelledCut(num_tokens=n, prob_win_or_tie=1.0) for n in (5, 12))
     row = Row(prompt_ids=ids[:8], response_ids=ids[8:], cuts=cuts)

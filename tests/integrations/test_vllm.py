@@ -3,14 +3,18 @@
 import asyncio
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal
 
 import pytest
 from pydantic import BaseModel, Field
+from transformers import BertConfig, PreTrainedConfig, T5Config
 
 from aic_integrations.langchain import ChatAdaptive
 from selfeval_backend.chat import Message
+from selfeval_backend.diagnosis import check_architecture
 from selfeval_backend.engine.base import SamplingParams
+from selfeval_backend.engine.vllm import load_vllm_engine
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.model import Answer, SelfEvaluatingModel, load_model
 
@@ -105,6 +109,23 @@ async def test_more_prompts_at_once_than_a_step_takes(model: SelfEvaluatingModel
 def test_engine_arguments_that_vllm_refuses_name_the_field(engine_args: dict[str, object]) -> None:
     with pytest.raises(ConfigurationError, match="engine_args"):
         load_model("reference", engine="vllm", engine_args=engine_args)
+
+
+@pytest.mark.parametrize("config", [T5Config(), BertConfig()], ids=lambda c: c.model_type)
+def test_a_model_that_vllm_does_not_generate_with_is_refused_by_its_config(
+    config: PreTrainedConfig, tmp_path: Path
+) -> None:
+    kind = "ForConditionalGeneration" if config.is_encoder_decoder else "ForMaskedLM"
+    config.architectures = [config.model_type.title() + kind]
+    config.save_pretrained(tmp_path)
+    with pytest.raises(ConfigurationError, match="model"):
+        load_vllm_engine(str(tmp_path))
+    assert check_architecture(tmp_path, engine="vllm").status == "failed"
+
+
+def test_the_doctor_asks_vllm() -> None:
+    check = check_architecture("reference", engine="vllm")
+    assert (check.status, check.found) == ("ok", "1,023 tokens of context; vLLM runs it")
 
 
 def test_engine_arguments_without_vllm_are_refused() -> None:

@@ -28,7 +28,15 @@ from selfeval_backend.errors import (
     EngineResponseError,
     EngineTimeoutError,
 )
-from selfeval_backend.web import open_client
+from selfeval_backend.web import (
+    address_hint,
+    bearer,
+    check_key,
+    check_url,
+    connection_hint,
+    open_client,
+    without_key,
+)
 
 __all__ = ["Client"]
 
@@ -44,14 +52,15 @@ class Client:
 
     Args:
         base_url: Up to and with the version: ``http://host:8000/v1``.
-        api_key: Sent as a bearer token; None: none.
+        api_key: Sent as a bearer token; None: none. It is in no message.
         timeout_s: Longest silence of the server: while it connects, and between two tokens.
         max_retries: Times that a failed request is sent again.
         verify: False: certificates are not checked; a path: a bundle of authorities. Proxies and
             authorities of the environment are used as httpx does.
 
     Raises:
-        ConfigurationError: The bundle cannot be read, or the environment's proxies cannot be used.
+        ConfigurationError: The URL cannot be one, no header can carry the key, the bundle cannot be
+            read, or the environment's proxies cannot be used.
     """
 
     def __init__(
@@ -63,7 +72,8 @@ class Client:
         max_retries: int,
         verify: bool | str = True,
     ) -> None:
-        self.base_url = base_url.rstrip("/")
+        self.base_url = check_url(base_url)
+        self._api_key = check_key(api_key)
         self._timeout_s = timeout_s
         self._max_retries = max_retries
         certificates = _tls(verify)  # one for all clients: reading them takes long
@@ -71,7 +81,7 @@ class Client:
         self._pools = ClientPools(
             partial(
                 httpx.AsyncClient,
-                headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
+                headers=bearer(self._api_key),
                 timeout=timeout_s,
                 verify=certificates,
             )
@@ -88,7 +98,7 @@ class Client:
         Raises:
             EngineError: It could not be had.
         """
-        return _json_object(await self.get_text(path))
+        return self._json_object(await self.get_text(path))
 
     async def get_text(self, path: str) -> str:
         """Return the text behind a path.
@@ -100,7 +110,7 @@ class Client:
             with attempt, self._translated():
                 async with self._pools.lend() as client:
                     response = await client.get(self.base_url + path)
-                _raise_for_status(response, response.text)
+                self._raise_for_status(response, response.text)
         return response.text
 
     async def post(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,8 +123,8 @@ class Client:
             with attempt, self._translated():
                 async with self._pools.lend() as client:
                     response = await client.post(self.base_url + path, json=dict(body))
-                _raise_for_status(response, response.text)
-                answer = _json_object(response.text)
+                self._raise_for_status(response, response.text)
+                answer = self._json_object(response.text)
         return answer
 
     async def command(self, path: str, body: Mapping[str, Any]) -> None:
@@ -127,7 +137,7 @@ class Client:
         with self._translated():
             async with self._pools.lend() as client:
                 response = await client.post(url, json=dict(body))
-            _raise_for_status(response, response.text)
+            self._raise_for_status(response, response.text)
 
     async def stream(
         self, path: str, body: Mapping[str, Any]
@@ -160,7 +170,8 @@ class Client:
                 client.stream("POST", self.base_url + path, json=dict(body)) as response,
             ):
                 if response.status_code != httpx.codes.OK:
-                    _raise_for_status(response, (await response.aread()).decode(errors="replace"))
+                    text = (await response.aread()).decode(errors="replace")
+                    self._raise_for_status(response, text)
                 if "text/event-stream" not in response.headers.get("content-type", ""):
                     raise EngineResponseError(f"{self.base_url} does not stream its answer.")
                 async for line in response.aiter_lines():
@@ -169,7 +180,7 @@ class Client:
                         continue
                     if text.strip() == _DONE:
                         return
-                    event = _json_object(text)
+                    event = self._json_object(text)
                     if "error" in event:
                         raise _error_in_stream(self.base_url, event["error"])
                     yield event
@@ -200,7 +211,7 @@ class Client:
             raise EngineConnectionError(
                 f"{self.base_url} could not be reached: {reason}.",
                 retryable=True,
-                hint="Is the server running, and is base_url right (it ends in /v1)?",
+                hint=connection_hint(self.base_url, reason),
             ) from error
         except httpx.InvalidURL as error:
             raise EngineRequestError(f"{self.base_url} is no URL: {error}") from error
@@ -208,6 +219,31 @@ class Client:
     async def aclose(self) -> None:
         """Drop all connections."""
         await self._pools.aclose()
+
+    def _raise_for_status(self, response: httpx.Response, text: str) -> None:
+        status = response.status_code
+        if status == httpx.codes.OK:
+            return
+        reason = without_key(_reason(text), self._api_key)
+        raise EngineRequestError(
+            f"{response.request.url} answered {status}: {reason}",
+            status_code=status,
+            retryable=status in _RETRYABLE_STATUS,
+            hint=_status_hint(self.base_url, status, text),
+        )
+
+    def _json_object(self, text: str) -> dict[str, Any]:
+        try:
+            found = json.loads(text)
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            what = "a web page" if _is_page(text) else repr(without_key(text[:100], self._api_key))
+            raise EngineResponseError(
+                f"{self.base_url} answered no JSON object, but {what}.",
+                hint=address_hint(self.base_url),
+            )
+        return found
 
 
 def _error_in_stream(base_url: str, error: object) -> EngineError:
@@ -229,14 +265,19 @@ def _tls(verify: bool | str) -> ssl.SSLContext:
         ) from error
 
 
-def _raise_for_status(response: httpx.Response, text: str) -> None:
-    if response.status_code == httpx.codes.OK:
-        return
-    raise EngineRequestError(
-        f"{response.request.url} answered {response.status_code}: {_reason(text)}",
-        status_code=response.status_code,
-        retryable=response.status_code in _RETRYABLE_STATUS,
-    )
+def _status_hint(base_url: str, status: int, text: str) -> str | None:
+    """Return what to do about a status that says that nobody asked for is there."""
+    if status == httpx.codes.BAD_REQUEST and "http request was sent to https" in text.lower():
+        return f"It speaks HTTPS: write https{base_url.removeprefix('http')}."
+    # vLLM says so of a model too, in JSON that names it.
+    is_route = _is_page(text) or '"detail"' in text or not text.lstrip().startswith("{")
+    if status in (httpx.codes.NOT_FOUND, httpx.codes.METHOD_NOT_ALLOWED) and is_route:
+        return address_hint(base_url)
+    return None
+
+
+def _is_page(text: str) -> bool:
+    return text.lstrip()[:200].lower().startswith(("<!doctype", "<html", "<?xml"))
 
 
 def _reason(text: str) -> str:
@@ -247,13 +288,3 @@ def _reason(text: str) -> str:
     except (ValueError, AttributeError):
         message = text
     return " ".join(str(message).split())[:300] or "nothing"
-
-
-def _json_object(text: str) -> dict[str, Any]:
-    try:
-        found = json.loads(text)
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise EngineResponseError(f"the server answered no JSON object: {text[:100]!r}")
-    return found

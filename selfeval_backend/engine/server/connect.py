@@ -9,7 +9,6 @@ from typing import Any
 
 import httpx
 
-from selfeval_backend import web
 from selfeval_backend.engine.base import SamplingParams
 from selfeval_backend.engine.server.client import Client
 from selfeval_backend.engine.server.engine import ABORT_PATH, ServerEngine, ServerFacts
@@ -18,14 +17,12 @@ from selfeval_backend.errors import ConfigurationError, EngineRequestError, Engi
 
 __all__ = [
     "aborts_by_name",
-    "check_url",
     "connect_server_engine",
     "served_models",
     "streams_token_ids",
     "takes_grammars",
     "takes_priorities",
 ]
-
 
 _UNLIKELY = "Q"
 
@@ -53,11 +50,11 @@ async def connect_server_engine(
         verify: False: certificates are not checked; a path: a bundle of authorities.
 
     Raises:
-        ConfigurationError: The URL cannot be one, or the server serves another model.
+        ConfigurationError: The URL cannot be one, no header can carry the key, or the server serves
+            another model.
         SelfEvaluationError: The server cannot give label log-probabilities.
         EngineError: The server cannot be reached, or is none of vLLM's.
     """
-    check_url(base_url)
     client = Client(
         base_url, api_key=api_key, timeout_s=timeout_s, max_retries=max_retries, verify=verify
     )
@@ -69,15 +66,6 @@ async def connect_server_engine(
         await client.aclose()
         raise
     return engine
-
-
-def check_url(base_url: str) -> None:
-    """Refuse what cannot be the URL of a server.
-
-    Raises:
-        ConfigurationError: It cannot.
-    """
-    web.check_url("base_url", base_url)
 
 
 async def _facts(client: Client, model: str | None) -> ServerFacts:

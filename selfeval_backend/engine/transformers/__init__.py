@@ -7,6 +7,7 @@ from selfeval_backend.errors import MissingDependencyError
 try:
     from selfeval_backend.engine.transformers.engine import (
         TransformersEngine,
+        check_transformers_model,
         load_transformers_engine,
     )
 except ImportError as _error:  # a missing name of ours is a bug, and is raised as it is
@@ -14,4 +15,4 @@ except ImportError as _error:  # a missing name of ours is a bug, and is raised 
         raise
     raise MissingDependencyError(str(_error.name), extra="transformers") from _error
 
-__all__ = ["TransformersEngine", "load_transformers_engine"]
+__all__ = ["TransformersEngine", "check_transformers_model", "load_transformers_engine"]

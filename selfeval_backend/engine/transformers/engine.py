@@ -8,6 +8,7 @@ rolled back; and it has one seed for everything.
 from __future__ import annotations
 
 import asyncio
+import warnings
 import weakref
 from collections.abc import Callable
 
@@ -22,8 +23,13 @@ from transformers import (
 from selfeval_backend.engine.base import Capabilities, LabelLogprobs, SamplingParams
 from selfeval_backend.engine.checks import check_length, check_params, check_token_ids
 from selfeval_backend.engine.mailbox import Delivery, Mailbox, MailboxStream, Outbox
+from selfeval_backend.engine.transformers.architecture import (
+    Architecture,
+    check_architecture,
+    load_config,
+)
 from selfeval_backend.engine.transformers.grammars import GrammarCompiler
-from selfeval_backend.engine.transformers.probe import probe
+from selfeval_backend.engine.transformers.probe import probe, probe_config
 from selfeval_backend.engine.transformers.scheduler import Row
 from selfeval_backend.engine.transformers.worker import Command, Evaluation, Worker
 from selfeval_backend.errors import (
@@ -32,7 +38,7 @@ from selfeval_backend.errors import (
     EngineClosedError,
 )
 
-__all__ = ["TransformersEngine", "load_transformers_engine"]
+__all__ = ["TransformersEngine", "check_transformers_model", "load_transformers_engine"]
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -45,8 +51,10 @@ class TransformersEngine:
     same tokens, whatever else runs, up to the rounding of differently shaped matrix products.
 
     Args:
-        model: A decoder-only model with a standard KV cache in every layer. It is put into
-            evaluation mode, and is this engine's alone until `aclose`.
+        model: A decoder-only model with a standard KV cache in every layer; its windows, if it has
+            any, are no smaller than its context. It is put into evaluation mode, and is this
+            engine's alone until `aclose`. Where its rotary factors change with the length of the
+            longest row (longrope), the context ends before, with a UserWarning.
         max_batch: Most samples that generate at once; more wait. Samples that stand still do not
             count, but hold their KV cache.
         chunk_tokens: Most tokens of a chunk, where the call does not say.
@@ -70,6 +78,8 @@ class TransformersEngine:
                 raise ConfigurationError(field, value, "at least 1")
         model.eval()  # type: ignore[no-untyped-call]  # transformers does not annotate it
         facts = probe(model)
+        if facts.shortened is not None:
+            warnings.warn(f"{type(model).__name__}: {facts.shortened}.", stacklevel=2)
         self._chunk_tokens = chunk_tokens
         self._vocab_size, self._num_logits = facts.vocab_size, facts.num_logits
         self._capabilities = Capabilities(
@@ -206,15 +216,27 @@ def load_transformers_engine(
     wanted: torch.dtype | str = _DTYPES.get(dtype, "auto")
     if dtype == "auto" and where.type == "cpu":
         wanted = torch.float32
+    check_architecture(load_config(path_or_name))  # before gigabytes of weights are read
     try:
         model = AutoModelForCausalLM.from_pretrained(path_or_name, dtype=wanted)
-    except Exception as error:
-        # Broken files make transformers, torch and safetensors raise whatever comes.
+    except Exception as error:  # packages that a model wants, broken files: anything may come
         raise CheckpointError(f"{path_or_name} cannot be loaded: {error}") from error
     model.to(where)  # type: ignore[arg-type]  # its decorator hides the signature
     return TransformersEngine(
         model, max_batch=max_batch, tokenizer=lambda: _load_tokenizer(path_or_name)
     )
+
+
+def check_transformers_model(path_or_name: str) -> Architecture:
+    """Ask the engine whether it would run a model, before any weight is read.
+
+    What only numbers show (a mask that is not heeded) is seen when the model is loaded.
+
+    Raises:
+        ConfigurationError: The engine cannot run it.
+        CheckpointError: It cannot be built from its config.
+    """
+    return probe_config(load_config(path_or_name))
 
 
 def _load_tokenizer(path_or_name: str) -> PreTrainedTokenizerBase:

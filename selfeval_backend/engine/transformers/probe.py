@@ -5,13 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from transformers import PreTrainedModel
-from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
+from selfeval_backend.engine.transformers.architecture import (
+    LEAST_CONTEXT,
+    Architecture,
+    check_architecture,
+    refusal,
+)
 from selfeval_backend.engine.transformers.runner import ModelRunner, Segment
-from selfeval_backend.errors import ConfigurationError
+from selfeval_backend.errors import CheckpointError, ConfigurationError
 
-__all__ = ["ModelFacts", "probe"]
+__all__ = ["ModelFacts", "probe", "probe_config"]
+
+_TOKENS = LEAST_CONTEXT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +26,8 @@ class ModelFacts:
     """What the engine has to know of a model."""
 
     context_length: int
+    shortened: str | None
+    """Why that is less than the config says; None: it is not."""
     vocab_size: int
     """Token ids that may go in."""
     num_logits: int
@@ -27,61 +36,113 @@ class ModelFacts:
 
 @torch.inference_mode()
 def probe(model: PreTrainedModel) -> ModelFacts:
-    """Check a model, and compare the slot cache with a plain forward pass on a few tokens.
+    """Check a model, and compare the slot cache with plain forward passes on a few tokens.
 
     Raises:
         ConfigurationError: The model needs a cache of another kind (sliding window, state space,
             encoder-decoder), or answers differently with ours.
     """
-    name = type(model).__name__
-    config = model.config.get_text_config(decoder=True)
-    if model.config.is_encoder_decoder:
-        raise _refusal(name, "a decoder-only model")
+    found = check_architecture(model.config, type(model))
     if len({parameter.device for parameter in model.parameters()}) > 1:
-        raise _refusal(name, "a model on a single device")
-    # Exactly this class: its subclasses are windows, and what is none of it has no KV at all.
-    if any(type(layer) is not DynamicLayer for layer in DynamicCache(config=model.config).layers):
-        raise _refusal(name, "full attention with a KV cache in every layer")
-    context_length = getattr(config, "max_position_embeddings", None)
-    if not isinstance(context_length, int) or context_length < _TOKENS:
-        raise _refusal(name, "a config with max_position_embeddings")
-    embeddings = model.get_input_embeddings().weight
-    assert isinstance(embeddings, torch.Tensor)
-    vocab_size = embeddings.shape[0]
-    return ModelFacts(
-        context_length=context_length,
-        vocab_size=vocab_size,
-        num_logits=_compare(model, name, vocab_size),
-    )
-
-
-_TOKENS = 8
-
-
-def _compare(model: PreTrainedModel, name: str, vocab_size: int) -> int:
-    """Compute the same logits plainly and in rows of different lengths; return how many."""
-    ids = [(7 * i + 1) % vocab_size for i in range(_TOKENS)]
+        raise refusal(found.name, "a model on a single device")
+    ids = _some_ids(model)
     try:
         plain = model(torch.tensor([ids], device=model.device)).logits[0, -1].float()
-        runner = ModelRunner(model)
-        runner.cache.fit(2, _TOKENS)
-        for end in ((5, 3), (_TOKENS, _TOKENS)):
-            starts = (0, 0) if end == (5, 3) else (5, 3)
-            segments = [
-                Segment(token_ids=ids[start:stop], start=start, slot=slot, appends=True)
-                for slot, (start, stop) in enumerate(zip(starts, end, strict=True))
-            ]
-            logits = runner.extend(segments, write=True).float()
+        cached = _cached_logits(model, ids).float()
+        near, far = (_logits_beside(model, ids, p) for p in (_TOKENS, found.context_length - 1))
     except Exception as error:
-        raise _refusal(name, f"one that runs with the engine's cache ({error})") from error
+        raise _does_not_run(found.name, error) from error
     # Wrong positions or a mask that is ignored are off by the size of the logits themselves.
-    relative = 1e-3 if model.dtype == torch.float32 else 5e-2
-    if (logits - plain).abs().max() > relative * plain.abs().max():
-        raise _refusal(name, "one whose answers do not change with the engine's cache")
-    return int(plain.shape[0])
-
-
-def _refusal(name: str, allowed: str) -> ConfigurationError:
-    return ConfigurationError(
-        "model", name, allowed, remedy="Serve it with another engine, or load it with sdpa."
+    if _differ(cached, plain, relative=1e-3 if model.dtype == torch.float32 else 5e-2):
+        raise refusal(
+            found.name,
+            "one whose answers do not change with the engine's cache",
+            remedy="Load it with sdpa attention, or run it with vLLM.",
+        )
+    # The same sums in the same order: only a changed factor makes a difference.
+    if _differ(far, near, relative=1e-4):
+        raise refusal(found.name, "one whose answers do not change with a batch's longest row")
+    return ModelFacts(
+        context_length=found.context_length,
+        shortened=found.shortened,
+        vocab_size=_vocab_size(model),
+        num_logits=int(plain.shape[0]),
     )
+
+
+def probe_config(config: PreTrainedConfig) -> Architecture:
+    """Check a model that is not there: all that can be told of it without its weights.
+
+    It is built without them, and run as far as it goes where tensors have shapes alone.
+
+    Raises:
+        CheckpointError: It cannot be built.
+        ConfigurationError: The engine cannot run it.
+    """
+    found = check_architecture(config)
+    try:
+        with torch.device("meta"):
+            # transformers does not annotate it
+            built = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)  # type: ignore[no-untyped-call]
+            model: PreTrainedModel = built
+    except Exception as error:  # models raise whatever they like
+        raise CheckpointError(f"{found.name} cannot be built: {error}") from error
+    model.eval()  # type: ignore[no-untyped-call]  # transformers does not annotate it
+    try:
+        with torch.inference_mode():
+            _cached_logits(model, _some_ids(model))
+    except Exception as error:
+        if not _for_want_of_numbers(error):
+            raise _does_not_run(found.name, error) from error
+    return found
+
+
+def _for_want_of_numbers(error: Exception) -> bool:
+    """Return whether a pass ended where it would have had to look at a number."""
+    return isinstance(error, NotImplementedError) or "meta" in str(error)
+
+
+def _some_ids(model: PreTrainedModel) -> list[int]:
+    return [(7 * i + 1) % _vocab_size(model) for i in range(_TOKENS)]
+
+
+def _vocab_size(model: PreTrainedModel) -> int:
+    embeddings = model.get_input_embeddings().weight
+    assert isinstance(embeddings, torch.Tensor)
+    return int(embeddings.shape[0])
+
+
+def _cached_logits(model: PreTrainedModel, ids: list[int]) -> torch.Tensor:
+    """Compute the same logits twice [2, V], in rows that were of different lengths meanwhile."""
+    runner = ModelRunner(model)
+    runner.cache.fit(2, _TOKENS)
+    for starts, ends in (((0, 0), (5, 3)), ((5, 3), (_TOKENS, _TOKENS))):
+        segments = [
+            Segment(token_ids=ids[start:stop], start=start, slot=slot, appends=True)
+            for slot, (start, stop) in enumerate(zip(starts, ends, strict=True))
+        ]
+        logits = runner.extend(segments, write=True)
+    return logits
+
+
+def _logits_beside(model: PreTrainedModel, ids: list[int], position: int) -> torch.Tensor:
+    """Compute logits [V] before a token that stands somewhere behind the others."""
+    width = len(ids) + 1
+    causal = torch.full((1, 1, width, width), torch.finfo(model.dtype).min).triu(1)
+    logits: torch.Tensor = model(
+        input_ids=torch.tensor([[*ids, 0]], device=model.device),
+        position_ids=torch.tensor([[*range(len(ids)), position]], device=model.device),
+        attention_mask=causal.to(device=model.device, dtype=model.dtype),
+        use_cache=False,
+        return_dict=True,
+    ).logits
+    return logits[0, -2].float()
+
+
+def _differ(found: torch.Tensor, wanted: torch.Tensor, *, relative: float) -> bool:
+    return bool((found - wanted).abs().max() > relative * wanted.abs().max())
+
+
+def _does_not_run(name: str, error: Exception) -> ConfigurationError:
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return refusal(name, f"one that runs with the engine's cache ({reason})")

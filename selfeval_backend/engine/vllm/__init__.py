@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from selfeval_backend.engine.vllm.engine import VllmEngine
-from selfeval_backend.engine.vllm.loading import load_vllm_engine
+from selfeval_backend.engine.vllm.loading import check_vllm_model, load_vllm_engine
 
-__all__ = ["VllmEngine", "load_vllm_engine"]
+__all__ = ["VllmEngine", "check_vllm_model", "load_vllm_engine"]

@@ -16,7 +16,7 @@ from selfeval_backend.errors import (
     MissingDependencyError,
 )
 
-__all__ = ["load_vllm_engine"]
+__all__ = ["check_vllm_model", "load_vllm_engine"]
 
 _DEFAULTS: Mapping[str, Any] = {
     "enable_prefix_caching": True,  # evaluations read what their sample has computed
@@ -59,11 +59,33 @@ def load_vllm_engine(
 
     Raises:
         MissingDependencyError: vLLM is not installed.
-        ConfigurationError: An engine argument is unknown, or vLLM refuses its value.
+        ConfigurationError: An engine argument is unknown, or vLLM refuses it or the model.
         CheckpointError: The model cannot be loaded.
         EngineError: vLLM could not start.
     """
     given = dict(engine_args or {})
+    parsed = _parsed(path_or_name, given)
+    return VllmEngine(Worker(lambda: _start(parsed, given)))
+
+
+def check_vllm_model(path_or_name: str) -> int:
+    """Ask vLLM whether it would run a model, before any weight is read.
+
+    Returns:
+        Most tokens of a sequence.
+
+    Raises:
+        MissingDependencyError: vLLM is not installed.
+        ConfigurationError: vLLM refuses the model.
+        CheckpointError: Its config cannot be read.
+    """
+    config = _engine_config(_parsed(path_or_name, {}), {})
+    # As the engine has it: vLLM wants room for one token after every prompt.
+    return int(config.model_config.max_model_len) - 1
+
+
+def _parsed(path_or_name: str, given: Mapping[str, Any]) -> Any:
+    """Return vLLM's arguments, with the defaults that suit this machine."""
     if "model" in given:
         raise ConfigurationError("engine_args", given, "no model: it has a field of its own")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
@@ -82,10 +104,9 @@ def load_vllm_engine(
         **(_CPU_DEFAULTS if on_cpu else {}),
     }
     try:
-        parsed = vllm.EngineArgs(model=path_or_name, **{**defaults, **given})
+        return vllm.EngineArgs(model=path_or_name, **{**defaults, **given})
     except (TypeError, ValueError) as error:
-        raise _refused(given, error) from error
-    return VllmEngine(Worker(lambda: _start(parsed, given)))
+        raise _refused(path_or_name, given, error) from error
 
 
 def _has_tokenizer(path_or_name: str) -> bool:
@@ -102,12 +123,7 @@ def _has_gpu() -> bool:
 def _start(parsed: Any, given: Mapping[str, Any]) -> Any:
     from vllm.v1.engine.llm_engine import LLMEngine
 
-    try:
-        config = parsed.create_engine_config()
-    except (ValueError, TypeError, AssertionError, NotImplementedError) as error:
-        raise _refused(given, error) from error
-    except OSError as error:
-        raise CheckpointError(f"{parsed.model} cannot be loaded: {error}") from error
+    config = _engine_config(parsed, given)
     try:
         return LLMEngine.from_vllm_config(config, disable_log_stats=parsed.disable_log_stats)
     except (OSError, KeyError) as error:
@@ -116,11 +132,25 @@ def _start(parsed: Any, given: Mapping[str, Any]) -> Any:
         raise EngineError(f"vLLM could not start: {error}", hint="See its log above.") from error
 
 
-def _refused(given: Mapping[str, Any], error: Exception) -> ConfigurationError:
+def _engine_config(parsed: Any, given: Mapping[str, Any]) -> Any:
+    try:
+        config = parsed.create_engine_config()
+    except (ValueError, TypeError, AssertionError, NotImplementedError, ImportError) as error:
+        raise _refused(parsed.model, given, error) from error
+    except (OSError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{parsed.model} cannot be loaded: {error}") from error
+    model = config.model_config
+    if model.runner_type != "generate" or model.is_encoder_decoder:
+        kind = "encodes and decodes" if model.is_encoder_decoder else f"is for {model.runner_type}"
+        raise ConfigurationError(
+            "model", parsed.model, f"one that goes on with a text, while this one {kind}"
+        )
+    return config
+
+
+def _refused(model: str, given: Mapping[str, Any], error: Exception) -> ConfigurationError:
+    """Return what it means that vLLM refuses: the arguments, or where none are given the model."""
     reason = " ".join(str(error).split())
-    return ConfigurationError(
-        "engine_args",
-        dict(given),
-        "arguments that vLLM takes",
-        remedy=f"vLLM says: {reason[:400]}",
-    )
+    field, value = ("engine_args", dict(given)) if given else ("model", model)
+    allowed = "arguments that vLLM takes" if given else "a model that vLLM takes"
+    return ConfigurationError(field, value, allowed, remedy=f"vLLM says: {reason[:400]}")

@@ -13,7 +13,15 @@ from selfeval_backend.errors import (
     EngineTimeoutError,
     MissingDependencyError,
 )
-from selfeval_backend.web import check_url, open_client
+from selfeval_backend.web import (
+    address_hint,
+    bearer,
+    check_key,
+    check_url,
+    connection_hint,
+    open_client,
+    without_key,
+)
 
 __all__ = ["Judge", "judge_messages"]
 
@@ -83,7 +91,8 @@ class Judge:
         timeout_s: Of one request.
 
     Raises:
-        ConfigurationError: The URL cannot be one, or the environment's proxies cannot be used.
+        ConfigurationError: The URL cannot be one, no header can carry the key, or the environment's
+            proxies cannot be used.
         MissingDependencyError: httpx is not installed.
     """
 
@@ -95,12 +104,12 @@ class Judge:
         except ImportError as error:
             raise MissingDependencyError("httpx", extra="eval") from error
         self._httpx = httpx
-        self._url = base_url.rstrip("/") + "/chat/completions"
+        self._base_url, self._api_key = check_url(base_url, field="judge_url"), check_key(api_key)
+        self._url = self._base_url + "/chat/completions"
         self._model = model
-        check_url("judge_url", base_url)
         self._client = open_client(
             lambda: httpx.Client(
-                headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
+                headers=bearer(self._api_key),
                 timeout=timeout_s,
                 transport=httpx.HTTPTransport(retries=3),
             )
@@ -131,13 +140,15 @@ class Judge:
             raise EngineTimeoutError(f"the judge at {self._url} did not answer in time") from error
         except self._httpx.HTTPError as error:
             raise EngineConnectionError(
-                f"the judge at {self._url} cannot be reached: {error}"
+                f"the judge at {self._url} cannot be reached: {error}",
+                hint=connection_hint(self._base_url, str(error)),
             ) from error
         if answer.status_code != 200:
             raise EngineRequestError(
                 f"the judge at {self._url} refused: status {answer.status_code}: "
-                f"{answer.text[:200]}",
+                f"{without_key(answer.text[:200], self._api_key)}",
                 status_code=answer.status_code,
+                hint=address_hint(self._base_url) if answer.status_code in (404, 405) else None,
             )
         return _share_of_second(_likeliest(answer.text))
 

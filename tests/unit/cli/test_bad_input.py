@@ -69,7 +69,7 @@ def test_a_url_that_can_be_none_is_refused_by_every_command(
 @pytest.mark.parametrize("url", BAD_URLS)
 def test_a_url_that_can_be_none(url: str) -> None:
     with pytest.raises(ConfigurationError, match="judge_url"):
-        check_url("judge_url", url)
+        check_url(url, field="judge_url")
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_url_that_can_be_none(url: str) -> None:
     [URL, "https://host/v1", "http://[::1]:8000/v1", "http://bücher.example:65535", "http://h"],
 )
 def test_a_url_that_can_be_one(url: str) -> None:
-    check_url("base_url", url)
+    check_url(url)
 
 
 BAD_PROXIES = [

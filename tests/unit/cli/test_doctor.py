@@ -152,3 +152,31 @@ def test_json_is_one_document(capsys: pytest.CaptureFixture[str]) -> None:
         "found": "bad",
         "remedy": "pip install 'x[server]'",
     }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({"model_type": "gemma3_text", "head_dim": 32, "sliding_window": 16}, "failed"),
+        ({"model_type": "mistral", "sliding_window": 16}, "failed"),
+        ({"model_type": "mistral", "sliding_window": 1 << 20}, "ok"),
+        ({"model_type": "t5"}, "failed"),
+        ({"model_type": "bloom"}, "failed"),
+        ({"model_type": "no_such_architecture"}, "failed"),
+    ],
+    ids=["gemma 3", "a window", "a window larger than the context", "t5", "bloom", "unknown"],
+)
+def test_what_the_engine_refuses_is_not_well(
+    aic: Aic, tmp_path: Path, changes: dict[str, object], status: str
+) -> None:
+    folder = shutil.copytree(REFERENCE_FOLDER, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | changes), encoding="utf-8")
+
+    ran = aic("doctor", "--model", folder, "--engine", "transformers", "--json")
+
+    _, model = json.loads(ran.stdout)["sections"]
+    found = {check["name"]: check["status"] for check in model["checks"]}
+    assert found["architecture"] == status
+    assert ran.status == (1 if status == "failed" else 0)
