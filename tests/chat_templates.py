@@ -88,7 +88,7 @@ LLAMA_2 = """
 {%- endfor -%}
 """
 
-# Calls with nine letters; the system stands in the last turn.
+# Calls with nine letters; the system stands in the last turn, and nowhere if that is a result.
 
 MISTRAL_03 = """
 {%- if messages[0].role == 'system' -%}
@@ -110,8 +110,7 @@ MISTRAL_03 = """
       {{- '[AVAILABLE_TOOLS] ' + tools | tojson + '[/AVAILABLE_TOOLS]' -}}
     {%- endif -%}
     {%- set shown = system + '\\n\\n' + m.content if loop.last and system else m.content -%}
-    {%- set hoisted = m == users[-1] and system and not loop.last -%}
-    {{- '[INST] ' + (system + '\\n\\n' if hoisted else '') + shown + '[/INST]' -}}
+    {{- '[INST] ' + shown + '[/INST]' -}}
   {%- elif m.tool_calls -%}
     {{- '[TOOL_CALLS] [' -}}
     {%- for call in m.tool_calls -%}

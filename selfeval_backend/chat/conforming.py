@@ -32,7 +32,7 @@ def conform(
     turns = list(messages)
     if calls is not None:
         turns = _with_calls(turns, habits, calls)
-    turns = _with_system(turns, habits)
+    turns = _with_system(turns, habits, native=_takes_system(turns, habits, calls))
     roles = [turn.role for turn in turns]
     if _repeats(roles) and not habits.runs:
         turns = _joined(turns)
@@ -113,15 +113,28 @@ def _answered_results(turns: list[Message]) -> list[Message]:
 # The system, and who speaks when.
 
 
-def _with_system(turns: list[Message], habits: Habits) -> list[Message]:
+def _takes_system(turns: Sequence[Message], habits: Habits, calls: CallHabits | None) -> bool:
+    """Tell whether the template tells what the system says in front of such a conversation."""
+    roles = {turn.role for turn in turns}
+    if roles == {"system"}:
+        return habits.system_alone
+    if turns[-1].role == "assistant" and not habits.system_before_assistant:
+        return False
+    return habits.system and (calls is None or calls.keeps_system)
+
+
+def _with_system(turns: list[Message], habits: Habits, *, native: bool) -> list[Message]:
     num_leading = next((n for n, turn in enumerate(turns) if turn.role != "system"), len(turns))
     leading, rest = turns[:num_leading], turns[num_leading:]
-    if len(leading) > 1 and habits.system and not habits.several_systems:
+    if len(leading) > 1 and native and not habits.several_systems:
         leading = [_joint(leading)]
-    if leading and not (habits.system and (rest or habits.system_alone)):
+    if leading and not native:
         leading, rest = [], [*leading, *rest]
     late = any(turn.role == "system" for turn in rest)
-    return [*leading, *(_told_by_user(rest) if late and not habits.late_system else rest)]
+    return [
+        *leading,
+        *(_told_by_user(rest) if late and not (native and habits.late_system) else rest),
+    ]
 
 
 def _told_by_user(turns: list[Message]) -> list[Message]:

@@ -60,6 +60,9 @@ class CallHabits:
     """Whether there may be results without a call in front."""
     user_behind_result: bool = True
     """Whether the user may speak right behind a result."""
+    keeps_system: bool = True
+    """Whether what the system says is still told where a result is last. Some templates put it
+    beside the user's words, and only where these are last."""
 
 
 class Habits:
@@ -88,6 +91,11 @@ class Habits:
     def system_alone(self) -> bool:
         """Whether there may be nothing but a turn of the system."""
         return self.system and self._takes([_system(_A)])
+
+    @cached_property
+    def system_before_assistant(self) -> bool:
+        """Whether what the system says is still told where the assistant spoke last."""
+        return self.system and self._takes([_system(_A), _user(_B), _assistant(_C)])
 
     @cached_property
     def several_systems(self) -> bool:
@@ -164,6 +172,7 @@ class Habits:
             several_calls=shows([asked, both, answered, _result(1, _C)], *_CALLED, _B, _C),
             any_id=shows([asked, other, of_other], _CALLED[0], _B),
             results_alone=shows([asked, answered], _A, _B),
+            keeps_system=shows([_system(_D), asked, called, answered], _CALLED[0], _B, _D),
             user_behind_result=shows([asked, called, answered, _user(_C)], _CALLED[0], _B, _C),
         )
 

@@ -161,7 +161,9 @@ def _template(chat: ChatTemplate, config: SelfEvalConfig | None) -> Check:
     try:
         asked = chat.follow_up_ids(question, closes_thought=of_model.answers_past_thought)
         as_written = chat.follow_up_ids(question, closes_thought=False)
-        opening = chat.opening.shown if of_model.answers_past_thought else ""
+        remarks = [chat.opening.shown] if of_model.answers_past_thought else []
+        if not chat.habits.system:
+            remarks.append("it has no turn of the system: what that says is joined to the user's")
         prompt = Message(role="user", content=_PROMPT)
         response = Message(role="assistant", content=_RESPONSE)
         ask = Message(role="user", content=question)
@@ -169,7 +171,7 @@ def _template(chat: ChatTemplate, config: SelfEvalConfig | None) -> Check:
         pieces = (*chat.prompt_ids([prompt]), *chat.response_ids(_RESPONSE), *as_written)
     except (CheckpointError, ConfigurationError) as error:
         return failed_by(name, error, remedy=remedy)
-    behind = f"; {opening}" if opening else ""
+    behind = "".join(f"; {remark}" for remark in remarks if remark)
     if whole != pieces:
         return warning(
             name,

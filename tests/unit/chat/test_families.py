@@ -47,6 +47,7 @@ CONVERSATIONS: dict[str, list[Message]] = {
         *(system("S1"), user("Q1"), assistant("A1"), system("S2"), user("Q2")),
     ],
     "a system prompt at the end": [user("Q1"), assistant("A1"), system("S1")],
+    "a system prompt, and the assistant last": [system("S1"), user("Q1"), assistant("A1")],
     "a system prompt between two of the user": [user("Q1"), system("S1"), user("Q2")],
     "a system prompt before the assistant": [user("Q1"), system("S1"), assistant("A1"), user("Q2")],
     "a system prompt alone": [system("S1")],
