@@ -194,7 +194,7 @@ def test_a_template_that_writes_responses_otherwise(folder: Path) -> None:
     [
         ("<think>\n", "opens a thought, which is closed"),
         ("{{ '' if enable_thinking is false else '<think>' }}", "(enable_thinking=False)"),
-        ("", "the question takes"),
+        ("", "keeps a response word for word"),
     ],
 )
 def test_where_the_question_is_answered(folder: Path, opened: str, says: str) -> None:
@@ -206,7 +206,8 @@ def test_where_the_question_is_answered(folder: Path, opened: str, says: str) ->
 
     check = named(check_model_files(folder, with_weights=True))["chat template"]
 
-    assert (check.status, trained.status) == ("ok", "ok")
+    # A past response has no thought in front, the one that is generated has: that is said too.
+    assert check.status == trained.status == ("warning" if opened else "ok")
     assert says in check.found
     assert "thought" not in trained.found and "thinking" not in trained.found
 
@@ -215,7 +216,7 @@ def test_a_thought_that_cannot_be_closed(folder: Path) -> None:
     path = folder / "chat_template.jinja"
     template = path.read_text(encoding="utf-8")
     path.write_text(template.replace("<|assistant|>{% endif", "<|assistant|><|thinking|>{% endif"))
-    assert statuses(check_model_files(folder, with_weights=True)) == {"ok"}
+    assert statuses(check_model_files(folder, with_weights=True)) == {"ok", "warning"}
     (folder / "selfeval.json").unlink()
 
     files = check_model_files(folder, with_weights=True)
