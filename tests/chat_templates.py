@@ -189,11 +189,14 @@ LLAMA_31 = """
 {%- if messages[0]['role'] == 'system' -%}
   {%- set system = messages[0]['content'] | trim -%}{%- set messages = messages[1:] -%}
 {%- else -%}{%- set system = '' -%}{%- endif -%}
-{{- '<|start_header_id|>system<|end_header_id|>\\n\\n' + system -}}
+{{- '<|start_header_id|>system<|end_header_id|>\\n\\n' + system + '<|eot_id|>' -}}
 {%- if tools -%}
+  {%- if not messages -%}{{- raise_exception('There is no first user message!') -}}{%- endif -%}
+  {{- '<|start_header_id|>user<|end_header_id|>' -}}
   {%- for t in tools -%}{{- '\\n\\n' + t | tojson(indent=4) -}}{%- endfor -%}
+  {{- '\\n\\n' + messages[0]['content'] | trim + '<|eot_id|>' -}}
+  {%- set messages = messages[1:] -%}
 {%- endif -%}
-{{- '<|eot_id|>' -}}
 {%- for m in messages -%}
   {%- if not (m.role == 'tool' or m.tool_calls) -%}
     {{- '<|start_header_id|>' + m['role'] + '<|end_header_id|>\\n\\n' -}}
@@ -213,7 +216,7 @@ LLAMA_31 = """
   {{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' -}}
 {%- endif -%}
 """
-"""One call a turn, and no text beside it."""
+"""One call a turn, and no text beside it; tools stand in the first turn, whose ever it is."""
 
 SYSTEM_FIRST = """
 {%- for m in messages -%}
@@ -412,6 +415,47 @@ HARMONY = """
 {%- if add_generation_prompt -%}{{- '<|start|>assistant' -}}{%- endif -%}
 """
 
+HARMONY_TOOLS = """
+{%- for tool in tools or [] -%}{{- 'TOOL ' + tool | tojson + '\\n' -}}{%- endfor -%}
+{%- set ns = namespace(called='') -%}
+{%- for m in messages -%}
+  {%- if m.tool_calls -%}
+    {%- set later = messages[loop.index:] | selectattr('role', 'equalto', 'assistant')
+                    | rejectattr('tool_calls', 'defined') | list -%}
+    {%- if m.content and not later -%}
+      {{- '<|start|>assistant<|channel|>analysis<|message|>' + m.content + '<|end|>' -}}
+    {%- endif -%}
+    {%- set ns.called = m.tool_calls[0].function.name -%}
+    {{- '<|start|>assistant to=' + ns.called + '<|channel|>commentary json<|message|>' -}}
+    {{- m.tool_calls[0].function.arguments | tojson + '<|call|>' -}}
+  {%- elif m.role == 'tool' -%}
+    {%- if not ns.called -%}{{- raise_exception('There is no call before it!') -}}{%- endif -%}
+    {{- '<|start|>' + ns.called + ' to=assistant<|message|>' + m.content | tojson + '<|end|>' -}}
+  {%- elif m.role == 'assistant' -%}
+    {{- '<|start|>assistant<|channel|>final<|message|>' + m.content + '<|end|>' -}}
+  {%- else -%}
+    {{- '<|start|>' + m.role + '<|message|>' + m.content + '<|end|>' -}}
+  {%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|start|>assistant' -}}{%- endif -%}
+"""
+"""One call a turn; text beside it is a thought, which is dropped once there is an answer."""
+
+COHERE_2 = """
+{%- set ns = namespace(index=0) -%}
+{%- for m in messages -%}
+  {%- if m.role != 'system' -%}
+    {%- if (m.role == 'user') != (ns.index % 2 == 0) -%}
+      {{- raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') -}}
+    {%- endif -%}
+    {%- set ns.index = ns.index + 1 -%}
+  {%- endif -%}
+  {{- '<|' + m.role | upper + '_TOKEN|>' + m.content + '<|END|>' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|ASSISTANT_TOKEN|>' -}}{%- endif -%}
+"""
+"""The system may speak anywhere, and turns around it alternate."""
+
 FAMILIES: dict[str, str | dict[str, str]] = {
     "mistral 0.1": MISTRAL_01,
     "mistral 0.3": MISTRAL_03,
@@ -436,6 +480,8 @@ FAMILIES: dict[str, str | dict[str, str]] = {
     "granite": GRANITE,
     "hermes": HERMES,
     "harmony": HARMONY,
+    "harmony with tools": HARMONY_TOOLS,
+    "cohere 2": COHERE_2,
     "parts only": PARTS_ONLY,
     "text arguments": TEXT_ARGUMENTS,
     "string arguments": STRING_ARGUMENTS,

@@ -37,7 +37,7 @@ def conform(
     if _repeats(roles) and not habits.runs:
         turns = _joined(turns)
     if next((role for role in roles if role != "system"), "user") != "user":
-        turns = _user_first(turns, habits)
+        turns = _user_first(turns, habits, calls)
     return tuple(turns)
 
 
@@ -117,7 +117,7 @@ def _takes_system(turns: Sequence[Message], habits: Habits, calls: CallHabits | 
     """Tell whether the template tells what the system says in front of such a conversation."""
     roles = {turn.role for turn in turns}
     if roles == {"system"}:
-        return habits.system_alone
+        return habits.system_alone and (calls is None or calls.system_alone)
     if turns[-1].role == "assistant" and not habits.system_before_assistant:
         return False
     return habits.system and (calls is None or calls.keeps_system)
@@ -130,11 +130,18 @@ def _with_system(turns: list[Message], habits: Habits, *, native: bool) -> list[
         leading = [_joint(leading)]
     if leading and not native:
         leading, rest = [], [*leading, *rest]
-    late = any(turn.role == "system" for turn in rest)
-    return [
-        *leading,
-        *(_told_by_user(rest) if late and not (native and habits.late_system) else rest),
-    ]
+    if any(turn.role == "system" for turn in rest) and not (native and _takes_late(rest, habits)):
+        rest = _told_by_user(rest)
+    return [*leading, *rest]
+
+
+def _takes_late(turns: Sequence[Message], habits: Habits) -> bool:
+    """Tell whether the system may speak where it does; between two turns of one role it hardly may.
+
+    Templates that want roles to alternate look past it.
+    """
+    alternates = not _repeats([turn.role for turn in turns if turn.role != "system"])
+    return habits.late_system and (habits.runs or alternates)
 
 
 def _told_by_user(turns: list[Message]) -> list[Message]:
@@ -174,10 +181,10 @@ def _is_text(turn: Message) -> bool:
     return turn.role in ("user", "assistant") and not turn.tool_calls
 
 
-def _user_first(turns: list[Message], habits: Habits) -> list[Message]:
+def _user_first(turns: list[Message], habits: Habits, calls: CallHabits | None) -> list[Message]:
     """Let the user say nothing before the assistant begins."""
     place = next(n for n, turn in enumerate(turns) if turn.role != "system")
-    if habits.assistant_first:
+    if habits.assistant_first and (calls is None or calls.assistant_first):
         return turns
     return [*turns[:place], Message(role="user", content=""), *turns[place:]]
 

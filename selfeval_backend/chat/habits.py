@@ -51,7 +51,7 @@ class CallHabits:
     empty_content: str | None = ""
     """What stands for the text of a turn with calls alone."""
     text_beside_calls: bool = True
-    """Whether a turn may have both."""
+    """Whether a turn may have both, and keeps both when the conversation has gone on."""
     several_calls: bool = True
     """Whether a turn may have more than one."""
     any_id: bool = True
@@ -60,6 +60,11 @@ class CallHabits:
     """Whether there may be results without a call in front."""
     user_behind_result: bool = True
     """Whether the user may speak right behind a result."""
+    assistant_first: bool = True
+    """Whether the assistant may begin, where tools are given: some are shown in the first turn,
+    which is then taken for the user's."""
+    system_alone: bool = True
+    """Whether there may be nothing but a turn of the system, where tools are given."""
     keeps_system: bool = True
     """Whether what the system says is still told where a result is last. Some templates put it
     beside the user's words, and only where these are last."""
@@ -164,11 +169,18 @@ class Habits:
         called = _assistant(empty, _call(0, way))
         said = _assistant(_D, _call(0, way))
         both = _assistant(empty, _call(0, way), _call(1, way))
+        gone_on = [_assistant(_C), _user(_KEY)]
+        begun = self._text([_assistant(_A), _user(_B)], tools)
         other = _assistant(empty, _call(0, way, given_id=_LONG_ID))
         of_other = _result(0, _B, given_id=_LONG_ID)
         return replace(
             way,
-            text_beside_calls=shows([asked, said, answered], _CALLED[0], _B, _D),
+            text_beside_calls=(
+                shows([asked, said, answered], _CALLED[0], _B, _D)
+                and shows([asked, said, answered, *gone_on], _CALLED[0], _B, _D)
+            ),
+            assistant_first=begun != self._text([_user(_A), _user(_B)], tools) and bool(begun),
+            system_alone=shows([_system(_A)], _A),
             several_calls=shows([asked, both, answered, _result(1, _C)], *_CALLED, _B, _C),
             any_id=shows([asked, other, of_other], _CALLED[0], _B),
             results_alone=shows([asked, answered], _A, _B),

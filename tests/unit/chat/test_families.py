@@ -178,6 +178,11 @@ def test_several_calls_are_told_one_after_the_other_where_a_turn_takes_one() -> 
     assert "R1" in first and "R2" in second
 
 
+def test_the_assistants_first_turn_is_not_taken_for_the_users() -> None:
+    text = told(family("llama 3.1"), CONVERSATIONS["the assistant begins"], [ADD])
+    assert "assistant<|end_header_id|>\n\nA1<|eot_id|>" in text
+
+
 FAILING = {
     "{{ raise_exception('Nobody may speak') }}": "Nobody may speak",
     "{{ 'a' + 1 }}": "TypeError",
