@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from selfeval_backend.chat.messages import Message, ToolSpec
+from selfeval_backend.errors import ConfigurationError
 
 __all__ = ["in_plain_turns", "json_text", "plain_result", "tool_dict", "with_tools"]
 
@@ -52,8 +53,17 @@ def _with_tools_shown(turns: Sequence[Message], tools: Sequence[ToolSpec]) -> li
 
 
 def json_text(value: Mapping[str, Any]) -> str:
-    """Write JSON in letters of any script; escaped where one is no letter but half of one."""
-    text = json.dumps(value, ensure_ascii=False)
+    """Write JSON in letters of any script; escaped where one is no letter but half of one.
+
+    Raises:
+        ConfigurationError: Something in it is none of JSON's values: a date, for example.
+    """
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigurationError(
+            "tools", value, "tools and calls whose values are JSON's", remedy=f"{error}."
+        ) from error
     return text if _is_whole(text) else json.dumps(value)
 
 

@@ -127,7 +127,7 @@ class ChatTemplate:
             raise MissingDependencyError("transformers", extra="transformers") from error
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(name_or_path))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except Exception as error:  # tokenizers and remote code raise what they like
             raise CheckpointError(
                 f"{name_or_path}: its tokenizer cannot be loaded: {_first_line(error)}"
             ) from error
@@ -313,7 +313,16 @@ class ChatTemplate:
         return text
 
     def _encode(self, text: str) -> tuple[int, ...]:
-        encoding: Mapping[str, Any] = self._tokenizer(text, add_special_tokens=False)
+        try:
+            encoding: Mapping[str, Any] = self._tokenizer(text, add_special_tokens=False)
+        except (TypeError, UnicodeEncodeError) as error:
+            half = next((letter for letter in text if "\ud800" <= letter <= "\udfff"), text)
+            raise ConfigurationError(
+                "text",
+                half,
+                "whole letters",
+                remedy='Half of one is left where text was cut: text.encode("utf-8", "replace").',
+            ) from error
         return tuple(encoding["input_ids"])
 
 
