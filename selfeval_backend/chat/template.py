@@ -297,7 +297,7 @@ class ChatTemplate:
         try:
             text = self._tokenizer.apply_chat_template(
                 list(turns),
-                tools=list(tools) or None,  # type: ignore[arg-type]  # it names no dict's parameter
+                tools=list(tools) or None,
                 add_generation_prompt=opened,
                 tokenize=False,
                 **(variables or {}),
