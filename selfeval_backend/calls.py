@@ -10,11 +10,14 @@ import asyncio
 import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from selfeval_backend.chat import Chat, ChatTemplate
+from selfeval_backend.checkpoints import locate_checkpoint
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.model import EngineName, SelfEvaluatingModel, Server, shared_model
 from selfeval_backend.settings import Settings, resolve_settings
@@ -175,6 +178,12 @@ class AdaptiveFields(BaseModel):
             checkpoint=self.checkpoint,
         )
 
+    def _model_chat(self) -> Chat:
+        """Return the model's tokenizer and chat template; neither weights nor a server."""
+        if self.backend is not None:
+            return self.backend.chat
+        return _chat_of(self.checkpoint or self.model)
+
     async def _aloaded_model(self) -> SelfEvaluatingModel:
         """Do what `_loaded_model` does without holding up the caller's loop."""
         # Reading weights takes seconds.
@@ -199,6 +208,12 @@ class AdaptiveFields(BaseModel):
         key = None if self.api_key is None else self.api_key.get_secret_value()
         server = Server(base_url=self.base_url, api_key=key, verify=self.verify)
         return server if self.max_retries is None else replace(server, max_retries=self.max_retries)
+
+
+@lru_cache(maxsize=8)
+def _chat_of(model: str) -> ChatTemplate:
+    """Return a model's tokenizer, read at the first call; no lock is held while it is."""
+    return ChatTemplate.load(locate_checkpoint(model, with_weights=False))
 
 
 def spell_out(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -86,12 +86,21 @@ class SelfEvalConfig(BaseModel):
     win_or_tie_label: Annotated[str, Field(min_length=1)] = "No."
     """The answer that means: starting over would not help. Its first token is read."""
     loss_label: Annotated[str, Field(min_length=1)] = "Yes."
+    closes_thought: bool | None = None
+    """Whether the question is answered where an answer stands, with the model's thinking off or a
+    thought closed, as it was trained; None, in files that say nothing: unless it is calibrated,
+    for it was trained as the template opens a turn."""
     calibration: tuple[CalibrationMap, ...] = ()
     """One for finished responses, others for positions; empty: not calibrated."""
     policy: dict[str, Any] = Field(default_factory=dict)
     """Settings that this model was tuned for: names and values of `Settings`."""
     provenance: dict[str, Any] = Field(default_factory=dict)
     """How it was made: seed, commit, recipe, figures. For people; nothing reads it."""
+
+    @property
+    def answers_past_thought(self) -> bool:
+        """Whether the question is answered where an answer stands, and not as a thought begins."""
+        return not self.calibration if self.closes_thought is None else self.closes_thought
 
     @classmethod
     def load(cls, folder: Path) -> SelfEvalConfig | None:
@@ -138,8 +147,11 @@ class ChatTokenizer(Protocol):
         """Tokens that end an assistant turn."""
         ...
 
-    def follow_up_ids(self, text: str) -> tuple[int, ...]:
-        """Return the tokens that close an assistant turn, ask `text`, and open the next one."""
+    def follow_up_ids(self, text: str, *, closes_thought: bool = True) -> tuple[int, ...]:
+        """Return the tokens that close an assistant turn, ask `text`, and open the next one.
+
+        With `closes_thought` the next token is one of an answer.
+        """
         ...
 
     def first_token_id(self, text: str) -> int:
@@ -229,7 +241,9 @@ class SelfEvaluator(EvaluationReader):
     def __init__(self, config: SelfEvalConfig | None, tokenizer: ChatTokenizer) -> None:
         super().__init__(config or SelfEvalConfig())
         self._end_token_ids = tokenizer.end_token_ids
-        self._follow_up_ids = tokenizer.follow_up_ids(self.config.question)
+        self._follow_up_ids = tokenizer.follow_up_ids(
+            self.config.question, closes_thought=self.config.answers_past_thought
+        )
         labels = (self.config.win_or_tie_label, self.config.loss_label)
         self.label_ids: tuple[int, int] = (
             tokenizer.first_token_id(labels[0]),

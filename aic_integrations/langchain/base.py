@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from langchain_core.exceptions import ContextOverflowError
 from langchain_core.load.serializable import Serializable
+from langchain_core.messages import BaseMessage
 
+from aic_integrations.langchain.messages import to_turns
 from aic_integrations.langchain.progress import RunManager, progress_reported
 from aic_integrations.langchain.sample_runs import tell_samples
+from aic_integrations.langchain.structured import Tool, openai_tools
 from selfeval_backend.answers import sample_texts
 from selfeval_backend.calls import (
     CALL_NAMES,
@@ -25,7 +28,7 @@ from selfeval_backend.calls import (
 from selfeval_backend.chat import Message
 from selfeval_backend.errors import ConfigurationError, ContextLengthError
 from selfeval_backend.model import Answer, SelfEvaluatingModel
-from selfeval_backend.structured import AnswerForm
+from selfeval_backend.structured import AnswerForm, tool_specs
 
 __all__ = ["AdaptiveContextOverflowError", "AdaptiveModel", "Request", "context_overflow", "texts"]
 
@@ -163,6 +166,31 @@ class AdaptiveModel(AdaptiveFields, Serializable):
         if self.trace_samples:
             shown = texts(answer, model) if request.include_samples else None
             await tell_samples(run_manager, answer, shown)
+
+    # Counting: in the model's own tokens, which needs its tokenizer and not its weights.
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """Return the model's own tokens of a text, or what `custom_get_token_ids` says of it."""
+        custom: Callable[[str], list[int]] | None = getattr(self, "custom_get_token_ids", None)
+        return list(self._model_chat().response_ids(text)) if custom is None else custom(text)
+
+    def get_num_tokens_from_messages(
+        self, messages: Sequence[BaseMessage], tools: Sequence[Tool] | None = None
+    ) -> int:
+        """Return how many tokens messages take in a prompt, as the model's template writes them.
+
+        What opens the answer's turn is among them. No messages take none.
+
+        Args:
+            messages: The whole of a conversation, or a part: it need not end with a question.
+            tools: Shown to the model with them.
+
+        Raises:
+            ConfigurationError: A message or a tool cannot be read.
+        """
+        return self._model_chat().num_tokens(
+            to_turns(messages), tool_specs(openai_tools(tools or ()))
+        )
 
     # What LangChain asks for tracing, caching and serialization.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from typing import Any, cast, get_args
+from typing import cast, get_args
 
 from langchain_core.messages import (
     AIMessage,
@@ -16,9 +17,11 @@ from langchain_core.messages import (
     ToolMessage,
 )
 from langchain_core.messages.ai import InputTokenDetails, OutputTokenDetails, UsageMetadata
+from langchain_core.messages.tool import ToolCall as LangChainToolCall
 from langchain_core.messages.tool import invalid_tool_call as create_invalid_tool_call
 from langchain_core.messages.tool import tool_call as create_tool_call
 
+from aic_integrations.langchain.content import text_of
 from selfeval_backend.answers import PROVIDER, best_of_n, spent
 from selfeval_backend.chat import Message, Role, ToolCall, check_messages
 from selfeval_backend.errors import ConfigurationError
@@ -32,6 +35,7 @@ __all__ = [
     "reasoning_chunk",
     "to_ai_message",
     "to_conversation",
+    "to_turns",
     "usage_metadata",
 ]
 
@@ -39,7 +43,15 @@ __all__ = [
 REASONING_KEY = "reasoning_content"
 """Of `additional_kwargs`."""
 
-_SKIPPED_BLOCKS = ("tool_use", "tool_call", "function_call", "invalid_tool_call", "reasoning")
+_OTHERS_ROLES: dict[str, Role] = {
+    "developer": "system",
+    "human": "user",
+    "ai": "assistant",
+    "model": "assistant",
+    "chatbot": "assistant",
+    "function": "tool",
+}
+"""What other providers call them."""
 
 
 def to_conversation(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
@@ -49,13 +61,22 @@ def to_conversation(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
         ConfigurationError: A message is of a kind that this release does not take, or nothing is
             asked; names the message and what to do.
     """
-    conversation = tuple(_turn(message, place) for place, message in enumerate(messages))
+    conversation = to_turns(messages)
     check_messages(conversation)
     return conversation
 
 
+def to_turns(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
+    """Turn LangChain's messages into turns, wherever they end: those before a question, too.
+
+    Raises:
+        ConfigurationError: A message is of a kind that this release does not take; names it.
+    """
+    return tuple(_turn(message, place) for place, message in enumerate(messages))
+
+
 def _turn(message: BaseMessage, place: int) -> Message:
-    text = _text(message, place)
+    text = text_of(message, f"messages[{place}].content")
     if isinstance(message, ToolMessage):
         call_id = message.tool_call_id
         return Message(role="tool", content=text, tool_call_id=call_id, name=message.name)
@@ -67,14 +88,33 @@ def _turn(message: BaseMessage, place: int) -> Message:
 
 
 def _assistant_turn(message: AIMessage, text: str) -> Message:
-    calls = tuple(
-        ToolCall(id=call["id"] or f"call_{index}", name=call["name"], arguments=call["args"])
-        for index, call in enumerate(message.tool_calls)
-    )
+    found = [*message.tool_calls]
     # What was no call stays what the model wrote.
     broken = [call["args"] or "" for call in message.invalid_tool_calls]
+    if not found and not broken:
+        found, broken = _function_calls(message)
+    calls = tuple(
+        # One without an id is given one in the prompt.
+        ToolCall(id=call["id"] or "", name=call["name"], arguments=call["args"])
+        for call in found
+    )
     written = "\n".join(part for part in (text, *broken) if part)
     return Message(role="assistant", content=written, tool_calls=calls)
+
+
+def _function_calls(message: AIMessage) -> tuple[list[LangChainToolCall], list[str]]:
+    """Return the call of a message in the form before there were calls of tools, or its text."""
+    found = message.additional_kwargs.get("function_call")
+    if not isinstance(found, dict):
+        return [], []
+    name, arguments = str(found.get("name", "")), str(found.get("arguments", ""))
+    try:
+        args = json.loads(arguments or "{}")
+    except ValueError:
+        return [], [arguments]
+    if not isinstance(args, dict):
+        return [], [arguments]
+    return [create_tool_call(name=name, args=args, id=None)], []
 
 
 def _role(message: BaseMessage, place: int) -> Role:
@@ -93,39 +133,13 @@ def _role(message: BaseMessage, place: int) -> Role:
 
 
 def _named_role(message: ChatMessage, place: int) -> Role:
+    if message.role in _OTHERS_ROLES:
+        return _OTHERS_ROLES[message.role]
     if message.role not in get_args(Role):
         raise ConfigurationError(
             f"messages[{place}].role", message.role, f"one of {', '.join(get_args(Role))}"
         )
     return cast(Role, message.role)
-
-
-def _text(message: BaseMessage, place: int) -> str:
-    if isinstance(message.content, str):
-        return message.content
-    # Calls stand in blocks too, as the provider wrote them; those of the message are what counts.
-    # What a model thought before is not shown to it again.
-    skipped = _SKIPPED_BLOCKS if isinstance(message, AIMessage) else ()
-    return "".join(
-        _block_text(block, f"messages[{place}].content[{i}]")
-        for i, block in enumerate(message.content)
-        if isinstance(block, str) or block.get("type") not in skipped
-    )
-
-
-def _block_text(block: str | dict[Any, Any], field: str) -> str:
-    if isinstance(block, str):
-        return block
-    kind = block.get("type")
-    text = block.get("text")
-    if kind != "text" or not isinstance(text, str):
-        raise ConfigurationError(
-            f"{field}.type" if kind != "text" else f"{field}.text",
-            kind if kind != "text" else text,
-            "a block of text",
-            remedy="Images, audio, files and other blocks are not supported: send text.",
-        )
-    return text
 
 
 def to_ai_message(answer: Answer, *, texts: Sequence[str] | None) -> AIMessage:

@@ -183,9 +183,10 @@ class AdaptiveLLM(AdaptiveFields, FunctionCallingLLM):
         """Return the model's own tokens of a text, as LlamaIndex asks tokenizers for them.
 
         ``Settings.tokenizer = llm.tokenize`` makes prompt helpers and splitters count in them, and
-        not in those of another model.
+        not in those of another model; so do ``TokenCountingHandler(tokenizer=llm.tokenize)`` and a
+        memory with ``tokenizer_fn=llm.tokenize``. No weights are loaded for it.
         """
-        return list(self._loaded_model().chat.response_ids(text))
+        return list(self._model_chat().response_ids(text))
 
     # Answering.
 

@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llama_index.core.base.llms.types import (
+    CachePoint,
     ChatMessage,
     ChatResponse,
+    CitableBlock,
+    CitationBlock,
     CompletionResponse,
     MessageRole,
     TextBlock,
@@ -33,6 +36,7 @@ __all__ = [
     "to_completion_response",
     "to_completion_step",
     "to_conversation",
+    "to_turns",
     "tool_calls",
     "usage",
 ]
@@ -49,21 +53,34 @@ _ROLES: dict[MessageRole, Role] = {
     MessageRole.FUNCTION: "tool",
 }
 
+_NO_TEXT = (ThinkingBlock, ToolCallBlock, CitationBlock)
+"""Blocks of an answer that are no text of it: thoughts, calls, and what its text refers to."""
+
 
 def to_conversation(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
     """Turn LlamaIndex's messages into a conversation that can be answered.
 
     Several blocks of text are joined by a line break, as `ChatMessage.content` does it. What a
-    model thought at an earlier turn is left out, as chat templates want it. Its calls of tools are
-    taken from the blocks.
+    model thought at an earlier turn is left out, as chat templates want it, and so are marks for
+    caches and citations. Its calls of tools are taken from the blocks, else from where the LLMs of
+    other providers leave them.
 
     Raises:
         ConfigurationError: A message or a block is of a kind that this release does not take, or
             nothing is asked; names it and what to do.
     """
-    conversation = tuple(_turn(message, place) for place, message in enumerate(messages))
+    conversation = to_turns(messages)
     check_messages(conversation)
     return conversation
+
+
+def to_turns(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
+    """Turn LlamaIndex's messages into turns, wherever they end: those before a question, too.
+
+    Raises:
+        ConfigurationError: A message or a block is of a kind that this release does not take.
+    """
+    return tuple(_turn(message, place) for place, message in enumerate(messages))
 
 
 def _turn(message: ChatMessage, place: int) -> Message:
@@ -82,49 +99,80 @@ def _turn(message: ChatMessage, place: int) -> Message:
 
 
 def _calls(message: ChatMessage, role: Role, field: str) -> tuple[ToolCall, ...]:
+    if role != "assistant":
+        return ()
     blocks = [block for block in message.blocks if isinstance(block, ToolCallBlock)]
-    if role == "assistant" and not blocks and message.additional_kwargs.get("tool_calls"):
+    if blocks:
+        return tuple(_block_call(block, f"{field}.blocks.{block.tool_name}") for block in blocks)
+    told = message.additional_kwargs.get("tool_calls") or ()
+    field = f"{field}.additional_kwargs['tool_calls']"
+    return tuple(_told_call(call, f"{field}[{number}]") for number, call in enumerate(told))
+
+
+def _block_call(block: ToolCallBlock, field: str) -> ToolCall:
+    arguments = _arguments(block.tool_kwargs, f"{field}.tool_kwargs")
+    # One without an id is given one in the prompt.
+    return ToolCall(id=block.tool_call_id or "", name=block.tool_name, arguments=arguments)
+
+
+def _told_call(call: object, field: str) -> ToolCall:
+    """Read a call that another provider's LLM left beside the blocks, in its API's form."""
+    function = _part_of(call, "function") or call
+    name = _part_of(function, "name")
+    arguments = _part_of(function, "arguments")
+    if not isinstance(name, str):
         raise ConfigurationError(
-            f"{field}.additional_kwargs['tool_calls']",
-            message.additional_kwargs["tool_calls"],
-            "calls of tools as blocks of the message: ToolCallBlock",
+            field, call, "a call as OpenAI's or Anthropic's API writes it, or a ToolCallBlock"
         )
-    return tuple(
-        ToolCall(
-            id=block.tool_call_id or f"call_{number}",
-            name=block.tool_name,
-            arguments=_arguments(block, f"{field}.blocks.{block.tool_name}.tool_kwargs"),
-        )
-        for number, block in enumerate(blocks)
+    found = _part_of(call, "input") if arguments is None else arguments
+    call_id = _part_of(call, "id")
+    return ToolCall(
+        id=call_id if isinstance(call_id, str) else "",
+        name=name,
+        arguments=_arguments({} if found is None else found, f"{field}.arguments"),
     )
 
 
-def _arguments(block: ToolCallBlock, field: str) -> dict[str, Any]:
-    found = block.tool_kwargs
+def _part_of(value: object, name: str) -> object:
+    return value.get(name) if isinstance(value, dict) else getattr(value, name, None)
+
+
+def _arguments(given: object, field: str) -> dict[str, Any]:
+    found = given
     if isinstance(found, str):
         try:
             found = json.loads(found or "{}")
         except ValueError as error:
-            raise ConfigurationError(field, block.tool_kwargs, "JSON") from error
+            raise ConfigurationError(field, given, "JSON") from error
     if not isinstance(found, dict):
-        raise ConfigurationError(field, block.tool_kwargs, "a JSON object")
+        raise ConfigurationError(field, given, "a JSON object")
     return found
 
 
 def _text(message: ChatMessage, role: Role, field: str) -> str:
-    texts = []
-    for number, block in enumerate(message.blocks):
-        if isinstance(block, TextBlock):
-            texts.append(block.text)
-        elif not (role == "assistant" and isinstance(block, ThinkingBlock | ToolCallBlock)):
-            raise ConfigurationError(
-                f"{field}.blocks[{number}]",
-                block.block_type,
-                "a block of text",
-                remedy="Images, audio, video, documents and other blocks are not supported: send "
-                "text.",
-            )
-    return "\n".join(texts)
+    numbered = enumerate(message.blocks)
+    texts = [_block_texts(block, role, f"{field}.blocks[{number}]") for number, block in numbered]
+    return "\n".join(text for of_block in texts for text in of_block)
+
+
+def _block_texts(block: Any, role: Role, field: str) -> list[str]:
+    """Return the texts in a block; none of what is no part of a conversation."""
+    if isinstance(block, TextBlock):
+        return [block.text]
+    if isinstance(block, CachePoint) or (role == "assistant" and isinstance(block, _NO_TEXT)):
+        return []
+    if isinstance(block, CitableBlock):
+        inner = enumerate(block.content)
+        texts = [_block_texts(part, role, f"{field}.content[{i}]") for i, part in inner]
+        return [text for of_part in texts for text in of_part]
+    if isinstance(block, CitationBlock):
+        return _block_texts(block.cited_content, role, f"{field}.cited_content")
+    raise ConfigurationError(
+        field,
+        block.block_type,
+        "a block of text",
+        remedy="Images, audio, video, documents and other blocks are not supported: send text.",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,7 +241,7 @@ def tool_calls(message: ChatMessage) -> list[ToolSelection]:
         ToolSelection(
             tool_id=block.tool_call_id or "",
             tool_name=block.tool_name,
-            tool_kwargs=_arguments(block, f"{block.tool_name}.tool_kwargs"),
+            tool_kwargs=_arguments(block.tool_kwargs, f"{block.tool_name}.tool_kwargs"),
         )
         for block in message.blocks
         if isinstance(block, ToolCallBlock)

@@ -161,25 +161,33 @@ def _evaluator(
 def _template(chat: ChatTemplate, config: SelfEvalConfig | None) -> Check:
     """Return whether the question comes after a response as the template would write it."""
     name = "chat template"
-    question = (config or SelfEvalConfig()).question
+    of_model = config or SelfEvalConfig()
+    question = of_model.question
     remedy = "Use the chat template of an instruction-tuned model, with turns of both roles."
     try:
-        asked = chat.follow_up_ids(question)
+        asked = chat.follow_up_ids(question, closes_thought=of_model.answers_past_thought)
+        as_written = chat.follow_up_ids(question, closes_thought=False)
+        remarks = [chat.opening.shown] if of_model.answers_past_thought else []
+        if not chat.habits.system:
+            remarks.append("it has no turn of the system: what that says is joined to the user's")
         prompt = Message(role="user", content=_PROMPT)
         response = Message(role="assistant", content=_RESPONSE)
         ask = Message(role="user", content=question)
         whole = chat.prompt_ids([prompt, response, ask])
-        pieces = (*chat.prompt_ids([prompt]), *chat.response_ids(_RESPONSE), *asked)
+        pieces = (*chat.prompt_ids([prompt]), *chat.response_ids(_RESPONSE), *as_written)
     except (CheckpointError, ConfigurationError) as error:
         return failed_by(name, error, remedy=remedy)
+    behind = "".join(f"; {remark}" for remark in remarks if remark)
     if whole != pieces:
         return warning(
             name,
             "writes a past response otherwise than it was generated; evaluations see it as "
-            "generated",
+            f"generated{behind}",
             remedy="Nothing, if the model was trained so; else mend the template.",
         )
-    return ok(name, f"keeps a response word for word; the question takes {len(asked)} tokens")
+    return ok(
+        name, f"keeps a response word for word; the question takes {len(asked)} tokens{behind}"
+    )
 
 
 def _policy(config: SelfEvalConfig | None) -> tuple[Settings | None, Check]:

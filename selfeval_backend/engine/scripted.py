@@ -25,6 +25,7 @@ from selfeval_backend.chat import (
     ToolSpec,
     check_messages,
     in_plain_turns,
+    paired,
     with_tools,
 )
 from selfeval_backend.engine.base import Capabilities, Chunk, LabelLogprobs, SamplingParams
@@ -491,8 +492,17 @@ class ScriptedChat:
             ConfigurationError: The conversation cannot be answered.
         """
         check_messages(messages)
+        return self._prompt_ids(messages, tools)
+
+    def num_tokens(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> int:
+        """Return how many tokens a conversation takes in a prompt, wherever it ends."""
+        return len(self._prompt_ids(messages, tools)) if messages else 0
+
+    def _prompt_ids(
+        self, messages: Sequence[Message], tools: Sequence[ToolSpec]
+    ) -> tuple[int, ...]:
         if with_tools(messages, tools):
-            messages = in_plain_turns(messages, tools)
+            messages = in_plain_turns(paired(messages), tools)
         turns = [self._turn(message.role, message.content) for message in messages]
         return (*(token for turn in turns for token in turn), _ASSISTANT)
 
@@ -507,8 +517,11 @@ class ScriptedChat:
         """Return the text; the tokens of turns are no text, and left out in any case."""
         return "".join(chr(token) for token in token_ids if token < _NUM_CODEPOINTS)
 
-    def follow_up_ids(self, text: str) -> tuple[int, ...]:
-        """Return the tokens that close an assistant turn, ask `text`, and open the next one."""
+    def follow_up_ids(self, text: str, *, closes_thought: bool = True) -> tuple[int, ...]:
+        """Return the tokens that close an assistant turn, ask `text`, and open the next one.
+
+        It has no thoughts to close.
+        """
         return (_END, *self._turn("user", text), _ASSISTANT)
 
     def first_token_id(self, text: str) -> int:

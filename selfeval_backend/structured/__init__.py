@@ -6,7 +6,7 @@ as its validator: a sample that does not parse never wins while one parses.
 
 from __future__ import annotations
 
-from selfeval_backend.structured.asked import FORM_KEYWORDS, form_of
+from selfeval_backend.structured.asked import FORM_KEYWORDS, form_of, tool_specs
 from selfeval_backend.structured.forms import (
     AnswerForm,
     InvalidToolCall,
@@ -35,4 +35,5 @@ __all__ = [
     "form_of",
     "load_reasoning_parser",
     "load_tool_parser",
+    "tool_specs",
 ]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from selfeval_backend.chat import ToolSpec
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.structured.forms import AnswerForm, JsonForm, ToolForm
 
-__all__ = ["FORM_KEYWORDS", "form_of"]
+__all__ = ["FORM_KEYWORDS", "form_of", "tool_specs"]
 
 FORM_KEYWORDS = ("tools", "tool_choice", "parallel_tool_calls", "response_format")
 """Keywords of a call that say what the answer must be."""
@@ -38,10 +38,19 @@ def form_of(asked: Mapping[str, Any]) -> AnswerForm | None:
         )
     parallel = asked.get("parallel_tool_calls")
     return ToolForm(
-        tools=tuple(_tool_spec(tool, place) for place, tool in enumerate(tools)),
+        tools=tool_specs(tools),
         choice=_choice(choice),
         parallel=parallel is not False,
     )
+
+
+def tool_specs(tools: Sequence[Any]) -> tuple[ToolSpec, ...]:
+    """Return tools, from what OpenAI's API takes for them.
+
+    Raises:
+        ConfigurationError: One of them is none.
+    """
+    return tuple(_tool_spec(tool, place) for place, tool in enumerate(tools))
 
 
 def _tool_spec(tool: Any, place: int) -> ToolSpec:

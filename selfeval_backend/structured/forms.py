@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
-from selfeval_backend.chat import ToolCall, ToolSpec
+from selfeval_backend.chat import ToolCall, ToolSpec, new_call_id
 from selfeval_backend.engine.base import Grammar
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.structured.parsers import (
@@ -231,4 +230,4 @@ def _checked(call: RawCall, tools: Sequence[ToolSpec]) -> ToolCall | InvalidTool
         name = call.name if isinstance(call.name, str) else None
         return InvalidToolCall(name=name, arguments=written, error=error)
     assert isinstance(call.name, str), "it is the name of a tool"
-    return ToolCall(id=f"call_{secrets.token_hex(12)}", name=call.name, arguments=call.arguments)
+    return ToolCall(id=new_call_id(), name=call.name, arguments=call.arguments)

@@ -39,6 +39,7 @@ def load_asking(recipe: Recipe) -> Asking:
         question=recipe.question,
         win_or_tie_label=recipe.win_or_tie_label,
         loss_label=recipe.loss_label,
+        closes_thought=True,
     )
     return Asking(chat=chat, config=config, evaluator=SelfEvaluator(config, chat))
 

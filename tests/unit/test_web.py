@@ -230,7 +230,7 @@ def test_a_password_in_a_url_is_refused_and_not_shown(url: str) -> None:
         lambda: Judge(url, model="m"),
         lambda: check_fields({"base_url": [url]}),
     ):
-        with pytest.raises(ConfigurationError, match="base_url|judge_url") as raised:
+        with pytest.raises(ConfigurationError, match=r"base_url|judge_url") as raised:
             use()
         assert SECRET not in shown(raised.value)
         assert "***@h" in str(raised.value)

@@ -220,6 +220,34 @@ class ConfidenceGateChatModel(BaseChatModel):
         check_method(method)
         return forced_call(self.bind_tools, schema, include_raw=include_raw, **kwargs)
 
+    # Counting: what its first model says, with the tools that are bound to it.
+
+    def get_token_ids(self, text: str) -> list[int]:
+        """Return the first model's tokens of a text, or what `custom_get_token_ids` says of it."""
+        if self.custom_get_token_ids is not None:
+            return self.custom_get_token_ids(text)
+        return _unbound(self.llm)[0].get_token_ids(text)
+
+    def get_num_tokens(self, text: str) -> int:
+        """Return how many tokens a text has by the first model's count."""
+        if self.custom_get_token_ids is not None:
+            return len(self.custom_get_token_ids(text))
+        return _unbound(self.llm)[0].get_num_tokens(text)
+
+    def get_num_tokens_from_messages(
+        self, messages: list[BaseMessage], tools: Sequence[Tool] | None = None
+    ) -> int:
+        """Return how many tokens messages take in a prompt of the first model.
+
+        Args:
+            messages: As the model counts them.
+            tools: Shown with them; None: those that are bound to the model.
+        """
+        model, given = _unbound(self.llm)
+        return model.get_num_tokens_from_messages(
+            messages, given.get("tools") if tools is None else tools
+        )
+
     # What LangChain asks for tracing.
 
     @property

@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 from llama_index.core.base.llms.types import (
     AudioBlock,
-    CacheControl,
-    CachePoint,
     ChatMessage,
+    CitableBlock,
     DocumentBlock,
     ImageBlock,
     TextBlock,
+    ThinkingBlock,
     ToolCallBlock,
+    VideoBlock,
 )
 
 from aic_integrations.llama_index import AdaptiveLLM
@@ -166,7 +167,9 @@ def test_roles() -> None:
         ImageBlock(image=b"abc"),
         AudioBlock(audio=b"abc"),
         DocumentBlock(data=b"abc"),
-        CachePoint(cache_control=CacheControl(type="ephemeral")),
+        VideoBlock(video=b"abc"),
+        ThinkingBlock(content="hm"),
+        CitableBlock(title="t", source="s", content=[ImageBlock(image=b"abc")]),
         ToolCallBlock(tool_name="add"),
     ],
     ids=lambda block: block.block_type,

@@ -217,8 +217,6 @@ def never(use_model: UseModel, make_model: ModelFactory) -> None:
     "command",
     [
         ("eval", "--n", "1", "--out"),
-        ("figures", "--n", "1", "--runs"),
-        ("figures", "--n", "1", "--out"),
         ("tune", "--rollouts", "rollouts", "--model", "reference", "--out"),
         ("train", "--config", "reference", "--set", "folder="),
     ],
@@ -277,7 +275,6 @@ def test_a_second_run_in_one_folder_is_refused_and_told_of_the_first(
 ) -> None:
     with locked(tmp_path / "one"):
         check(aic("eval", "--n", "1", "--out", "one"), "no other run works (process ")
-        check(aic("figures", "--runs", "one"), "no other run works (process ")
         check(aic("train", "--config", "reference", "--set", "folder=one"), "no other run works")
 
 

@@ -189,6 +189,56 @@ def test_a_template_that_writes_responses_otherwise(folder: Path) -> None:
     assert files.evaluator is not None
 
 
+@pytest.mark.parametrize(
+    ("opened", "says"),
+    [
+        ("<think>\n", "opens a thought, which is closed"),
+        ("{{ '' if enable_thinking is false else '<think>' }}", "(enable_thinking=False)"),
+        ("", "keeps a response word for word"),
+    ],
+)
+def test_where_the_question_is_answered(folder: Path, opened: str, says: str) -> None:
+    path = folder / "chat_template.jinja"
+    template = path.read_text(encoding="utf-8")
+    path.write_text(template.replace("<|assistant|>{% endif", f"<|assistant|>{opened}{{% endif"))
+    trained = named(check_model_files(folder, with_weights=True))["chat template"]
+    (folder / "selfeval.json").unlink()
+
+    check = named(check_model_files(folder, with_weights=True))["chat template"]
+
+    # A past response has no thought in front, the one that is generated has: that is said too.
+    assert check.status == trained.status == ("warning" if opened else "ok")
+    assert says in check.found
+    assert "thought" not in trained.found and "thinking" not in trained.found
+
+
+def test_a_thought_that_cannot_be_closed(folder: Path) -> None:
+    path = folder / "chat_template.jinja"
+    template = path.read_text(encoding="utf-8")
+    path.write_text(template.replace("<|assistant|>{% endif", "<|assistant|><|thinking|>{% endif"))
+    assert statuses(check_model_files(folder, with_weights=True)) == {"ok", "warning"}
+    (folder / "selfeval.json").unlink()
+
+    files = check_model_files(folder, with_weights=True)
+
+    check = named(files)["chat template"]
+    assert check.status == "failed"
+    assert "opens a thought with '<|thinking|>'" in check.found
+    assert files.evaluator is None
+
+
+def test_a_template_without_a_system(folder: Path) -> None:
+    path = folder / "chat_template.jinja"
+    template = path.read_text(encoding="utf-8")
+    refusal = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}"
+    path.write_text(refusal + template, encoding="utf-8")
+
+    check = named(check_model_files(folder, with_weights=True))["chat template"]
+
+    assert check.status == "ok"
+    assert check.found.endswith("joined to the user's")
+
+
 def test_no_tokenizer(folder: Path) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (folder / name).unlink()

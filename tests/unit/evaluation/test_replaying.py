@@ -54,8 +54,8 @@ RIVALS: tuple[Rival, ...] = (
 class ShortQuestion(ScriptedChat):
     """A question of as many tokens as the recordings say."""
 
-    def follow_up_ids(self, text: str) -> tuple[int, ...]:
-        return super().follow_up_ids(text)[:QUESTION]
+    def follow_up_ids(self, text: str, *, closes_thought: bool = True) -> tuple[int, ...]:
+        return super().follow_up_ids(text, closes_thought=closes_thought)[:QUESTION]
 
 
 def live(

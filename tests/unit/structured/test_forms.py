@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -66,6 +67,13 @@ def test_text_around_a_fenced_call_stays() -> None:
     parsed = ToolForm(tools=TOOLS).parse(f"I shall add.\n```json\n{CALL}\n```\nSee?")
     assert calls(parsed) == [("add", {"a": 1, "b": 2})]
     assert parsed.text == "I shall add.\nSee?"
+
+
+def test_ids_are_such_as_every_family_takes() -> None:
+    forms = [ToolForm(tools=TOOLS), ToolForm(tools=TOOLS, choice="required")]
+    ids = [form.parse(text).tool_calls[0].id for form in forms for text in (CALL, f"[{CALL}]")]
+    assert all(re.fullmatch(r"[a-zA-Z0-9]{9}", call_id) for call_id in ids)
+    assert len(set(ids)) == len(ids)
 
 
 def test_several_calls_have_ids_of_their_own() -> None:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import date
+from pathlib import Path
+
 import pytest
 
 from selfeval_backend.chat import ChatTemplate, Message, ToolCall, ToolSpec, in_plain_turns
-from selfeval_backend.errors import ConfigurationError
+from selfeval_backend.errors import CheckpointError, ConfigurationError
+from tests.chat_templates import chat_of
+
+pytest.importorskip("transformers", reason="the extra with transformers is not installed")
 
 ADD = ToolSpec(name="add", description="Add.", parameters={"type": "object", "properties": {}})
 CALL = ToolCall(id="c1", name="add", arguments={"a": 1})
@@ -22,15 +28,6 @@ TEMPLATE = (
     "{% if m.tool_call_id %} FOR {{ m.tool_call_id }}{% endif %}{{ '\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}assistant: {% endif %}"
 )
-
-
-def chat_of(template: str) -> ChatTemplate:
-    pytest.importorskip("transformers", reason="the extra with transformers is not installed")
-    from tests.byte_tokenizer import byte_tokenizer
-
-    tokenizer = byte_tokenizer()
-    tokenizer.chat_template = template
-    return ChatTemplate(tokenizer, name="test")
 
 
 def test_a_template_that_knows_tools_shows_them() -> None:
@@ -101,3 +98,40 @@ def test_only_the_assistant_calls_tools() -> None:
 def test_an_empty_result_is_a_result() -> None:
     chat = chat_of(TEMPLATE)
     assert chat.prompt_ids([*CONVERSATION[:2], Message(role="tool", content="")])
+
+
+HALF = "half of \ud83d"
+
+
+@pytest.mark.parametrize("template", [TEMPLATE, TEMPLATE.replace("tools", "nothing")])
+def test_half_of_a_letter_is_refused(template: str) -> None:
+    chat = chat_of(template)
+    asked = Message(role="user", content=HALF)
+    for encode in (
+        lambda: chat.prompt_ids([asked]),
+        lambda: chat.num_tokens([asked]),
+        lambda: chat.response_ids(HALF),
+        lambda: chat.follow_up_ids(HALF),
+    ):
+        with pytest.raises(ConfigurationError, match="whole letters"):
+            encode()
+
+
+@pytest.mark.parametrize("template", [TEMPLATE + "{{ messages | tojson }}", "{{ messages }}"])
+def test_what_is_not_of_json_is_refused(template: str) -> None:
+    chat = chat_of(template)
+    dated = ToolCall(id="c1", name="add", arguments={"a": date(2026, 1, 1)})
+    asked = Message(role="user", content="x")
+    called = Message(role="assistant", content="", tool_calls=(dated,))
+    with pytest.raises(ConfigurationError, match="not JSON serializable"):
+        chat.prompt_ids([asked, called, Message(role="tool", content="3")], [ADD])
+
+
+def test_a_tokenizer_that_fails_in_its_own_way_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "tokenizer_config.json").write_text(
+        '{"tokenizer_class": "PreTrainedTokenizerFast"}', encoding="utf-8"
+    )
+    (tmp_path / "tokenizer.json").write_text('{"model": {}}', encoding="utf-8")
+    with pytest.raises(CheckpointError, match="its tokenizer cannot be loaded"):
+        ChatTemplate.load(tmp_path)
