@@ -167,7 +167,7 @@ def load_beams(path: Path) -> tuple[BeamRun, ...]:
             )
             for run in read_json(path)
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise DatasetError(f"{path} holds no searches that can be read: {error}") from error
 
 

@@ -113,7 +113,7 @@ def check_turns(messages: Sequence[Message]) -> None:
             raise ConfigurationError(
                 f"messages[{place}].content",
                 message.content,
-                "text without halves of surrogate pairs, which are no characters",
+                "whole letters: half of a surrogate pair is no character",
                 remedy="It was read in another encoding than it was written in.",
             )
         if message.tool_calls and message.role != "assistant":

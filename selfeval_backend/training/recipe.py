@@ -391,7 +391,7 @@ class _NoYamlError(Exception):
     """A text that cannot be read as YAML."""
 
 
-class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # it has no types
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no annotations
     """Refuses a key that comes twice in one mapping."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:

@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from selfeval_backend.evaluation.experiments import load_beams
 
+from benchmarks.figures.runs import load_beams
 from selfeval_backend.checkpoints import REFERENCE_FOLDER
 from selfeval_backend.errors import AICError, ConfigurationError, DatasetError
 from selfeval_backend.evaluation.tasks import AlpacaEvalTask, Gsm8kTask, JsonlTask

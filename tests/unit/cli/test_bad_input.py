@@ -20,6 +20,7 @@ from tests.unit.evaluation.puzzler import Puzzler
 from tests.unit.evaluation.test_choosing import knowing
 
 URL = "http://127.0.0.1:9/v1"
+RECIPE = str(Path(__file__).parents[3] / "reference_model" / "reference.yaml")
 
 
 def check(ran: Ran, *said: str) -> None:
@@ -218,7 +219,7 @@ def never(use_model: UseModel, make_model: ModelFactory) -> None:
     [
         ("eval", "--n", "1", "--out"),
         ("tune", "--rollouts", "rollouts", "--model", "reference", "--out"),
-        ("train", "--config", "reference", "--set", "folder="),
+        ("train", "--config", RECIPE, "--set", "folder="),
     ],
     ids=lambda command: command[0] + command[-1],
 )
@@ -250,10 +251,10 @@ def test_where_nothing_can_be_written_is_known_before_a_token(
         ("tune", "--rollouts", "file"),
         ("train", "--config", "n" * 300),
         ("train", "--config", "rollouts"),
-        ("train", "--config", "reference", "--set", "seed=" + "9" * 5000),
-        ("train", "--config", "reference", "--set", "rollouts.samples=.nan"),
-        ("train", "--config", "reference", "--set", "finetune.learning_rate=.nan"),
-        ("train", "--config", "reference", "--set", "finetune.learning_rate=.inf"),
+        ("train", "--config", RECIPE, "--set", "seed=" + "9" * 5000),
+        ("train", "--config", RECIPE, "--set", "rollouts.samples=.nan"),
+        ("train", "--config", RECIPE, "--set", "finetune.learning_rate=.nan"),
+        ("train", "--config", RECIPE, "--set", "finetune.learning_rate=.inf"),
         ("doctor", "--model", "n" * 300),
     ],
     ids=lambda command: " ".join(command)[:40],
@@ -275,7 +276,7 @@ def test_a_second_run_in_one_folder_is_refused_and_told_of_the_first(
 ) -> None:
     with locked(tmp_path / "one"):
         check(aic("eval", "--n", "1", "--out", "one"), "no other run works (process ")
-        check(aic("train", "--config", "reference", "--set", "folder=one"), "no other run works")
+        check(aic("train", "--config", RECIPE, "--set", "folder=one"), "no other run works")
 
 
 def test_two_runs_in_two_folders_are_none_of_each_others_business(

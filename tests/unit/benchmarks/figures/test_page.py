@@ -166,7 +166,7 @@ def test_searches_that_cannot_be_read(tmp_path: Path) -> None:
     path = tmp_path / "beam.json"
     for body in ("", "[1]", '[{"settings": {"width": 0}, "results": []}]'):
         path.write_text(body)
-        with pytest.raises(DatasetError, match="no searches that can be read"):
+        with pytest.raises(DatasetError, match=r"no searches that can be read|no JSON"):
             load_beams(path)
     assert len(set(BEAMS)) == len(BEAMS)
 
