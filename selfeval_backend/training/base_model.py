@@ -11,7 +11,7 @@ from selfeval_backend.checkpoints import is_shipped, locate_checkpoint
 from selfeval_backend.engine.base import Engine
 from selfeval_backend.model import choose_engine
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
-from selfeval_backend.training.hashing import Hasher
+from selfeval_backend.hashing import Hasher
 from selfeval_backend.training.recipe import Recipe, RolloutSettings
 
 __all__ = ["Asking", "base_folder", "load_asking", "model_inputs", "open_engine"]

@@ -25,7 +25,7 @@ from selfeval_backend.rollouts import Rollout, RolloutSample, load_rollouts, sav
 from selfeval_backend.selfeval import CalibrationMap, SelfEvalConfig, SelfEvaluator
 from selfeval_backend.training.base_model import load_asking, model_inputs, open_engine
 from selfeval_backend.training.finetune import load_weights, pad_id_of
-from selfeval_backend.training.hashing import Hasher
+from selfeval_backend.hashing import Hasher
 from selfeval_backend.training.pipeline import Workplace
 from selfeval_backend.training.prompts import PromptSplit, stored_prompts
 from selfeval_backend.training.recipe import Recipe

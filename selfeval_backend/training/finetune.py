@@ -30,7 +30,7 @@ from selfeval_backend.training.base_model import (
 from selfeval_backend.training.blending import blend
 from selfeval_backend.training.branches import takes_branches
 from selfeval_backend.training.examples import StoredExamples, half_and_whole
-from selfeval_backend.training.hashing import Hasher
+from selfeval_backend.hashing import Hasher
 from selfeval_backend.training.losses import LossWeights
 from selfeval_backend.training.pipeline import Workplace
 from selfeval_backend.training.recipe import FinetuneSettings, LoraSettings, PhaseSettings, Recipe

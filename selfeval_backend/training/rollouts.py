@@ -35,7 +35,7 @@ from selfeval_backend.training.base_model import (
     model_inputs,
     open_engine,
 )
-from selfeval_backend.training.hashing import Hasher
+from selfeval_backend.hashing import Hasher
 from selfeval_backend.training.pipeline import Progress, Workplace
 from selfeval_backend.training.prompts import Prompt, PromptSplit, stored_prompts
 from selfeval_backend.training.recipe import Recipe

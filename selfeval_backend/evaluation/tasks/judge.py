@@ -13,6 +13,8 @@ from selfeval_backend.errors import (
     EngineTimeoutError,
     MissingDependencyError,
 )
+from selfeval_backend.hashing import digest_of
+from selfeval_backend.scorers import ScorerIdentity
 
 __all__ = ["Judge", "judge_messages"]
 
@@ -95,6 +97,10 @@ class Judge:
         self._httpx = httpx
         self._url = base_url.rstrip("/") + "/chat/completions"
         self._model = model
+        self.identity = ScorerIdentity(
+            name=f"{model} at {self._url}", digest=digest_of([self._url, model, _SYSTEM, _USER])
+        )
+        """What a changed judge is told by."""
         self._client = httpx.Client(
             headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
             timeout=timeout_s,

@@ -13,7 +13,6 @@ import pytest
 
 from selfeval_backend.errors import ConfigurationError, DatasetError, MissingDependencyError
 from selfeval_backend.evaluation.tasks import Gsm8kTask, JsonlTask, ShiftedTask, named_task
-from selfeval_backend.evaluation.tasks.gsm8k import extract_number
 from selfeval_backend.evaluation.tasks.shifted import SHIFTED_KINDS
 
 
@@ -70,15 +69,14 @@ def test_a_scorer_of_ones_own(
     (tmp_path / "own_scorer.py").write_text(
         "def length(response, row):\n    return len(response) / len(row['answer'])\n"
     )
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "own_scorer", raising=False)
+    monkeypatch.chdir(tmp_path)
 
     france, _ = JsonlTask(capitals, scorer="own_scorer:length").items
 
     assert france.reward("Paris Paris") == 11 / 5
     assert france.answer("Paris") is None
     for spec in ("own_scorer:width", "no_such_module:length"):
-        with pytest.raises(ConfigurationError, match="importable"):
+        with pytest.raises(ConfigurationError, match=r"^scorer: got .*(width|no_such_module)"):
             JsonlTask(capitals, scorer=spec)
 
 
@@ -120,13 +118,6 @@ def test_gsm8k(tmp_path: Path) -> None:
         assert item.reward("so\n#### 1072") == 1.0
         assert item.reward("#### 72, no: #### $1,072.00") == 1.0
         assert item.reward("1072 or 3") == 0.0
-
-
-def test_the_number_that_a_response_ends_on() -> None:
-    assert extract_number("5 and then \\boxed{7} or 8") == "7"
-    assert extract_number("5 apples and 1,234.50 pears") == "1234.5"
-    assert extract_number("-3 #### -4") == "-4"
-    assert extract_number("none") is None
 
 
 def test_a_bad_gsm8k_row_is_named(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,9 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassificat
 from selfeval_backend.chat import Message
 from selfeval_backend.checkpoints import REFERENCE_FOLDER
 from selfeval_backend.errors import CheckpointError, ConfigurationError, DatasetError
-from selfeval_backend.training.recipe import ModelReward, Recipe
-from selfeval_backend.training.rewards import (
-    FunctionScorer,
-    MathScorer,
-    RewardModelScorer,
-    Scored,
-    Scoring,
-    load_scorer,
-    score_shards,
-)
+from selfeval_backend.scorers import FunctionScorer, Scored, Scorer, Scoring
+from selfeval_backend.training.recipe import MathReward, ModelReward, Recipe
+from selfeval_backend.training.rewards import RewardModelScorer, load_scorer, score_shards
 from selfeval_backend.training.rollouts import ROLLOUT_SCHEMA
 from selfeval_backend.training.shards import iterate_rows, shard_name, shards_of, write_rows
 from tests.unit.training.conftest import MakeRecipe
@@ -32,6 +25,14 @@ def scoring(response: str, answer: str | None = None, prompt: str = "Q") -> Scor
     return Scoring(
         messages=(Message(role="user", content=prompt),), response=response, answer=answer
     )
+
+
+@pytest.fixture(scope="module")
+def math() -> Iterator[Scorer]:
+    """The scorer of a recipe that says so; one process for all of these tests."""
+    scorer = load_scorer(MathReward(kind="math", workers=1, timeout_s=60))
+    yield scorer
+    scorer.close()
 
 
 @pytest.mark.parametrize(
@@ -48,14 +49,22 @@ def scoring(response: str, answer: str | None = None, prompt: str = "Q") -> Scor
         ("#### 5 #### 6", "#### 6", 1.0),
         ("#### $18", "#### 18", 1.0),
         ("#### -3", "#### -3", 1.0),
+        ("#### 3,5", "#### 35", 0.0),
+        ("#### 1,234", "#### 1,234", 1.0),
+        (r"so \boxed{50\%}", "50", 1.0),
+        ("#### 12345678901234567890", "#### 12345678901234567891", 0.0),
+        ("#### " + "9" * 5000, "#### " + "9" * 4999 + "8", 0.0),
     ],
 )
-def test_the_math_verifier(response: str, answer: str, reward: float) -> None:
-    assert MathScorer()([scoring(response, answer)]) == [Scored(reward=reward)]
+@pytest.mark.slow
+def test_the_math_verifier(math: Scorer, response: str, answer: str, reward: float) -> None:
+    (scored,) = math([scoring(response, answer)])
+    assert (scored.reward, scored.error) == (reward, None)
 
 
-def test_without_a_reference_answer_there_is_no_reward() -> None:
-    results = MathScorer()([scoring("#### 1"), scoring("#### 1", "nothing to parse")])
+@pytest.mark.slow
+def test_without_a_reference_answer_there_is_no_reward(math: Scorer) -> None:
+    results = math([scoring("#### 1"), scoring("#### 1", "nothing to parse")])
     assert all(r.reward is None and r.error for r in results)
 
 
@@ -66,16 +75,25 @@ def own(prompt: str, response: str, answer: str | None) -> float:
     return {"nan": float("nan"), "inf": float("inf")}.get(response, len(response))
 
 
-def test_a_users_function_fails_for_its_row_only(make_recipe: MakeRecipe) -> None:
-    recipe: Recipe = make_recipe(
-        rewards={"kind": "function", "function": f"{__name__}:own"},
+def test_a_users_function_fails_for_its_row_only(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("lengths.py").write_text(
+        "def own(prompt, response, answer):\n"
+        "    if response == 'bad':\n"
+        "        raise KeyError('bad')\n"
+        "    return {'nan': float('nan'), 'inf': float('inf')}.get(response, len(response))\n"
     )
-    results = load_scorer(recipe.rewards)([scoring(r) for r in ("abc", "bad", "nan", "inf", "")])
+    rewards = {"kind": "function", "function": "lengths:own", "workers": 1}
+    scorer = load_scorer(make_recipe(rewards=rewards).rewards)
+    results = scorer([scoring(r) for r in ("abc", "bad", "nan", "inf", "")])
+    scorer.close()
     assert [r.reward for r in results] == [3.0, None, None, None, 0.0]
     assert [r.error for r in results if r.error] == [
         "KeyError: 'bad'",
-        "the reward is nan",
-        "the reward is inf",
+        "the reward is nan, expected a finite number",
+        "the reward is inf, expected a finite number",
     ]
 
 
