@@ -26,7 +26,6 @@ _RACY_S = 2.0
 """Bytecode knows its source by size and by the second: what was changed within one looks as old."""
 
 
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Imported:
     """A module as it was when it was imported."""
@@ -117,9 +116,7 @@ def _check_name(field: str, reference: str, module_name: str) -> None:
     )
 
 
-def _check_callable(
-    field: str, reference: str, function: Any, num_arguments: int | None
-) -> None:
+def _check_callable(field: str, reference: str, function: Any, num_arguments: int | None) -> None:
     if isinstance(function, type):
         raise ConfigurationError(
             field, reference, "a function", remedy="It is a class: name an object of it."
@@ -193,7 +190,8 @@ def _sources(module_name: str) -> dict[str, Path]:
     if not found:  # one that is installed, or lies in a folder without __init__.py
         path = root.joinpath(*module_name.split("."))
         files = (path.with_suffix(".py"), path / "__init__.py")
-        found = {module_name: file for file in files if file.is_file()}
+        file = next((file for file in files if file.is_file()), None)
+        found = {} if file is None else {module_name: file}
     return found
 
 

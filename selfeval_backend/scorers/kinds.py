@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -74,10 +75,8 @@ def _no_reference() -> Scored:
 def _regex(pattern: re.Pattern[str], item: Scoring) -> Scored:
     if item.answer is None:
         return _no_reference()
-    found = None
-    for found in pattern.finditer(item.response):
-        pass
-    text = None if found is None else found.group(1 if pattern.groups else 0)
+    found = deque(pattern.finditer(item.response), maxlen=1)
+    text = found[-1].group(1 if pattern.groups else 0) if found else None
     if text is None:
         return Scored(reward=0.0)
     return Scored(reward=float(same_answer(text, item.answer)), answer=normalised_number(text))

@@ -37,15 +37,13 @@ def load_scorer(
         ConfigurationError: The function cannot be imported, or a value is out of range.
         MissingDependencyError: math-verify is not installed.
     """
-    if timeout_s is not None and not (0.0 < timeout_s and math.isfinite(timeout_s)):
+    if timeout_s is not None and not (timeout_s > 0.0 and math.isfinite(timeout_s)):
         raise ConfigurationError("scorer_timeout", timeout_s, "seconds, more than 0")
     if workers is not None and workers < 1:
         raise ConfigurationError("scorer_workers", workers, "a whole number of at least 1")
     if not spec.is_foreign:
         return LocalScorer(make_judgement(spec, field=field, with_rows=with_rows))
-    pool = ScorerPool(
-        spec, field=field, with_rows=with_rows, timeout_s=timeout_s, workers=workers
-    )
+    pool = ScorerPool(spec, field=field, with_rows=with_rows, timeout_s=timeout_s, workers=workers)
     if spec.kind == "function":  # refused here, before any token
         pool.start()
     return pool

@@ -12,7 +12,7 @@ text                                    is read as
 ``0.50``, ``.5``, ``1/2``, ``5e-1``     0.5; a fraction equals its decimals
 ``1/3``, ``2/6``                        1/3
 ``1e3``, ``1E+3``                       1000; an exponent over 4,000 is no number
-``-12``, ``−12`` (the sign of minus)    -12
+``-12``, or with Unicode's minus sign    -12
 ``$12``, ``-$12``, ``12 €``             12: a currency is dropped
 ``50%``, ``50 percent``                 50, in percent: it equals ``50`` and ``50%``, never 0.5
 ``12 apples``, ``12 km/h``              12, in what follows: it equals ``12``, and no ``12 pears``
@@ -29,10 +29,18 @@ A reference may be written as GSM8K does: what stands behind its last ``####`` c
 from __future__ import annotations
 
 import re
+from collections import deque
 from dataclasses import dataclass
 from math import gcd
 
-__all__ = ["Number", "final_number", "final_part", "normalised_number", "read_number", "same_answer"]
+__all__ = [
+    "Number",
+    "final_number",
+    "final_part",
+    "normalised_number",
+    "read_number",
+    "same_answer",
+]
 
 _MAX_EXPONENT = 4000
 _MAX_FRACTION_DIGITS = 1000
@@ -46,10 +54,15 @@ _NUMBER = re.compile(
     rf"(?:(?P<whole>{_GROUPED}|[0-9]+)?(?:\.(?P<part>[0-9]+))?)"
     r"(?:[eE](?P<exponent>[-+]?[0-9]{1,9})|\s?/\s?(?P<over>[0-9]+))?"
 )
-_UNIT = re.compile(rf"\s?(?P<sign>[%{_CURRENCY}])|\s+(?P<words>[^\W\d_]{{2,}}(?:[ /-][^\W\d_]+){{0,3}})")
+_UNIT = re.compile(
+    rf"\s?(?P<sign>[%{_CURRENCY}])|\s+(?P<words>[^\W\d_]{{2,}}(?:[ /-][^\W\d_]+){{0,3}})"
+)
 _NO_UNITS = frozenset(
-    "and billion cubed dozen factorial half hundred hundreds million millions minus not or over "
-    "percent pi plus quarter sqrt squared thousand thousands times to trillion".split()
+    {
+        *("hundred", "hundreds", "thousand", "thousands", "million", "millions", "billion"),
+        *("trillion", "dozen", "half", "quarter", "percent", "pi", "sqrt", "squared", "cubed"),
+        *("factorial", "times", "plus", "minus", "over", "and", "or", "not", "to"),
+    }
 )
 """Words that say another number than the one before them."""
 _IN_TEXT = re.compile(
@@ -58,7 +71,7 @@ _IN_TEXT = re.compile(
 )
 _MAX_MARKS = 6
 """Pairs of marks, one in another."""
-_MARKS = "*_`\"\u201c\u201d "
+_MARKS = '*_`"\u201c\u201d '
 _WRAPPERS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"))
 
 
@@ -129,10 +142,8 @@ def final_number(response: str) -> str | None:
         first = _IN_TEXT.search(part)
         if first is not None:
             return _value_of(first.group())
-    last = None
-    for last in _IN_TEXT.finditer(response):
-        pass
-    return None if last is None else _value_of(last.group())
+    last = deque(_IN_TEXT.finditer(response), maxlen=1)
+    return _value_of(last[0].group()) if last else None
 
 
 def _value_of(text: str) -> str | None:

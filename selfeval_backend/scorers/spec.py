@@ -67,6 +67,8 @@ class ScorerIdentity:
     """For people: how it is spelt, with the version of its library."""
     digest: str
     """Of everything that decides its rewards: its name, source and versions."""
+    spec: str | None = None
+    """How it is spelt, where it is one of `ScorerSpec`."""
 
 
 def read_spec(field: str, text: str, *, extra: str = "eval") -> ScorerSpec:
@@ -106,13 +108,17 @@ def identify(spec: ScorerSpec) -> ScorerIdentity:
     if spec.kind == "function":
         source = source_digest(spec.detail)
         return ScorerIdentity(
-            name=f"{spec.name} (source {source[:8]})", digest=digest_of([spec.name, source])
+            name=f"{spec.name} (source {source[:8]})",
+            digest=digest_of([spec.name, source]),
+            spec=spec.name,
         )
     name, versions = spec.name, []
     if spec.kind == "math":
         versions = [_version(library) for library in _LIBRARIES]
         name = f"math (math-verify {versions[0]}, sympy {versions[-1]})"
-    return ScorerIdentity(name=name, digest=digest_of([spec.name, versions, _own_source()]))
+    return ScorerIdentity(
+        name=name, digest=digest_of([spec.name, versions, _own_source()]), spec=spec.name
+    )
 
 
 def _version(library: str) -> str:

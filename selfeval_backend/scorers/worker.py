@@ -91,5 +91,5 @@ def _limit_memory(limit: dict[str, int]) -> None:
         if kind is not None:
             with suppress(OSError, ValueError):
                 _, most = resource.getrlimit(kind)
-                size = size if most == resource.RLIM_INFINITY else min(size, most)
-                resource.setrlimit(kind, (size, most))
+                allowed = size if most == resource.RLIM_INFINITY else min(size, most)
+                resource.setrlimit(kind, (allowed, most))

@@ -20,8 +20,8 @@ import pyarrow as pa
 
 from selfeval_backend.chat import Message, check_messages
 from selfeval_backend.errors import ConfigurationError, DatasetError, MissingDependencyError
-from selfeval_backend.importing import import_function, source_digest
 from selfeval_backend.hashing import Hasher, digest_of
+from selfeval_backend.importing import import_function, source_digest
 from selfeval_backend.scorers import said
 from selfeval_backend.training.pipeline import Workplace
 from selfeval_backend.training.recipe import (

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from selfeval_backend.chat import Chat
-from selfeval_backend.evaluation.quality import Prediction, predictions, running_at, whole
 from selfeval_backend.errors import DatasetError
+from selfeval_backend.evaluation.quality import Prediction, predictions, running_at, whole
 from selfeval_backend.files import write_atomically
+from selfeval_backend.hashing import Hasher
 from selfeval_backend.importing import import_function, source_digest
 from selfeval_backend.rollouts import Rollout, RolloutSample, load_rollouts, only_on_policy
 from selfeval_backend.scorers import said
@@ -32,7 +33,6 @@ from selfeval_backend.training.figures import (
     measure_self_evaluation,
 )
 from selfeval_backend.training.finetune import load_weights
-from selfeval_backend.hashing import Hasher
 from selfeval_backend.training.pipeline import Workplace
 from selfeval_backend.training.plots import draw_history, draw_pair_accuracy, draw_reliability
 from selfeval_backend.training.preservation import measure_kl

@@ -19,8 +19,7 @@ from selfeval_backend.evaluation.tasks.base import TaskItem
 from selfeval_backend.evaluation.tasks.hub import read_hub
 from selfeval_backend.evaluation.tasks.jsonl import read_jsonl
 from selfeval_backend.hashing import digest_of
-from selfeval_backend.scorers import ScorerIdentity
-from selfeval_backend.scorers import numbers
+from selfeval_backend.scorers import ScorerIdentity, numbers
 from selfeval_backend.scorers.numbers import final_number
 
 __all__ = ["Gsm8kTask"]
@@ -51,7 +50,9 @@ class Gsm8kTask:
     def __init__(self, path: Path | None = None, *, n: int | None = None) -> None:
         items: list[TaskItem] = []
         source = _HUB_NAME if path is None else path
-        identity = ScorerIdentity(name="gsm8k", digest=digest_of(Path(numbers.__file__).read_text()))
+        identity = ScorerIdentity(
+            name="gsm8k", digest=digest_of(Path(numbers.__file__).read_text())
+        )
         for place, row in _rows(source):
             if n is not None and len(items) == n:
                 break

@@ -111,9 +111,7 @@ class _Scored:
         return scored
 
 
-def _rows(
-    path: Path, *, n: int | None, needs_answer: bool
-) -> list[tuple[int, Mapping[str, Any]]]:
+def _rows(path: Path, *, n: int | None, needs_answer: bool) -> list[tuple[int, Mapping[str, Any]]]:
     """Return (line number, row) of the first rows."""
     found: list[tuple[int, Mapping[str, Any]]] = []
     for line, row in read_jsonl(path):

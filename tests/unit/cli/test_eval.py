@@ -58,7 +58,9 @@ def test_methods_side_by_side(aic: Aic) -> None:
         (("--task", "nowhere"), "task: got 'nowhere'"),
         (("--checkpoints", "8;16"), "checkpoints: got '8;16'"),
         (("--rollouts", "x", "--live"), "rollouts: got 'x', expected none with --live"),
-        (("--rollouts", "x"), "x: no recording there"),
+        (("--rollouts", "x"), "rollouts: got 'x', expected none with --samples"),
+        (("--max-error-share", 2), "max_error_share: got 2.0"),
+        (("--scorer-timeout", 3), "scorer_timeout: got 3.0, expected none"),
         (("--samples", 0), "max_samples: got 0"),
     ],
 )
@@ -71,6 +73,12 @@ def test_what_cannot_be_done_is_one_line(
     assert shown.status == 2
     assert message in " ".join(shown.stderr.splitlines())
     assert len([x for x in shown.stderr.splitlines() if x.startswith("aic: ")]) == 1
+
+
+def test_a_folder_without_a_recording_is_one_line(aic: Aic, tmp_path: Path) -> None:
+    shown = aic("eval", "--rollouts", tmp_path)
+    assert shown.status == 2
+    assert "no recording there" in shown.stderr
 
 
 @pytest.mark.usefixtures("scripted")

@@ -179,11 +179,12 @@ async def test_a_judge_that_answers_nonsense_is_named_with_its_row(
     server: JudgeServer, judge: Judge, model: SelfEvaluatingModel, tmp_path: Path
 ) -> None:
     task = AlpacaEvalTask(baseline(tmp_path / "baseline.json", 10), judge=judge)
-    server.will_say(Both=1.0)
+    for _ in range(4):
+        server.will_say(Both=1.0)
 
     with pytest.raises(
         DatasetError,
-        match=r"prompt 'alpaca-0', sample 0 at temperature 1: the scorer raised "
+        match=r"4 of 4 rewards failed.*prompt 'alpaca-0', sample 0 at temperature 1: "
         r"EngineResponseError: the judge answered neither 'm' nor 'M'",
     ):
         await record(model, task, PLAN, tmp_path / "kept")

@@ -99,9 +99,7 @@ def ask(scorer: Scorer, response: str) -> Scored:
         ("long", "OverflowError: int too large to convert to float"),
     ],
 )
-def test_what_fails_is_an_error_of_its_response(
-    tricky: Scorer, response: str, error: str
-) -> None:
+def test_what_fails_is_an_error_of_its_response(tricky: Scorer, response: str, error: str) -> None:
     assert ask(tricky, response) == Scored(error=error)
     assert ask(tricky, "abc").reward == 3.0
 

@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassificat
 from selfeval_backend.chat import Message
 from selfeval_backend.checkpoints import REFERENCE_FOLDER
 from selfeval_backend.errors import CheckpointError, ConfigurationError, DatasetError
-from selfeval_backend.scorers import FunctionScorer, Scored, Scorer, Scoring
+from selfeval_backend.scorers import FunctionScorer, Scorer, Scoring
 from selfeval_backend.training.recipe import MathReward, ModelReward, Recipe
 from selfeval_backend.training.rewards import RewardModelScorer, load_scorer, score_shards
 from selfeval_backend.training.rollouts import ROLLOUT_SCHEMA
