@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from selfeval_backend.cli.numbers import whole_numbers
-from selfeval_backend.cli.running import one_line_errors, with_model
+from selfeval_backend.cli.running import one_line_errors, say, with_model
 from selfeval_backend.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -277,7 +277,7 @@ class _Sampling:
                     signals=signals,
                     max_error_share=self.max_error_share,
                     progress=progress,
-                    log=lambda line: typer.echo(f"aic: {line}", err=True),
+                    log=say,
                 )
                 if self.live is None:
                     return {}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from selfeval_backend.cli.running import one_line_errors, with_model
+from selfeval_backend.cli.running import one_line_errors, say, with_model
 from selfeval_backend.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -79,7 +79,9 @@ async def _sample(model: SelfEvaluatingModel, runs: Path, sizes: Sizes, seed: in
 
     signals = TokenSignals.load(str(locate_checkpoint(model.name)))
     with live_progress() as progress:
-        await make_missing(model, runs, sizes, seed=seed, signals=signals, progress=progress)
+        await make_missing(
+            model, runs, sizes, seed=seed, signals=signals, progress=progress, log=say
+        )
 
 
 async def _sample_other(model: SelfEvaluatingModel, runs: Path, sizes: Sizes, seed: int) -> None:
@@ -87,4 +89,4 @@ async def _sample_other(model: SelfEvaluatingModel, runs: Path, sizes: Sizes, se
     from selfeval_backend.evaluation.experiments import record_capability
 
     with live_progress() as progress:
-        await record_capability(model, runs, sizes, seed=seed, progress=progress)
+        await record_capability(model, runs, sizes, seed=seed, progress=progress, log=say)

@@ -22,7 +22,7 @@ from selfeval_backend.errors import (
 if TYPE_CHECKING:
     from selfeval_backend.model import EngineName, SelfEvaluatingModel
 
-__all__ = ["FAILED", "REFUSED", "one_line_errors", "status", "with_model"]
+__all__ = ["FAILED", "REFUSED", "one_line_errors", "say", "status", "with_model"]
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ def one_line_errors() -> Iterator[None]:
         failed = isinstance(error, EngineError | NoFinishedSampleError)
         _fail(error, FAILED if failed and not isinstance(error, ConfigurationError) else REFUSED)
     except KeyboardInterrupt:
-        _say("interrupted")
+        say("interrupted")
         raise typer.Exit(INTERRUPTED) from None
 
 
@@ -112,13 +112,14 @@ def status(text: str) -> Iterator[None]:
 
 
 def _fail(error: AICError, status: int) -> NoReturn:
-    _say(f"error: {error}")
+    say(f"error: {error}")
     raise typer.Exit(status) from None
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    _say(f"warning: {message}")
+    say(f"warning: {message}")
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Write one line on stderr, as this command's."""
     typer.echo(f"aic: {' '.join(text.splitlines())}", err=True)
