@@ -7,12 +7,14 @@ it is killed with all that it has forked.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
 import signal
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -61,7 +63,9 @@ def serve(fd: int) -> None:
     connection.send_bytes(b"{}")
     with suppress(EOFError, OSError):
         while True:
-            scored = _score(judgement, connection.recv_bytes(), order["timeout_s"])
+            message = connection.recv_bytes()
+            with _ending_with(fd):
+                scored = _score(judgement, message, order["timeout_s"])
             connection.send_bytes(json.dumps(scored).encode())
 
 
@@ -78,6 +82,24 @@ def _score(judgement: Judgement, message: bytes, timeout_s: float) -> dict[str, 
         os._exit(0)
     signal.setitimer(signal.ITIMER_REAL, 0)
     return {"reward": scored.reward, "error": scored.error, "answer": scored.answer}
+
+
+@contextmanager
+def _ending_with(fd: int) -> Iterator[None]:
+    """Let the system end this process when the one that asked ends, even in the midst of scoring.
+
+    Nothing is sent while a response is scored, so the only news that a signal can bring is that the
+    other end is closed; and what it does, unless it is handled, is to end the process. (Elsewhere
+    than on Linux it is ignored, and the process ends at the deadline.)
+    """
+    fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
+    flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_ASYNC)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # a function may have closed it
+            fcntl.fcntl(fd, fcntl.F_SETFL, flags)
 
 
 def _limit_memory(limit: dict[str, int]) -> None:

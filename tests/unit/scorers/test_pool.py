@@ -46,6 +46,9 @@ def score(response, row):
         case "digits": return float(str(10**5000)[0])
         case "spin":
             while True: pass
+        case "pid":
+            open("pid", "w").write(str(os.getpid()))
+            while True: pass
         case "children":
             if not os.fork(): time.sleep(1000)
             open("child", "w").write("forked")
@@ -176,6 +179,30 @@ scorer = load_scorer(spec, field="scorer", with_rows=True, timeout_s=1000)
 print("ready", flush=True)
 scorer([Scoring(response="children", row={}), Scoring(response="spin", row={})])
 """
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems end it at the deadline")
+def test_a_scorer_ends_with_the_process_that_asked(write_module: WriteModule) -> None:
+    write_module("tricks.py", TRICKS)
+    spinning = INTERRUPTED.replace("children", "pid").partition(", Scoring(")[0] + "])"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, "-c", spinning], env=environment) as process:
+        while not Path("pid").exists() or not Path("pid").read_text():
+            time.sleep(0.05)
+        process.kill()
+    pid = int(Path("pid").read_text())
+    deadline = time.monotonic() + 20
+    while is_running(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_running(pid)
 
 
 @pytest.mark.slow
