@@ -98,7 +98,9 @@ def _check_name(field: str, reference: str, module_name: str) -> None:
     """Refuse a module of the current directory that another one hides."""
     top = module_name.partition(".")[0]
     here = _found(top, [str(Path.cwd())])
-    if here is None:
+    if here is not None and here.is_dir():
+        here /= "__init__.py"
+    if here is None or not here.is_file():  # a folder without it hides nothing
         return
     known = sys.modules.get(top)
     origin = getattr(known, "__file__", None)
@@ -202,11 +204,8 @@ def _followed(module_name: str, root: Path) -> dict[str, Path]:
         # What cannot be compiled, or has no loader, is told where it is imported.
         warnings.simplefilter("ignore")
         finder.import_hook(module_name)
-    return {
-        name: Path(module.__file__)
-        for name, module in finder.modules.items()
-        if module.__file__ and module.__file__.endswith(".py")
-    }
+    files = {name: getattr(module, "__file__", None) for name, module in finder.modules.items()}
+    return {name: Path(file) for name, file in files.items() if file and file.endswith(".py")}
 
 
 def _forget_if_changed(module_name: str) -> None:

@@ -71,6 +71,23 @@ def test_a_file_that_another_module_hides_is_named(write: Write, name: str, whos
         import_function("field", f"{name}:f")
 
 
+def test_a_package_of_the_current_directory_is_found_again(write: Write) -> None:
+    write("mine_again/__init__.py", "def f(): return 1")
+    write("json/readme.txt", "no module")
+    for _ in range(2):
+        assert import_function("field", "mine_again:f")() == 1
+    assert import_function("field", "json:loads")("1") == 1
+
+
+def test_a_package_that_was_imported_otherwise_hides_nothing(
+    write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write("mine_other/__init__.py", "def f(): return 1")
+    monkeypatch.syspath_prepend(tmp_path)
+    __import__("mine_other")
+    assert import_function("field", "mine_other:f")() == 1
+
+
 def test_files_of_the_current_directory_hide_no_library_later_on(write: Write) -> None:
     write("mine_shadow.py", "def f(): return 1")
     write("this.py", "raise AssertionError('imported by mistake')")

@@ -123,6 +123,18 @@ def test_a_judge_that_is_not_there() -> None:
     judge.close()
 
 
+def test_another_judge_is_another_scorer() -> None:
+    judges = [
+        Judge(f"http://{host}/v1", model=model)
+        for host, model in (("a", "wise"), ("a", "wiser"), ("b", "wise"), ("a", "wise"))
+    ]
+    first, other, elsewhere, same = (judge.identity.digest for judge in judges)
+    assert len({first, other, elsewhere}) == 3
+    assert same == first
+    for judge in judges:
+        judge.close()
+
+
 class Longer:
     """Prefers the longer response."""
 

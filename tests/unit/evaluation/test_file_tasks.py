@@ -52,6 +52,43 @@ def test_regex(tmp_path: Path) -> None:
     assert item.answer("answer is 1,000") == "1000"
 
 
+@pytest.mark.parametrize(
+    ("answer", "response", "right"),
+    [
+        ("35", "3,5", False),
+        ("12345678901234567890", "12345678901234567891", False),
+        ("50", "50%", True),
+        ("12", "12 apples", True),
+        ("12", "**12**", True),
+        ("so 1,234\n#### 1,234", "1234", True),
+        ("9" * 5000, "9" * 5000, True),
+        ("9" * 5000, "9" * 4999 + "8", False),
+    ],
+)
+def test_numbers_are_compared_as_numbers(
+    tmp_path: Path, answer: str, response: str, right: bool
+) -> None:
+    path = written(tmp_path / "n.jsonl", {"prompt": "How many?", "answer": answer})
+    task = JsonlTask(path, scorer="regex:(?s).+")
+    assert task.items[0].reward(response) == float(right)
+    assert task.items[0].judge(response).reward == float(right)
+    task.close()
+
+
+def test_a_number_of_5000_digits_is_an_answer_like_others(tmp_path: Path) -> None:
+    long = "9" * 5000
+    (item,) = Gsm8kTask(
+        written(tmp_path / "g.jsonl", {"question": "Q", "answer": f"#### {long}"})
+    ).items
+    assert (item.reward(f"#### {long}"), item.reward(f"#### {long[1:]}8")) == (1.0, 0.0)
+    (puzzle,) = named_task("reference", n=1, seed=0).items
+    assert puzzle.judge(f"#### {long}").reward == 0.0
+    raw = tmp_path / "raw.jsonl"
+    raw.write_text('{"prompt": "Q", "answer": ' + long + "}\n")
+    with pytest.raises(DatasetError, match="line 1: no JSON"):
+        JsonlTask(raw)
+
+
 def test_math(tmp_path: Path) -> None:
     pytest.importorskip("math_verify", reason="math-verify is not installed")
     path = written(tmp_path / "m.jsonl", {"prompt": "One half?", "answer": "$\\frac{1}{2}$"})

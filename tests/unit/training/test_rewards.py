@@ -13,9 +13,16 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassificat
 from selfeval_backend.chat import Message
 from selfeval_backend.checkpoints import REFERENCE_FOLDER
 from selfeval_backend.errors import CheckpointError, ConfigurationError, DatasetError
+from selfeval_backend.hashing import Hasher
 from selfeval_backend.scorers import FunctionScorer, Scorer, Scoring
+from selfeval_backend.training import stages
 from selfeval_backend.training.recipe import MathReward, ModelReward, Recipe
-from selfeval_backend.training.rewards import RewardModelScorer, load_scorer, score_shards
+from selfeval_backend.training.rewards import (
+    RewardModelScorer,
+    load_scorer,
+    reward_inputs,
+    score_shards,
+)
 from selfeval_backend.training.rollouts import ROLLOUT_SCHEMA
 from selfeval_backend.training.shards import iterate_rows, shard_name, shards_of, write_rows
 from tests.unit.training.conftest import MakeRecipe
@@ -66,6 +73,53 @@ def test_the_math_verifier(math: Scorer, response: str, answer: str, reward: flo
 def test_without_a_reference_answer_there_is_no_reward(math: Scorer) -> None:
     results = math([scoring("#### 1"), scoring("#### 1", "nothing to parse")])
     assert all(r.reward is None and r.error for r in results)
+
+
+def test_scorers_of_aic_eval_are_rewards_too(make_recipe: MakeRecipe) -> None:
+    for name, expected in (("exact", [0.0, 1.0]), ("regex:[0-9,]+", [1.0, 1.0])):
+        recipe = make_recipe(rewards={"kind": "scorer", "scorer": name, "workers": 1})
+        scorer = load_scorer(recipe.rewards)
+        given = [scoring("It is 1,000.", "1,000"), scoring("1,000", "1,000")]
+        assert [scored.reward for scored in scorer(given)] == expected
+        scorer.close()
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"rewards": {"kind": "function", "function": "bad_late:f"}},
+        {"rewards": {"kind": "scorer", "scorer": "bad_late:f"}},
+        {"report": {"answer": "bad_late:f"}},
+    ],
+)
+def test_a_function_of_a_late_stage_is_refused_before_anything_is_drawn(
+    make_recipe: MakeRecipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sections: dict[str, Any],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("bad_late.py").write_text("def f(:")
+    with pytest.raises(ConfigurationError, match=r"SyntaxError in bad_late\.py, line 1"):
+        stages.make_pipeline(make_recipe(**sections), progress=lambda *_: None, log=print)
+
+
+def test_another_reading_or_function_is_another_stage(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    hasher = Hasher(tmp_path / "hashes.json")
+
+    def inputs(**rewards: Any) -> dict[str, Any]:
+        return reward_inputs(make_recipe(rewards=rewards).rewards, hasher)
+
+    Path("own_stage.py").write_text("def f(prompt, response, answer):\n    import aid_stage")
+    Path("aid_stage.py").write_text("N = 1")
+    first = inputs(kind="function", function="own_stage:f")
+    assert inputs(kind="function", function="own_stage:f", workers=3) == first
+    Path("aid_stage.py").write_text("N = 2")
+    assert inputs(kind="function", function="own_stage:f") != first
+    assert inputs(kind="scorer", scorer="exact") != inputs(kind="scorer", scorer="regex:a")
 
 
 def own(prompt: str, response: str, answer: str | None) -> float:
