@@ -54,7 +54,8 @@ class Scorer(Protocol):
 def reward_of(value: object, *, answer: str | None = None) -> Scored:
     """Return what a scorer returned as a reward; an error where it is no finite number."""
     if value is None or isinstance(value, str | bytes):
-        return Scored(error=f"the reward is {str(value)[:40]!r}, expected a finite number")
+        shown = None if value is None else value[:40]
+        return Scored(error=f"the reward is {shown!r}, expected a finite number")
     reward = float(value)  # type: ignore[arg-type]  # what it does not take, it refuses
     if reward - reward != 0.0:  # not finite
         return Scored(error=f"the reward is {reward}, expected a finite number")

@@ -89,6 +89,7 @@ def test_a_number_of_5000_digits_is_an_answer_like_others(tmp_path: Path) -> Non
         JsonlTask(raw)
 
 
+@pytest.mark.slow
 def test_math(tmp_path: Path) -> None:
     pytest.importorskip("math_verify", reason="math-verify is not installed")
     path = written(tmp_path / "m.jsonl", {"prompt": "One half?", "answer": "$\\frac{1}{2}$"})

@@ -96,7 +96,7 @@ def ask(scorer: Scorer, response: str) -> Scored:
         ("rude", "Rude"),
         ("interrupt", "KeyboardInterrupt"),
         ("memory", "MemoryError"),
-        ("none", "the reward is 'None', expected a finite number"),
+        ("none", "the reward is None, expected a finite number"),
         ("text", "the reward is '1', expected a finite number"),
         ("nan", "the reward is nan, expected a finite number"),
         ("long", "OverflowError: int too large to convert to float"),
@@ -123,6 +123,7 @@ def test_what_a_scorer_prints_is_not_on_our_stdout(
     assert capfd.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_a_scorer_that_never_ends_is_killed_with_what_it_forked(write_module: WriteModule) -> None:
     write_module("tricks.py", TRICKS)
     scorer = scorer_of("tricks:score")
@@ -136,6 +137,7 @@ def test_a_scorer_that_never_ends_is_killed_with_what_it_forked(write_module: Wr
     assert ask(scorer, "abc") == Scored(error="the scorer was closed")
 
 
+@pytest.mark.slow
 def test_a_pattern_that_goes_back_and_forth_is_killed() -> None:
     scorer = scorer_of("regex:(a+)+$", with_rows=False)
     frozen = Scoring(response="a" * 40 + "b", answer="a")
