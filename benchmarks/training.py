@@ -24,10 +24,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from selfeval_backend.chat import Message
 from selfeval_backend.engine.base import Capabilities, Chunk, LabelLogprobs, SamplingParams
 from selfeval_backend.engine.scripted import ScriptedChat
+from selfeval_backend.scorers import FunctionScorer
 from selfeval_backend.training.branches import BranchBatch, LabelledCut, Row, run
 from selfeval_backend.training.losses import LossWeights
 from selfeval_backend.training.prompts import Prompt
-from selfeval_backend.training.rewards import FunctionScorer, score_shards
+from selfeval_backend.training.rewards import score_shards
 from selfeval_backend.training.rollouts import Drawing, PlannedDraw, draw_shards
 from selfeval_backend.training.trainer import Examples, Item, Phase, RowCollator, train_phase
 

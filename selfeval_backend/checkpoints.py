@@ -7,14 +7,25 @@ from pathlib import Path
 
 from selfeval_backend.errors import CheckpointError, MissingDependencyError
 from selfeval_backend.files import one_line
+from selfeval_backend.hashing import Hasher
 
-__all__ = ["BASE_FOLDER", "REFERENCE_FOLDER", "count_parameters", "is_shipped", "locate_checkpoint"]
+__all__ = [
+    "BASE_FOLDER",
+    "REFERENCE_FOLDER",
+    "count_parameters",
+    "identify_files",
+    "is_shipped",
+    "locate_checkpoint",
+]
 
 REFERENCE_FOLDER = Path(__file__).parent / "reference" / "model"
 """The shipped reference model."""
 
 BASE_FOLDER = Path(__file__).parent / "reference" / "base"
 """The generator that it was made of, before its self-evaluation was trained."""
+
+_DECISIVE = ("*.json", "*.safetensors", "*.model", "*.jinja")
+"""Files that decide what a model says."""
 
 _SHIPPED = {"reference": REFERENCE_FOLDER, "reference-base": BASE_FOLDER}
 
@@ -48,6 +59,26 @@ def locate_checkpoint(model: str | Path, *, with_weights: bool = True) -> Path:
             'Give "reference", a checkpoint folder, or a model name.'
         )
     return _checked(_download(str(model), with_weights=with_weights), model)
+
+
+def identify_files(model: str | Path, hasher: Hasher, *, leave_out: tuple[str, ...] = ()) -> object:
+    """Return what tells one model's files from another's, in JSON types.
+
+    A folder by the content of weights, config, tokenizer and template; a model name by the revision
+    that it was resolved to.
+
+    Args:
+        model: As `locate_checkpoint` takes it.
+        hasher: Remembers files that have not been touched.
+        leave_out: Names of files that do not count.
+
+    Raises:
+        CheckpointError: There is no such model.
+    """
+    folder = locate_checkpoint(model, with_weights=False)
+    if is_shipped(model) or Path(model).expanduser().is_dir():
+        return hasher.folder(folder, _DECISIVE, leave_out=leave_out)
+    return [str(model), folder.name]
 
 
 def count_parameters(model: str | Path) -> int:

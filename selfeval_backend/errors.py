@@ -7,6 +7,7 @@
       MissingDependencyError(ImportError)   names the extra to install
       CheckpointError                       a model folder or its selfeval.json
       DatasetError                          training or evaluation data
+      ScorerError                           a scorer gave no reward for a response
       SelfEvaluationError                   label token absent, log-probability missing
       EngineError                           retryable, hint, request_id
         EngineConnectionError  EngineTimeoutError  EngineResponseError
@@ -49,6 +50,7 @@ __all__ = [
     "MissingConfidenceError",
     "MissingDependencyError",
     "NoFinishedSampleError",
+    "ScorerError",
     "SelfEvaluationError",
     "StreamBrokenError",
     "UncalibratedConfidenceError",
@@ -116,6 +118,10 @@ class CheckpointError(AICError):
 
 class DatasetError(AICError):
     """Training or evaluation data that cannot be used; the message names the row or the file."""
+
+
+class ScorerError(AICError):
+    """A scorer gave no reward for a response: it raised, took too long, or said no number."""
 
 
 class SelfEvaluationError(AICError):

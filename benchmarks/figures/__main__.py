@@ -15,7 +15,7 @@ from benchmarks.figures.runs import Sizes, make_missing, record_capability
 from selfeval_backend.checkpoints import locate_checkpoint
 from selfeval_backend.cli.console import show
 from selfeval_backend.cli.progress import live_progress
-from selfeval_backend.cli.running import one_line_errors, with_model
+from selfeval_backend.cli.running import note, one_line_errors, with_model
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.files import check_folder, locked
 from selfeval_backend.model import SelfEvaluatingModel
@@ -84,12 +84,14 @@ async def _sample(model: SelfEvaluatingModel, runs: Path, sizes: Sizes, seed: in
 
     signals = TokenSignals.load(str(locate_checkpoint(model.name)))
     with live_progress() as progress:
-        await make_missing(model, runs, sizes, seed=seed, signals=signals, progress=progress)
+        await make_missing(
+            model, runs, sizes, seed=seed, signals=signals, progress=progress, log=note
+        )
 
 
 async def _sample_other(model: SelfEvaluatingModel, runs: Path, sizes: Sizes, seed: int) -> None:
     with live_progress() as progress:
-        await record_capability(model, runs, sizes, seed=seed, progress=progress)
+        await record_capability(model, runs, sizes, seed=seed, progress=progress, log=note)
 
 
 if __name__ == "__main__":

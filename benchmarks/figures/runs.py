@@ -15,11 +15,13 @@ from selfeval_backend.checkpoints import count_parameters
 from selfeval_backend.controller import derive_seed
 from selfeval_backend.errors import DatasetError
 from selfeval_backend.evaluation.harness import Progress
+from selfeval_backend.evaluation.keeping import Log
 from selfeval_backend.evaluation.metrics import PromptResult
 from selfeval_backend.evaluation.recorder import RecordingPlan, SignalReader, record
 from selfeval_backend.evaluation.recordings import Recording, load_recording
 from selfeval_backend.evaluation.tasks import ReferenceTask, ShiftedTask, TaskItem
 from selfeval_backend.files import read_json, write_json
+from selfeval_backend.hashing import digest_of
 from selfeval_backend.model import SelfEvaluatingModel
 
 __all__ = [
@@ -63,6 +65,8 @@ class BeamRun:
 
     settings: BeamSettings
     results: tuple[PromptResult, ...]
+    made_of: str | None = None
+    """A hash of model, prompts, verifier and seed; None: made before that was noted."""
 
 
 async def make_missing(
@@ -73,6 +77,7 @@ async def make_missing(
     seed: int,
     signals: SignalReader | None,
     progress: Progress,
+    log: Log = lambda _: None,
 ) -> None:
     """Make every recording and run that is not in the folder yet.
 
@@ -83,18 +88,39 @@ async def make_missing(
         seed: Of everything.
         signals: Reads token signals.
         progress: Told of prompts.
+        log: Told of what is there and cannot be used as it is.
     """
     plan = RecordingPlan(checkpoints=CHECKPOINTS, seed=seed)
-    for task in (ReferenceTask(sizes.reference, seed=seed), ShiftedTask(sizes.shifted, seed=seed)):
-        await record(model, task, plan, folder / task.name, signals=signals, progress=progress)
-    path = folder / "beam.json"
-    done = {run.settings for run in load_beams(path)} if path.is_file() else set()
+    infos = [
+        await record(
+            model, task, plan, folder / task.name, signals=signals, progress=progress, log=log
+        )
+        for task in (
+            ReferenceTask(sizes.reference, seed=seed),
+            ShiftedTask(sizes.shifted, seed=seed),
+        )
+    ]
     items = ReferenceTask(sizes.reference, seed=seed).items[: sizes.beam]
+    made_of = digest_of(
+        [infos[0].model_files, seed, [[item.prompt, item.scored_by] for item in items]]
+    )
+    path = folder / "beam.json"
+    done = {run.settings for run in _kept_beams(path, made_of, log=log)}
     for settings in BEAMS:
         if settings in done:
             continue
         results = await _search(model, items, settings, seed=seed, progress=progress)
-        _append(path, BeamRun(settings=settings, results=tuple(results)))
+        _append(path, BeamRun(settings=settings, results=tuple(results), made_of=made_of))
+
+
+def _kept_beams(path: Path, made_of: str, *, log: Log) -> list[BeamRun]:
+    """Return the searches of this model and these prompts, and forget the others."""
+    runs = list(load_beams(path)) if path.is_file() else []
+    kept = [run for run in runs if run.made_of in (None, made_of)]
+    if len(kept) < len(runs):
+        log(f"{len(runs) - len(kept)} searches in {path} are of another model or other prompts")
+        _write(path, kept)
+    return kept
 
 
 async def record_capability(
@@ -104,6 +130,7 @@ async def record_capability(
     *,
     seed: int,
     progress: Progress,
+    log: Log = lambda _: None,
 ) -> None:
     """Record another model on the first reference problems, where that is not done yet.
 
@@ -113,6 +140,7 @@ async def record_capability(
         sizes: Prompts of each.
         seed: Of everything.
         progress: Told of prompts.
+        log: Told of what is there and cannot be used as it is.
 
     Raises:
         DatasetError: That folder holds another model's recording.
@@ -123,6 +151,7 @@ async def record_capability(
         RecordingPlan(checkpoints=CHECKPOINTS, seed=seed),
         folder / "capability" / str(count_parameters(model.name)),
         progress=progress,
+        log=log,
     )
 
 
@@ -149,7 +178,10 @@ async def _search(
 
 
 def _append(path: Path, run: BeamRun) -> None:
-    runs = [*(load_beams(path) if path.is_file() else ()), run]
+    _write(path, [*(load_beams(path) if path.is_file() else ()), run])
+
+
+def _write(path: Path, runs: Sequence[BeamRun]) -> None:
     write_json(path, [asdict(each) for each in runs])
 
 
@@ -164,6 +196,7 @@ def load_beams(path: Path) -> tuple[BeamRun, ...]:
             BeamRun(
                 settings=BeamSettings(**run["settings"]),
                 results=tuple(PromptResult(**result) for result in run["results"]),
+                made_of=run.get("made_of"),
             )
             for run in read_json(path)
         )

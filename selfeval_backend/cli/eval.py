@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +12,7 @@ import typer
 
 from selfeval_backend.cli.numbers import whole_numbers
 from selfeval_backend.cli.options import BaseUrls
-from selfeval_backend.cli.running import one_line_errors, with_model
+from selfeval_backend.cli.running import note, one_line_errors, with_model
 from selfeval_backend.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ __all__ = ["evaluate"]
 
 
 def evaluate(
+    context: typer.Context,
     *,
     task: Annotated[
         str,
@@ -57,6 +59,20 @@ def evaluate(
             show_default="exact",
         ),
     ] = None,
+    scorer_timeout: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds for one response, where the scorer may hang: all but exact.",
+            show_default="5, of a function 60",
+        ),
+    ] = None,
+    scorer_workers: Annotated[
+        int | None,
+        typer.Option(help="Most processes that score.", show_default="one a core, eight at most"),
+    ] = None,
+    max_error_share: Annotated[
+        float, typer.Option(help="Of all rewards: more that fail are refused.")
+    ] = 0.05,
     model: Annotated[
         str, typer.Option(help='"reference", a folder with a model, or a model name.')
     ] = "reference",
@@ -115,6 +131,10 @@ def evaluate(
     with one_line_errors():
         if rollouts is not None and (live or out is not None):
             raise ConfigurationError("rollouts", str(rollouts), "none with --live or --out")
+        if not 0.0 <= max_error_share <= 1.0:
+            raise ConfigurationError("max_error_share", max_error_share, "from 0 to 1")
+        if rollouts is not None:
+            _refuse_ignored(context, rollouts)
         folder = rollouts or out or Path("runs/eval") / f"{Path(task).stem}-{Path(model).name}"
         runs: Mapping[str, MethodRun] = {}
         if rollouts is None:
@@ -125,7 +145,17 @@ def evaluate(
             check_names(methods, num_samples=samples)
             judge = _judge(judge_url, judge_model)
             job = _Sampling(
-                task=named_task(task, n=n, seed=seed, file=file, scorer=scorer, judge=judge),
+                task=named_task(
+                    task,
+                    n=n,
+                    seed=seed,
+                    file=file,
+                    scorer=scorer,
+                    scorer_timeout=scorer_timeout,
+                    scorer_workers=scorer_workers,
+                    judge=judge,
+                ),
+                max_error_share=max_error_share,
                 folder=folder,
                 checkpoints=whole_numbers("checkpoints", checkpoints),
                 plan={
@@ -139,11 +169,47 @@ def evaluate(
             )
             with locked(folder):
                 runs = with_model(model, engine, job.run, base_url=base_url)
-        show_comparison(folder, runs, methods=methods, seed=seed, as_json=as_json)
+        show_comparison(
+            folder,
+            runs,
+            methods=methods,
+            seed=seed,
+            as_json=as_json,
+            max_error_share=max_error_share,
+        )
+
+
+_OF_SAMPLES = (
+    "task", "file", "judge_url", "judge_model", "scorer", "scorer_timeout", "scorer_workers",
+    "model", "engine", "base_url", "samples", "checkpoints", "temperature", "max_tokens", "n",
+    "token_signals",
+)  # fmt: skip
+"""Options that say what is sampled, and how it is scored."""
+
+
+def _refuse_ignored(context: typer.Context, rollouts: Path) -> None:
+    """Refuse options that a replay of what is kept would leave unheard."""
+    for name in _OF_SAMPLES:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            option = "--" + name.replace("_", "-")
+            raise ConfigurationError(
+                "rollouts",
+                str(rollouts),
+                f"none with {option}",
+                remedy="It only shows what is kept there. Without --rollouts, and with --out, what "
+                "is kept is used where it can be, and the rest is made anew.",
+            )
 
 
 def show_comparison(
-    folder: Path, runs: Mapping[str, MethodRun], *, methods: str, seed: int, as_json: bool
+    folder: Path,
+    runs: Mapping[str, MethodRun],
+    *,
+    methods: str,
+    seed: int,
+    as_json: bool,
+    max_error_share: float = 0.05,
 ) -> None:
     """Replay methods on what a folder keeps, and print what they come to.
 
@@ -153,13 +219,17 @@ def show_comparison(
         methods: "all", or names with commas between them.
         seed: Of the intervals.
         as_json: Whether the table is JSON.
+        max_error_share: Of all rewards: more that failed are refused.
     """
     from selfeval_backend.cli.eval_view import print_json, print_table
     from selfeval_backend.cli.progress import live_progress
+    from selfeval_backend.evaluation.changes import changes_since
     from selfeval_backend.evaluation.evaluating import evaluate_recording
     from selfeval_backend.evaluation.recordings import load_recording
 
-    recording = load_recording(folder)
+    recording = load_recording(folder, max_error_share=max_error_share)
+    for line in changes_since(recording, folder):
+        warnings.warn(line, stacklevel=1)
     with live_progress() as progress:
         result = evaluate_recording(recording, methods=methods, seed=seed, progress=progress)
     if as_json:
@@ -187,6 +257,7 @@ class _Sampling:
     checkpoints: tuple[int, ...] | None
     plan: Mapping[str, Any]
     token_signals: bool
+    max_error_share: float
     live: str | None
     """Methods to run for real; None: none."""
 
@@ -196,19 +267,38 @@ class _Sampling:
         from selfeval_backend.evaluation.evaluating import default_checkpoints, run_live
         from selfeval_backend.evaluation.recorder import RecordingPlan, record
         from selfeval_backend.evaluation.recordings import load_recording
+        from selfeval_backend.evaluation.tasks import close_task
 
         checkpoints = self.checkpoints
         if checkpoints is None:
             checkpoints = default_checkpoints(model, max_tokens=self.plan["max_tokens"])
         plan = RecordingPlan(checkpoints=checkpoints, **self.plan)
         signals = self._signals(model) if self.token_signals else None
-        with live_progress() as progress:
-            await record(model, self.task, plan, self.folder, signals=signals, progress=progress)
-            if self.live is None:
-                return {}
-            found = catalogue(load_recording(self.folder)).methods
-            chosen = choose(found, self.live, always=())
-            return await run_live(model, self.task, chosen, seed=plan.seed, progress=progress)
+        try:
+            with live_progress() as progress:
+                await record(
+                    model,
+                    self.task,
+                    plan,
+                    self.folder,
+                    signals=signals,
+                    max_error_share=self.max_error_share,
+                    progress=progress,
+                    log=note,
+                )
+                if self.live is None:
+                    return {}
+                recording = load_recording(self.folder, max_error_share=self.max_error_share)
+                return await run_live(
+                    model,
+                    self.task,
+                    choose(catalogue(recording).methods, self.live, always=()),
+                    seed=plan.seed,
+                    worst_reward=recording.worst_reward,
+                    progress=progress,
+                )
+        finally:
+            close_task(self.task)  # so that what is being scored ends with it
 
     def _signals(self, model: SelfEvaluatingModel) -> SignalReader | None:
         """Return what reads token signals, where transformers runs the model anyway."""

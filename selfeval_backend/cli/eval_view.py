@@ -50,13 +50,19 @@ def print_json(result: Comparison, runs: Mapping[str, MethodRun]) -> None:
     document: dict[str, Any] = {
         "recording": result.info.model_dump(mode="json", exclude={"selfeval"}),
         "num_prompts": result.num_prompts,
+        "num_samples": result.num_samples,
+        "num_errors": result.num_errors,
         "seed": result.seed,
         "methods": [asdict(summary) for summary in result.summaries],
         "differences": [asdict(difference) for difference in result.differences],
         "left_out": dict(result.left_out),
         "length_controlled": {k: asdict(rate) for k, rate in result.length_controlled.items()},
         "live": {
-            name: {"quality": run.accuracy, "tokens": run.tokens / len(run.results)}
+            name: {
+                "quality": run.accuracy,
+                "tokens": run.tokens / len(run.results),
+                "num_errors": run.num_errors,
+            }
             for name, run in runs.items()
         },
     }
@@ -68,8 +74,14 @@ def print_table(result: Comparison, runs: Mapping[str, MethodRun], *, folder: Pa
     info = result.info
     show(
         f"{info.model} on {info.task}: {result.num_prompts:,} prompts x {info.num_samples} "
-        f"samples, seed {info.seed}; kept in {folder}\n"
+        f"samples, seed {info.seed}; kept in {folder}"
     )
+    show(f"Rewards by {info.scorer or 'what was not noted'}.\n")
+    if result.num_errors:
+        show(
+            f"Without a reward, and counted as the worst ({result.worst_reward:g}): "
+            f"{result.num_errors:,} of {result.num_samples:,} samples.\n"
+        )
     table = _table("method", _COLUMNS)
     for row in result.summaries:
         table.add_row(row.method, *_cells(row))
@@ -92,6 +104,9 @@ def print_table(result: Comparison, runs: Mapping[str, MethodRun], *, folder: Pa
     if runs:
         show("\nFor real, against the replay:\n")
         show_table(_live(result, runs))
+        for name, run in runs.items():
+            if run.num_errors:
+                show(f"{name}: {run.num_errors:,} answers without a reward count as the worst.")
 
 
 def _table(first: str, columns: tuple[str, ...]) -> Table:

@@ -24,7 +24,7 @@ from selfeval_backend.files import one_line
 if TYPE_CHECKING:
     from selfeval_backend.model import EngineName, SelfEvaluatingModel
 
-__all__ = ["one_line_errors", "status", "with_model"]
+__all__ = ["note", "one_line_errors", "status", "with_model"]
 
 T = TypeVar("T")
 
@@ -53,10 +53,10 @@ def one_line_errors() -> Iterator[None]:
     except OSError as error:
         if error.filename is None:  # not of a file that somebody named: a fault of ours
             raise
-        _say(f"error: {error.filename}: {one_line(error)}.")
+        note(f"error: {error.filename}: {one_line(error)}.")
         raise typer.Exit(REFUSED) from None
     except KeyboardInterrupt:
-        _say("interrupted")
+        note("interrupted")
         raise typer.Exit(INTERRUPTED) from None
 
 
@@ -112,13 +112,14 @@ def status(text: str) -> Iterator[None]:
 
 
 def _fail(error: AICError, status: int) -> NoReturn:
-    _say(f"error: {error}")
+    note(f"error: {error}")
     raise typer.Exit(status) from None
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    _say(f"warning: {message}")
+    note(f"warning: {message}")
 
 
-def _say(text: str) -> None:
+def note(text: str) -> None:
+    """Write one line on stderr, as this command's."""
     say(f"aic: {' '.join(text.splitlines())}")

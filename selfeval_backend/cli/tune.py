@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -64,6 +65,9 @@ def tune(
             help="Write the policy even if the prompts are too few to show that it holds.",
         ),
     ] = False,
+    max_error_share: Annotated[
+        float, typer.Option(help="Of all rewards: more that failed are refused.")
+    ] = 0.05,
     seed: Annotated[int, typer.Option(help="Seed of the halves and of intervals.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the choice as JSON.")] = False,
 ) -> None:
@@ -71,11 +75,14 @@ def tune(
     with one_line_errors():
         from selfeval_backend.cli.progress import live_progress
         from selfeval_backend.cli.tune_view import print_choice
+        from selfeval_backend.evaluation.changes import changes_since
         from selfeval_backend.evaluation.choosing import choose_policy
         from selfeval_backend.evaluation.recordings import load_recording
 
         goal = _goal(keep_quality, max_tokens_per_prompt, max_samples_mean)
-        recording = load_recording(rollouts)
+        recording = load_recording(rollouts, max_error_share=max_error_share)
+        for line in changes_since(recording, rollouts):
+            warnings.warn(line, stacklevel=1)
         target = None if dry_run else _target(model or recording.info.model, out)
         with live_progress() as progress:
             choice = choose_policy(

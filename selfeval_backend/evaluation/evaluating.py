@@ -33,6 +33,11 @@ class Comparison:
 
     info: RecordingInfo
     num_prompts: int
+    num_samples: int
+    """Of all prompts together."""
+    num_errors: int
+    """Samples without a reward: the worst one counts in its place."""
+    worst_reward: float
     seed: int
     """Of the resamples."""
     summaries: tuple[MethodSummary, ...]
@@ -88,6 +93,9 @@ def evaluate_recording(
     return Comparison(
         info=recording.info,
         num_prompts=len(recording.prompts),
+        num_samples=recording.num_samples,
+        num_errors=recording.num_errors,
+        worst_reward=recording.worst_reward,
         seed=seed,
         summaries=table.summaries(one_sample=ONE_SAMPLE, best_of_n=best_of_n, seed=seed),
         differences=tuple(
@@ -124,14 +132,19 @@ async def run_live(
     methods: Sequence[Method],
     *,
     seed: int,
+    worst_reward: float = 0.0,
     progress: Progress | None = None,
 ) -> dict[str, MethodRun]:
     """Run methods for real, with the seeds of a recording of the same seed.
 
+    `worst_reward` counts where the scorer fails, as it does in that recording.
+
     Methods that look at more than answers cannot be run for real, and are left out.
     """
     return {
-        method.name: await run_method(model, task.items, method, seed=seed, progress=progress)
+        method.name: await run_method(
+            model, task.items, method, seed=seed, worst_reward=worst_reward, progress=progress
+        )
         for method in methods
         if method.rival is None or method.rival.needs <= {"answer"}
     }

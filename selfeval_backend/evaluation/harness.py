@@ -67,16 +67,22 @@ async def run_method(
     *,
     seed: int,
     concurrency: int = 32,
+    worst_reward: float = 0.0,
     progress: Progress | None = None,
 ) -> MethodRun:
-    """Answer every prompt by one method; see `compare`."""
+    """Answer every prompt by one method; see `compare`.
+
+    `worst_reward` counts where the scorer fails.
+    """
     num_done = 0
     free = asyncio.Semaphore(concurrency)
 
     async def answer(place: int, item: TaskItem) -> PromptResult:
         nonlocal num_done
         async with free:
-            result = await _answer(model, item, method, seed=derive_seed(seed, place))
+            result = await _answer(
+                model, item, method, seed=derive_seed(seed, place), worst_reward=worst_reward
+            )
         num_done += 1
         if progress is not None:
             progress(method.name, num_done, len(items))
@@ -94,7 +100,7 @@ async def run_method(
 
 
 async def _answer(
-    model: SelfEvaluatingModel, item: TaskItem, method: Method, *, seed: int
+    model: SelfEvaluatingModel, item: TaskItem, method: Method, *, seed: int, worst_reward: float
 ) -> PromptResult:
     signals = LiveSignals(lambda sample: item.answer(_text(model, sample)))
     answer = await model.answer(
@@ -109,8 +115,10 @@ async def _answer(
     if method.rival is not None:
         chosen = method.rival.select([s for s in outcome.samples if s.finished], signals)
     texts = [_text(model, sample) for sample in chosen]
+    scored = [await asyncio.to_thread(item.judge, text) for text in texts]
     return PromptResult(
-        reward=fmean(map(item.reward, texts)),
+        reward=fmean(worst_reward if s.reward is None else s.reward for s in scored),
+        error=next((s.error for s in scored if s.error is not None), None),
         num_samples=len(outcome.samples),
         generated_tokens=outcome.usage.generated_tokens,
         self_evaluation_tokens=outcome.usage.self_evaluation_tokens,

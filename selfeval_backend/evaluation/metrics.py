@@ -41,6 +41,8 @@ class PromptResult:
     self_evaluation_tokens: float
     response_characters: float | None = None
     """Of the chosen sample's text; None where it is not known."""
+    error: str | None = None
+    """Why the chosen sample has no reward, and the worst one counts; the first, of several."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +58,11 @@ class MethodRun:
     def accuracy(self) -> float:
         """Mean reward."""
         return statistics.fmean(r.reward for r in self.results)
+
+    @property
+    def num_errors(self) -> int:
+        """How many prompts have no reward, and count as the worst."""
+        return sum(r.error is not None for r in self.results)
 
     @property
     def tokens(self) -> float:

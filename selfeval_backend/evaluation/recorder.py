@@ -31,12 +31,15 @@ from selfeval_backend.errors import (
     NoFinishedSampleError,
 )
 from selfeval_backend.evaluation.harness import Progress
+from selfeval_backend.evaluation.keeping import Log, free_path, judged, reuse
+from selfeval_backend.evaluation.model_files import files_of
 from selfeval_backend.evaluation.recordings import (
+    MAX_ERROR_SHARE,
     UNTRAINED_QUESTION,
     PromptRecord,
     RecordingInfo,
     SampleRecord,
-    recorded_prompt_ids,
+    check_errors,
     write_shard,
 )
 from selfeval_backend.evaluation.tasks import Task, TaskItem
@@ -133,9 +136,14 @@ async def record(
     folder: Path,
     *,
     signals: SignalReader | None = None,
+    max_error_share: float = MAX_ERROR_SHARE,
     progress: Progress | None = None,
+    log: Log = lambda _: None,
 ) -> RecordingInfo:
     """Record every prompt of a task that the folder does not hold yet.
+
+    What it holds is used where it can be (see `selfeval_backend.evaluation.keeping`); afterwards
+    it holds the task's prompts and no others.
 
     Args:
         model: Draws and evaluates.
@@ -143,37 +151,47 @@ async def record(
         plan: What is drawn.
         folder: Gets one shard for every `shard_prompts` prompts.
         signals: None: methods that need token confidences cannot be replayed.
+        max_error_share: Of all samples: once more of them have no reward, nothing more is drawn.
         progress: Told of every recorded prompt.
+        log: Told of what is there and cannot be used as it is, one line each.
 
     Raises:
         ConfigurationError: The engine cannot evaluate at the plan's checkpoints, or two prompts
             have one name; before any token.
-        DatasetError: The folder holds another recording, or a scorer failed; names the row.
+        DatasetError: The folder holds another recording, or too many rewards failed; names a row.
         EngineError: The engine failed; shards that were written stay.
     """
-    info = _describe(model, task, plan)
+    info = _describe(model, task, plan, await asyncio.to_thread(files_of, model, folder))
     _check_names(task)
-    done = recorded_prompt_ids(folder, info)
-    places = [i for i, item in enumerate(task.items) if item.prompt_id not in done]
+    prompt_ids = [
+        model.chat.prompt_ids([Message(role="user", content=item.prompt)]) for item in task.items
+    ]
+    found = await reuse(folder, info, task.items, prompt_ids, model.chat.decode, log=log)
+    places = [place for place in range(len(task.items)) if place not in found]
     recorder = _Recorder(model, plan, signals)
-    num_done = len(task.items) - len(places)
+    num_samples = plan.num_samples * len(plan.schedules()) * len(task.items)
     for start in range(0, len(places), plan.shard_prompts):
         shard = places[start : start + plan.shard_prompts]
-        prompts = await recorder.shard([(i, task.items[i]) for i in shard])
-        write_shard(folder / f"rollouts-{shard[0]:06d}.parquet", info, prompts)
-        num_done += len(shard)
+        prompts = await recorder.shard([(i, task.items[i], prompt_ids[i]) for i in shard])
+        write_shard(free_path(folder, shard[0]), info, prompts)
+        found.update(zip(shard, prompts, strict=True))
+        check_errors(found.values(), max_error_share=max_error_share, num_samples=num_samples)
         if progress is not None:
-            progress(f"sampling {task.name}", num_done, len(task.items))
+            progress(f"sampling {task.name}", len(found), len(task.items))
     return info
 
 
-def _describe(model: SelfEvaluatingModel, task: Task, plan: RecordingPlan) -> RecordingInfo:
+def _describe(
+    model: SelfEvaluatingModel, task: Task, plan: RecordingPlan, model_files: str | None
+) -> RecordingInfo:
     if plan.checkpoints and not model.engine.capabilities.evaluates_mid_generation:
         raise ConfigurationError(
             "checkpoints",
             plan.checkpoints,
             f"none: the engine {model.engine.capabilities.name!r} cannot evaluate mid-generation",
         )
+    scorers = {item.scorer for item in task.items}
+    scorer = next(iter(scorers)) if len(scorers) == 1 else None
     return RecordingInfo(
         task=task.name,
         model=model.name,
@@ -186,6 +204,11 @@ def _describe(model: SelfEvaluatingModel, task: Task, plan: RecordingPlan) -> Re
         max_tokens=plan.max_tokens,
         num_question_tokens=len(model.evaluator.question_ids),
         selfeval=model.evaluator.config,
+        untrained_question=plan.untrained_question,
+        model_files=model_files,
+        scorer=None if scorer is None else scorer.name,
+        scorer_spec=None if scorer is None else scorer.spec,
+        scorer_digest=None if scorer is None else scorer.digest,
     )
 
 
@@ -239,9 +262,11 @@ class _Recorder:
         self._untrained_ids = model.chat.follow_up_ids(UNTRAINED_QUESTION)
         self._yes_no = (model.chat.first_token_id("Yes."), model.chat.first_token_id("No."))
 
-    async def shard(self, items: Sequence[tuple[int, TaskItem]]) -> list[PromptRecord]:
-        """Record prompts, all of them at once."""
-        tasks = [asyncio.create_task(self._prompt(place, item)) for place, item in items]
+    async def shard(
+        self, items: Sequence[tuple[int, TaskItem, tuple[int, ...]]]
+    ) -> list[PromptRecord]:
+        """Record prompts, all of them at once: (place, item, tokens) of each."""
+        tasks = [asyncio.create_task(self._prompt(*each)) for each in items]
         try:
             prompts = await asyncio.gather(*tasks)
         finally:
@@ -252,27 +277,21 @@ class _Recorder:
             prompts = await asyncio.to_thread(_with_signals, prompts, self._signals)
         return prompts
 
-    async def _prompt(self, place: int, item: TaskItem) -> PromptRecord:
-        prompt_ids = self._model.chat.prompt_ids([Message(role="user", content=item.prompt)])
+    async def _prompt(
+        self, place: int, item: TaskItem, prompt_ids: tuple[int, ...]
+    ) -> PromptRecord:
         drawn = await asyncio.gather(
             *(self._draw(place, prompt_ids, s) for s in self._plan.schedules())
         )
         # The two kinds may share a sample (a schedule may end at the one temperature).
         samples = {(s.index, s.temperature): s for kind in drawn for s in kind}
-        texts = [self._model.chat.decode(s.token_ids).strip() for s in samples.values()]
-        judged = await asyncio.to_thread(_judge, item, list(samples), texts)
-        return PromptRecord(
+        drawn_prompt = PromptRecord(
             prompt_id=item.prompt_id,
             prompt=item.prompt,
             prompt_ids=prompt_ids,
-            samples=tuple(
-                replace(sample, reward=reward, answer=answer, response_characters=len(text))
-                for sample, text, (reward, answer) in zip(
-                    samples.values(), texts, judged, strict=True
-                )
-            ),
-            reference_characters=None if item.reference is None else len(item.reference),
+            samples=tuple(samples.values()),
         )
+        return await judged(item, drawn_prompt, self._model.chat.decode)
 
     async def _draw(
         self, place: int, prompt_ids: tuple[int, ...], temperatures: TemperatureSchedule
@@ -357,27 +376,6 @@ class _Recorder:
             answer=None,
             untrained_logprobs=untrained,
         )
-
-
-def _judge(
-    item: TaskItem, keys: Sequence[tuple[int, float]], texts: Sequence[str]
-) -> list[tuple[float, str | None]]:
-    """Return reward and answer of each response; blocks."""
-    return [
-        (_reward(item, f"sample {index} at temperature {temperature:g}", text), item.answer(text))
-        for (index, temperature), text in zip(keys, texts, strict=True)
-    ]
-
-
-def _reward(item: TaskItem, which: str, text: str) -> float:
-    where = f"prompt {item.prompt_id!r}, {which}"
-    try:
-        reward = float(item.reward(text))
-    except Exception as error:  # a user's scorer may raise anything
-        raise DatasetError(f"{where}: the scorer raised {type(error).__name__}: {error}") from error
-    if not math.isfinite(reward):
-        raise DatasetError(f"{where}: the reward is {reward}, expected a finite number")
-    return reward
 
 
 def _with_signals(prompts: Sequence[PromptRecord], reader: SignalReader) -> list[PromptRecord]:

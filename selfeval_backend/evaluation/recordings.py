@@ -26,20 +26,29 @@ evaluations             list<struct<num_tokens     natural log-probabilities of 
                         logprob_loss double>>
 logprob_untrained_yes   double, null               of the two labels of a question that the model
 logprob_untrained_no    double, null               was never trained on (`UNTRAINED_QUESTION`)
-reward                  double                     high is good
+reward                  double, null               high is good; null where the scorer failed
+error                   string, null               why it did
+scored_by               string, null               what the reward is made with: a hash of the
+                                                   scorer, its source or version, and the
+                                                   reference; null: not known
 answer                  string, null               what can be put to a vote
 response_characters     int32, null                of the response's text
 ======================  =========================  ================================================
 
 What is the same for all rows is JSON in each shard's schema metadata, under ``aic_recording``:
 the fields of `RecordingInfo`. A folder whose shards differ there is refused.
+
+A sample without a reward counts as the worst one: the lowest reward of the recording, and 0 at
+most. So tables stay paired, and a response that no verifier can read is no right one. How many
+there are is shown, and more than a share of them refused.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,15 +64,21 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
+    "MAX_ERROR_SHARE",
     "UNTRAINED_QUESTION",
     "PromptRecord",
     "Recording",
     "RecordingInfo",
     "SampleRecord",
+    "Shard",
+    "check_errors",
     "load_recording",
-    "recorded_prompt_ids",
+    "read_shards",
     "write_shard",
 ]
+
+MAX_ERROR_SHARE = 0.05
+"""Of all rewards, as training has it: more that fail are refused."""
 
 UNTRAINED_QUESTION = 'Is the answer right? ("Yes." or "No.")'
 """A question after the response that no training of this project ever asked.
@@ -72,6 +87,8 @@ Source: P(True) of Kadavath et al. 2022, arXiv 2207.05221, section 3, in this pr
 """
 
 _METADATA_KEY = b"aic_recording"
+_NEW_COLUMNS = frozenset({"error", "scored_by"})
+"""Recordings of before these were noted can be read; what they say is then not known."""
 
 
 class RecordingInfo(BaseModel):
@@ -99,6 +116,16 @@ class RecordingInfo(BaseModel):
     """What asking costs where everything before the question is in the KV cache."""
     selfeval: SelfEvalConfig
     """The model's own facts, its calibration among them."""
+    untrained_question: bool = True
+    """Whether `UNTRAINED_QUESTION` was asked."""
+    model_files: str | None = None
+    """A hash of weights, config, tokenizer and chat template; None: not known."""
+    scorer: str | None = None
+    """What gave the rewards, for people; None: not known."""
+    scorer_spec: str | None = None
+    """How it is spelt, where it is one of `selfeval_backend.scorers`."""
+    scorer_digest: str | None = None
+    """What a changed scorer is told by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +148,8 @@ class SampleRecord:
     untrained_logprobs: tuple[float, float] | None = None
     """(yes, no) of `UNTRAINED_QUESTION`."""
     response_characters: int | None = None
+    error: str | None = None
+    """Why there is no reward; `reward` is then what counts in its place, NaN before it is read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +162,17 @@ class PromptRecord:
     samples: tuple[SampleRecord, ...]
     reference_characters: int | None = None
     """Of what responses are judged against; None where they are not."""
+    scored_by: str | None = None
+    """What the rewards are made with; None: not known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """One file of a recording."""
+
+    path: Path
+    info: RecordingInfo
+    prompts: tuple[PromptRecord, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +186,21 @@ class Recording:
     def reader(self) -> EvaluationReader:
         """Turns recorded log-probabilities into the model's calibrated probabilities."""
         return EvaluationReader(self.info.selfeval)
+
+    @cached_property
+    def num_samples(self) -> int:
+        """How many samples there are."""
+        return sum(len(prompt.samples) for prompt in self.prompts)
+
+    @cached_property
+    def num_errors(self) -> int:
+        """How many of them have no reward."""
+        return sum(s.error is not None for prompt in self.prompts for s in prompt.samples)
+
+    @cached_property
+    def worst_reward(self) -> float:
+        """What counts where there is no reward."""
+        return _worst(self.prompts)
 
     def part(self, places: Sequence[int]) -> Recording:
         """Return the recording of these prompts alone."""
@@ -190,6 +245,8 @@ def _schema() -> pa.Schema:
             ("logprob_untrained_yes", pa.float64()),
             ("logprob_untrained_no", pa.float64()),
             ("reward", pa.float64()),
+            ("error", pa.string()),
+            ("scored_by", pa.string()),
             ("answer", pa.string()),
             ("response_characters", pa.int32()),
         ]
@@ -240,66 +297,133 @@ def _row(prompt: PromptRecord, sample: SampleRecord) -> dict[str, Any]:
         ],
         "logprob_untrained_yes": yes,
         "logprob_untrained_no": no,
-        "reward": sample.reward,
+        "reward": None if sample.error is not None else sample.reward,
+        "error": sample.error,
+        "scored_by": prompt.scored_by,
         "answer": sample.answer,
         "response_characters": sample.response_characters,
     }
 
 
-def load_recording(folder: Path) -> Recording:
+def load_recording(folder: Path, *, max_error_share: float = MAX_ERROR_SHARE) -> Recording:
     """Read all shards of a recording.
+
+    Args:
+        folder: Of the shards.
+        max_error_share: Of all samples: more that have no reward are refused.
 
     Raises:
         DatasetError: There is none, a shard cannot be read, a column is missing, shards are of
-            different models or settings, or a row holds what it must not; names file and row.
+            different models or settings, too many rewards failed, or a row holds what it must not;
+            names file and row.
         MissingDependencyError: pyarrow is not installed.
     """
-    paths = _shards(folder)
-    if not paths:
+    shards = read_shards(folder)
+    if not shards:
         raise DatasetError(
             f"{folder}: no recording there (*.parquet). Make one with: aic eval --out {folder}"
         )
-    infos = {path: _read_info(path) for path in paths}
-    first = infos[paths[0]]
-    for path, info in infos.items():
-        _refuse_mixture(paths[0], first, path, info)
+    first = shards[0]
     prompts: dict[str, PromptRecord] = {}
-    for path in paths:
-        for prompt in _read_prompts(path):
+    for shard in shards:
+        _refuse_mixture(first, shard)
+        for prompt in shard.prompts:
             if prompt.prompt_id in prompts:
-                raise DatasetError(f"{path}: prompt {prompt.prompt_id!r} is in another shard too")
+                raise DatasetError(
+                    f"{shard.path}: prompt {prompt.prompt_id!r} is in another shard too"
+                )
             prompts[prompt.prompt_id] = prompt
-    return Recording(info=first, prompts=tuple(prompts.values()))
+    check_errors(prompts.values(), max_error_share=max_error_share)
+    worst = _worst(prompts.values())
+    return Recording(
+        info=first.info, prompts=tuple(_with_worst(prompt, worst) for prompt in prompts.values())
+    )
 
 
-def recorded_prompt_ids(folder: Path, info: RecordingInfo) -> set[str]:
-    """Return the prompts that a recording holds already, to go on with it.
+def check_errors(
+    prompts: Iterable[PromptRecord], *, max_error_share: float, num_samples: int | None = None
+) -> None:
+    """Refuse prompts of whose samples too many have no reward.
+
+    Args:
+        prompts: With their samples.
+        max_error_share: Of all samples.
+        num_samples: Of the whole recording; None: these are all.
 
     Raises:
-        DatasetError: What is there was recorded with another model or other settings.
+        DatasetError: Names how many there are, and the commonest reason with its first row.
     """
-    found: set[str] = set()
-    for path in _shards(folder):
-        _refuse_mixture(path, _read_info(path), folder / "what was asked for", info)
-        found.update(row["prompt_id"] for row in read_parquet(path, columns=["prompt_id"]))
-    return found
+    reasons: Counter[str] = Counter()
+    where: dict[str, str] = {}
+    total = 0
+    for prompt in prompts:
+        total += len(prompt.samples)
+        for sample in prompt.samples:
+            if sample.error is not None:
+                reasons[sample.error] += 1
+                where.setdefault(
+                    sample.error,
+                    f"prompt {prompt.prompt_id!r}, sample {sample.index} at temperature "
+                    f"{sample.temperature:g}",
+                )
+    if reasons.total() <= max_error_share * (num_samples or total):
+        return
+    reason = reasons.most_common(1)[0][0]
+    raise DatasetError(
+        f"{reasons.total():,} of {total:,} rewards failed, more than max_error_share "
+        f"({max_error_share:.0%}); most often, and first in {where[reason]}: {reason}"
+    )
+
+
+def _worst(prompts: Iterable[PromptRecord]) -> float:
+    return min(0.0, *(s.reward for p in prompts for s in p.samples if s.error is None), 0.0)
+
+
+def _with_worst(prompt: PromptRecord, worst: float) -> PromptRecord:
+    if all(sample.error is None for sample in prompt.samples):
+        return prompt
+    return replace(
+        prompt,
+        samples=tuple(
+            sample if sample.error is None else replace(sample, reward=worst)
+            for sample in prompt.samples
+        ),
+    )
+
+
+def read_shards(folder: Path) -> list[Shard]:
+    """Read the files of a folder one by one; samples without a reward have NaN.
+
+    Raises:
+        DatasetError: One cannot be read; names file and row.
+        MissingDependencyError: pyarrow is not installed.
+    """
+    return [
+        Shard(path=path, info=_read_info(path), prompts=tuple(_read_prompts(path)))
+        for path in _shards(folder)
+    ]
 
 
 def _shards(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.parquet"))
 
 
-def _refuse_mixture(
-    path: Path, info: RecordingInfo, other_path: Path, other: RecordingInfo
-) -> None:
+def _refuse_mixture(one: Shard, other: Shard) -> None:
     for name in RecordingInfo.model_fields:
-        mine, theirs = getattr(info, name), getattr(other, name)
-        if mine != theirs:
-            shown = "" if name == "selfeval" else f" ({mine!r} and {theirs!r})"
+        mine, theirs = getattr(one.info, name), getattr(other.info, name)
+        if mine == theirs:
+            continue
+        if name in ("scorer", "scorer_spec", "scorer_digest"):
             raise DatasetError(
-                f"{path} and {other_path} differ in {name}{shown}: one recording is of one model, "
-                "task and setting. Take another folder."
+                f"{one.path} has rewards of {one.info.scorer}, and {other.path} of "
+                f"{other.info.scorer}: a run was stopped while it made them anew. Run aic eval "
+                "again: it goes on."
             )
+        shown = "" if name == "selfeval" else f" ({mine!r} and {theirs!r})"
+        raise DatasetError(
+            f"{one.path} and {other.path} differ in {name}{shown}: one recording is of one model, "
+            "task and setting. Take another folder."
+        )
 
 
 def _read_info(path: Path) -> RecordingInfo:
@@ -308,7 +432,7 @@ def _read_info(path: Path) -> RecordingInfo:
         schema = pa.parquet.read_schema(path)
     except (OSError, pa.ArrowException) as error:
         raise DatasetError(f"{path} is no Parquet file that can be read: {error}") from error
-    missing = [name for name in _schema().names if name not in schema.names]
+    missing = [name for name in _schema().names if name not in {*schema.names, *_NEW_COLUMNS}]
     if missing:
         raise DatasetError(f"{path} lacks the columns {', '.join(missing)}")
     body = (schema.metadata or {}).get(_METADATA_KEY)
@@ -324,8 +448,10 @@ def _read_info(path: Path) -> RecordingInfo:
 
 
 def _read_prompts(path: Path) -> list[PromptRecord]:
+    names = _pyarrow().parquet.read_schema(path).names
+    columns = [name for name in _schema().names if name in names]
     rows: dict[str, list[dict[str, Any]]] = {}
-    for number, row in enumerate(read_parquet(path, columns=_schema().names)):
+    for number, row in enumerate(read_parquet(path, columns=columns)):
         _check_row(f"{path}, row {number}", row)
         rows.setdefault(row["prompt_id"], []).append(row)
     return [
@@ -335,6 +461,7 @@ def _read_prompts(path: Path) -> list[PromptRecord]:
             prompt_ids=tuple(group[0]["prompt_token_ids"]),
             samples=tuple(map(_sample, group)),
             reference_characters=group[0]["reference_characters"],
+            scored_by=group[0].get("scored_by"),
         )
         for prompt_id, group in rows.items()
     ]
@@ -347,6 +474,8 @@ _MAY_BE_NULL = {
     "logprob_untrained_yes",
     "logprob_untrained_no",
     "answer",
+    "error",
+    "scored_by",
     "reference_characters",
     "response_characters",
 }
@@ -354,9 +483,10 @@ _MAY_BE_NULL = {
 
 def _check_row(where: str, row: Mapping[str, Any]) -> None:
     for name, value in row.items():
-        if value is None and name not in _MAY_BE_NULL:
+        failed = name == "reward" and row.get("error") is not None
+        if value is None and name not in _MAY_BE_NULL and not failed:
             raise DatasetError(f"{where}: {name} is null")
-    if not math.isfinite(row["reward"]):
+    if row["reward"] is not None and not math.isfinite(row["reward"]):
         raise DatasetError(f"{where}: reward is {row['reward']}, expected a finite number")
     if row["finish_reason"] not in ("stop", "length"):
         raise DatasetError(f"{where}: finish_reason is {row['finish_reason']!r}")
@@ -384,7 +514,8 @@ def _sample(row: Mapping[str, Any]) -> SampleRecord:
             e["num_tokens"]: (e["logprob_win_or_tie"], e["logprob_loss"])
             for e in row["evaluations"]
         },
-        reward=row["reward"],
+        reward=math.nan if row["reward"] is None else row["reward"],
+        error=row.get("error"),
         answer=row["answer"],
         token_confidences=None if confidences is None else tuple(confidences),
         self_certainty=row["self_certainty"],

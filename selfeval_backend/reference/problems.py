@@ -83,6 +83,8 @@ DEMONSTRATION_SHAPES: Mapping[Shape, int] = MappingProxyType(
 
 _LARGEST_NUMBER = 25
 _NEAR_MISSES = 4
+_MOST_DIGITS = 20
+"""Of a number in an answer that are looked at."""
 # Nothing in it is tried twice: a text that ends otherwise is refused at once, however long it is.
 _ANSWER = re.compile(r"####((?>(?: ?[+-]? ?\d++,?)+))\s*$")
 _TERM = re.compile(r"([+-]?) ?(\d+)")
@@ -290,7 +292,11 @@ def extract_answer(response: str) -> str | None:
 
 
 def _terms(expression: str) -> list[int]:
-    return [int(sign + digits) for sign, digits in _TERM.findall(expression)]
+    # No puzzle has numbers so long; what is cut off would only take time, and Python refuses it.
+    return [
+        int(sign + (digits.lstrip("0")[:_MOST_DIGITS] or "0"))
+        for sign, digits in _TERM.findall(expression)
+    ]
 
 
 def reward(problem: Problem, response: str) -> float:

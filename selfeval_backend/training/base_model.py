@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from selfeval_backend.chat import ChatTemplate
-from selfeval_backend.checkpoints import is_shipped, locate_checkpoint
+from selfeval_backend.checkpoints import identify_files, locate_checkpoint
 from selfeval_backend.engine.base import Engine
+from selfeval_backend.hashing import Hasher
 from selfeval_backend.model import choose_engine
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
-from selfeval_backend.training.hashing import Hasher
 from selfeval_backend.training.recipe import Recipe, RolloutSettings
 
 __all__ = ["Asking", "base_folder", "load_asking", "model_inputs", "open_engine"]
@@ -62,12 +62,9 @@ def model_inputs(recipe: Recipe, hasher: Hasher) -> dict[str, Any]:
         CheckpointError: The model cannot be used.
         SelfEvaluationError: The labels do not differ in their first token.
     """
-    folder = base_folder(recipe, with_weights=False)
     load_asking(recipe)  # refused here, before any token
-    is_local = is_shipped(recipe.model) or Path(recipe.model).expanduser().is_dir()
-    patterns = ("*.json", "*.safetensors", "*.model", "*.jinja")
     return {
-        "model": hasher.folder(folder, patterns) if is_local else [recipe.model, folder.name],
+        "model": identify_files(recipe.model, hasher),
         "question": [recipe.question, recipe.win_or_tie_label, recipe.loss_label],
     }
 

@@ -21,12 +21,12 @@ from selfeval_backend.evaluation.choosing import Goal, find_policy, policy_of
 from selfeval_backend.evaluation.converting import recording_of
 from selfeval_backend.evaluation.quality import Prediction, predictions, running_at, whole
 from selfeval_backend.files import writing
+from selfeval_backend.hashing import Hasher
 from selfeval_backend.policy import Annealed
 from selfeval_backend.rollouts import Rollout, RolloutSample, load_rollouts, save_rollouts
 from selfeval_backend.selfeval import CalibrationMap, SelfEvalConfig, SelfEvaluator
 from selfeval_backend.training.base_model import load_asking, model_inputs, open_engine
 from selfeval_backend.training.finetune import load_weights, pad_id_of
-from selfeval_backend.training.hashing import Hasher
 from selfeval_backend.training.pipeline import Workplace
 from selfeval_backend.training.prompts import PromptSplit, stored_prompts
 from selfeval_backend.training.recipe import Recipe

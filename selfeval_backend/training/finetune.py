@@ -23,6 +23,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from selfeval_backend.errors import CheckpointError, ConfigurationError, DatasetError
 from selfeval_backend.evaluation.quality import Prediction, pair_accuracy
 from selfeval_backend.files import one_line, write_atomically, writing
+from selfeval_backend.hashing import Hasher
 from selfeval_backend.training.base_model import (
     base_folder,
     load_asking,
@@ -31,7 +32,6 @@ from selfeval_backend.training.base_model import (
 from selfeval_backend.training.blending import blend
 from selfeval_backend.training.branches import takes_branches
 from selfeval_backend.training.examples import StoredExamples, half_and_whole
-from selfeval_backend.training.hashing import Hasher
 from selfeval_backend.training.losses import LossWeights
 from selfeval_backend.training.pipeline import Workplace
 from selfeval_backend.training.recipe import FinetuneSettings, LoraSettings, PhaseSettings, Recipe

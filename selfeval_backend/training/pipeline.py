@@ -21,7 +21,7 @@ from typing import Any, Literal, Protocol
 
 from selfeval_backend.errors import ConfigurationError, DatasetError
 from selfeval_backend.files import check_folder, locked, read_json, write_atomically, writing
-from selfeval_backend.training.hashing import Hasher, digest_of
+from selfeval_backend.hashing import Hasher, digest_of
 from selfeval_backend.training.recipe import Recipe
 
 __all__ = ["Log", "Manifest", "Pipeline", "Plan", "Progress", "Stage", "StageState", "Workplace"]

@@ -21,9 +21,9 @@ import pyarrow as pa
 
 from selfeval_backend.errors import DatasetError
 from selfeval_backend.files import write_atomically
+from selfeval_backend.hashing import Hasher
 from selfeval_backend.rollouts import Comparison, compare
 from selfeval_backend.training.base_model import load_asking, model_inputs
-from selfeval_backend.training.hashing import Hasher
 from selfeval_backend.training.pipeline import Workplace
 from selfeval_backend.training.recipe import PreferenceSettings, Recipe
 from selfeval_backend.training.shards import (

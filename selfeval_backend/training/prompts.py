@@ -19,8 +19,9 @@ import pyarrow as pa
 from selfeval_backend.chat import Message, check_messages
 from selfeval_backend.errors import ConfigurationError, DatasetError, MissingDependencyError
 from selfeval_backend.files import one_line, read_csv, read_json_lines, read_parquet
-from selfeval_backend.importing import import_function, source_of
-from selfeval_backend.training.hashing import Hasher, digest_of
+from selfeval_backend.hashing import Hasher, digest_of
+from selfeval_backend.importing import import_function, source_digest
+from selfeval_backend.scorers import said
 from selfeval_backend.training.pipeline import Workplace
 from selfeval_backend.training.recipe import (
     FileSource,
@@ -91,7 +92,13 @@ def _rows(settings: PromptSettings) -> Iterator[Mapping[str, Any]]:
     match settings.source:
         case FunctionSource() as source:
             function = import_function("prompts.source.function", source.function)
-            yield from function(**source.arguments)
+            try:
+                yield from function(**source.arguments)
+            except Exception as error:
+                # A user's function may raise anything.
+                raise DatasetError(
+                    f"prompts.source.function: {source.function} raised {said(error)}"
+                ) from error
         case FileSource() | HubSource() as source:
             names = {
                 "prompt": source.prompt_column,
@@ -229,8 +236,8 @@ class PromptStage:
                 if Path(name).is_dir():
                     found["folder"] = hasher.folder(Path(name))
             case FunctionSource(function=reference):
-                function = import_function("prompts.source.function", reference)
-                found["source of the function"] = digest_of(source_of(function))
+                import_function("prompts.source.function", reference)
+                found["source of the function"] = source_digest(reference)
         return found
 
     def plan(self, recipe: Recipe, upstream: Mapping[str, Path]) -> Sequence[str]:

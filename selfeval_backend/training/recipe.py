@@ -36,6 +36,7 @@ __all__ = [
     "ReportSettings",
     "RewardSettings",
     "RolloutSettings",
+    "ScorerReward",
     "load_recipe",
 ]
 
@@ -49,7 +50,7 @@ _IN_THE_REPOSITORY = {"reference": "reference_model/reference.yaml"}
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
-Reference = Annotated[str, Field(pattern=r"^[\w.]+:[A-Za-z_]\w*$")]
+Reference = Annotated[str, Field(pattern=r"^[\w.]+:[A-Za-z_][\w.]*$")]
 """A function by import path: ``package.module:name``."""
 
 
@@ -132,11 +133,27 @@ class RolloutSettings(_Section):
     """None: in this process; else on Ray Data, with so many engines."""
 
 
-class MathReward(_Section):
-    """1 where math-verify finds the response's answer equal to the reference answer, else 0."""
+class _ScoredReward(_Section):
+    """A reward by a scorer, as `aic eval` has them (`selfeval_backend.scorers.ScorerSpec`)."""
+
+    max_error_share: Share = 0.05
+    timeout_s: Positive | None = None
+    """Of one response, where the scorer is not ours; None: 5 s, of a function 60 s."""
+    workers: Count | None = None
+    """Most processes of such a scorer; None: one a core, eight at most."""
+
+
+class MathReward(_ScoredReward):
+    """1 where the response's answer is mathematically equal to the reference answer, else 0."""
 
     kind: Literal["math"]
-    max_error_share: Share = 0.05
+
+
+class ScorerReward(_ScoredReward):
+    """Any scorer of `aic eval`: "exact", "regex:PATTERN", "math" or a function."""
+
+    kind: Literal["scorer"]
+    scorer: str
 
 
 class ModelReward(_Section):
@@ -153,15 +170,16 @@ class ModelReward(_Section):
     max_error_share: Share = 0.05
 
 
-class FunctionReward(_Section):
+class FunctionReward(_ScoredReward):
     """A function of the user: ``reward(prompt, response, answer) -> float``."""
 
     kind: Literal["function"]
     function: Reference
-    max_error_share: Share = 0.05
 
 
-RewardSettings = Annotated[MathReward | ModelReward | FunctionReward, Field(discriminator="kind")]
+RewardSettings = Annotated[
+    MathReward | ModelReward | FunctionReward | ScorerReward, Field(discriminator="kind")
+]
 
 
 class PreferenceSettings(_Section):

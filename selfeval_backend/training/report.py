@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from selfeval_backend.chat import Chat
+from selfeval_backend.errors import DatasetError
 from selfeval_backend.evaluation.bootstrap import Estimate
 from selfeval_backend.evaluation.markdown import markdown_table
 from selfeval_backend.evaluation.plots import Curve, draw_curves, draw_reliability
 from selfeval_backend.evaluation.quality import Prediction, predictions, running_at, whole
 from selfeval_backend.files import finite, read_json, write_atomically, write_json, writing
-from selfeval_backend.importing import import_function
+from selfeval_backend.hashing import Hasher
+from selfeval_backend.importing import import_function, source_digest
 from selfeval_backend.rollouts import Rollout, RolloutSample, load_rollouts, only_on_policy
+from selfeval_backend.scorers import said
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
 from selfeval_backend.settings import Settings, resolve_settings
 from selfeval_backend.training.base_model import base_folder, load_asking
@@ -32,7 +35,6 @@ from selfeval_backend.training.figures import (
     measure_self_evaluation,
 )
 from selfeval_backend.training.finetune import load_weights
-from selfeval_backend.training.hashing import Hasher
 from selfeval_backend.training.pipeline import Workplace
 from selfeval_backend.training.preservation import measure_kl
 from selfeval_backend.training.recipe import Recipe
@@ -101,11 +103,14 @@ class ReportStage:
     needs = ("rollouts", "rewards", "finetune", "calibrate")
 
     def inputs(self, recipe: Recipe, hasher: Hasher) -> dict[str, Any]:
-        """Return what is put on the page beside the figures."""
-        return {
+        """Return what is put on the page beside the figures, and what finds answers."""
+        found: dict[str, Any] = {
             "report": recipe.report.model_dump(mode="json"),
             "recipe": recipe.model_dump(mode="json", exclude={"folder"}),
         }
+        if recipe.report.answer is not None:
+            found["source of the answer function"] = source_digest(recipe.report.answer)
+        return found
 
     def plan(self, recipe: Recipe, upstream: Mapping[str, Path]) -> Sequence[str]:
         """Say what is measured."""
@@ -210,8 +215,17 @@ class _Measured:
         reference = self._recipe.report.answer
         if reference is None:
             return None
-        extract = import_function("report.answer", reference)
-        return lambda sample: extract(self._chat.decode(sample.token_ids).strip())
+        extract = import_function("report.answer", reference, num_arguments=1)
+
+        def answer_of(sample: RolloutSample) -> str | None:
+            try:
+                found: str | None = extract(self._chat.decode(sample.token_ids).strip())
+            except Exception as error:
+                # A user's function may raise anything.
+                raise DatasetError(f"report.answer: {reference} raised {said(error)}") from error
+            return found
+
+        return answer_of
 
     def draw(self, folder: Path, figures: Mapping[str, Any]) -> None:
         """Draw every plot of the page."""

@@ -8,20 +8,28 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 
+from selfeval_backend import scorers
 from selfeval_backend.chat import Message
 from selfeval_backend.checkpoints import locate_checkpoint
-from selfeval_backend.errors import CheckpointError, DatasetError, MissingDependencyError
-from selfeval_backend.importing import import_function, source_of
-from selfeval_backend.training.hashing import Hasher, digest_of
+from selfeval_backend.errors import CheckpointError, DatasetError
+from selfeval_backend.hashing import Hasher
+from selfeval_backend.importing import source_digest
+from selfeval_backend.scorers import (
+    Scored,
+    Scorer,
+    ScorerSpec,
+    Scoring,
+    identify,
+    read_spec,
+    reward_of,
+)
 from selfeval_backend.training.pipeline import Progress, Workplace
 from selfeval_backend.training.recipe import (
     FunctionReward,
@@ -29,21 +37,18 @@ from selfeval_backend.training.recipe import (
     ModelReward,
     Recipe,
     RewardSettings,
+    ScorerReward,
 )
 from selfeval_backend.training.shards import count_rows, iterate_rows, shards_of, write_rows
 
 __all__ = [
     "REWARD_SCHEMA",
-    "FunctionScorer",
-    "MathScorer",
     "RewardModelScorer",
     "RewardStage",
-    "Scored",
-    "Scorer",
-    "Scoring",
     "load_scorer",
     "reward_inputs",
     "score_shards",
+    "scorer_spec",
 ]
 
 REWARD_SCHEMA = pa.schema(
@@ -55,133 +60,45 @@ REWARD_SCHEMA = pa.schema(
 )
 """One row a prompt, in the order of the rollouts; of each sample a reward or an error."""
 
-_LONGEST_ANSWER = 4000
-"""Characters that are searched for an answer, from the end."""
-_FINAL = re.compile(r"####\s*(.+)")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scoring:
-    """A response, and what it answers."""
-
-    messages: tuple[Message, ...]
-    response: str
-    answer: str | None
-    """The reference answer."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scored:
-    """A reward, or why there is none."""
-
-    reward: float | None = None
-    """Finite; high is good."""
-    error: str | None = None
-
-
-class Scorer(Protocol):
-    """Gives rewards to batches of responses."""
-
-    def __call__(self, items: Sequence[Scoring]) -> list[Scored]:
-        """Return one result for each response, in order; what fails for one is an error of it."""
-        ...
-
 
 def load_scorer(settings: RewardSettings) -> Scorer:
-    """Return the scorer that a recipe names.
+    """Return the scorer that a recipe names; close it in the end.
 
     Raises:
         ConfigurationError: The function cannot be imported.
         CheckpointError: The reward model cannot be loaded.
         MissingDependencyError: math-verify is not installed.
     """
-    match settings:
-        case MathReward():
-            return MathScorer()
-        case ModelReward():
-            return RewardModelScorer(settings)
-        case FunctionReward():
-            return FunctionScorer(import_function("rewards.function", settings.function))
+    if isinstance(settings, ModelReward):
+        return RewardModelScorer(settings)
+    return scorers.load_scorer(
+        scorer_spec(settings),
+        field=_field(settings),
+        with_rows=False,
+        timeout_s=settings.timeout_s,
+        workers=settings.workers,
+    )
 
 
-class FunctionScorer:
-    """A user's function.
-
-    Args:
-        function: Takes prompt (the text of the last message), response and answer.
-    """
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = function
-
-    def __call__(self, items: Sequence[Scoring]) -> list[Scored]:
-        """Return one result for each response."""
-        return [self._score(item) for item in items]
-
-    def _score(self, item: Scoring) -> Scored:
-        try:
-            value = self._function(item.messages[-1].content, item.response, item.answer)
-            return _finite(float(value))
-        except Exception as error:  # noqa: BLE001  # a user's code may raise anything
-            return Scored(error=f"{type(error).__name__}: {error}")
-
-
-def _finite(value: float) -> Scored:
-    if not math.isfinite(value):
-        return Scored(error=f"the reward is {value}")
-    return Scored(reward=value)
-
-
-class MathScorer:
-    r"""1 where the response's answer is mathematically equal to the reference answer, else 0.
-
-    What stands behind the last ``####`` of a response is its answer, else what math-verify finds
-    (the last ``\boxed{}``, else the last number or expression). A response without any answer
-    is wrong, not an error.
+def scorer_spec(settings: MathReward | FunctionReward | ScorerReward) -> ScorerSpec:
+    """Return the scorer that a recipe names, by its name.
 
     Raises:
+        ConfigurationError: There is no such scorer.
         MissingDependencyError: math-verify is not installed.
     """
-
-    def __init__(self) -> None:
-        try:
-            import math_verify
-        except ImportError as error:
-            raise MissingDependencyError("math-verify", extra="train") from error
-        # Its time limits need signals, which only a main thread gets; long texts are cut instead.
-        self._library: Any = math_verify
-
-    def __call__(self, items: Sequence[Scoring]) -> list[Scored]:
-        """Return one result for each response."""
-        return [self._score(item) for item in items]
-
-    def _score(self, item: Scoring) -> Scored:
-        if item.answer is None:
-            return Scored(error="there is no reference answer")
-        try:
-            gold = self._parse(item.answer)
-            if not gold:
-                return Scored(error=f"the reference answer {item.answer[:40]!r} cannot be parsed")
-            equal = self._library.verify(
-                gold, self._parse(item.response), timeout_seconds=None, raise_on_error=True
-            )
-            return Scored(reward=float(equal))
-        except Exception as error:  # noqa: BLE001  # sympy raises nearly anything
-            return Scored(error=f"{type(error).__name__}: {error}")
-
-    def _parse(self, text: str) -> list[Any]:
-        parsed: list[Any] = self._library.parse(
-            _answer_of(text)[-_LONGEST_ANSWER:], parsing_timeout=None, raise_on_error=True
-        )
-        return parsed
+    match settings:
+        case MathReward():
+            name = "math"
+        case FunctionReward():
+            name = settings.function
+        case ScorerReward():
+            name = settings.scorer
+    return read_spec(_field(settings), name, extra="train")
 
 
-def _answer_of(text: str) -> str:
-    r"""Return what stands behind the last ``####``, else from the last ``\boxed`` on, else all."""
-    if found := _FINAL.findall(text):
-        plain = found[-1].strip().replace(",", "").strip("$")  # GSM8K writes 1,000 for 1000
-        return f"${plain}$"
-    return text[max(text.rfind("\\boxed"), 0) :]
+def _field(settings: MathReward | FunctionReward | ScorerReward) -> str:
+    return {"math": "rewards.kind"}.get(settings.kind, f"rewards.{settings.kind}")
 
 
 class RewardModelScorer:
@@ -234,8 +151,11 @@ class RewardModelScorer:
             chunk = fits[start : start + size]
             rewards = self._rewards([sequences[i] for i in chunk])
             for i, reward in zip(chunk, rewards, strict=True):
-                scored[i] = _finite(reward)
+                scored[i] = reward_of(reward)
         return scored
+
+    def close(self) -> None:
+        """Do nothing: the model goes with its scorer."""
 
     def _encode(self, item: Scoring) -> list[int]:
         turns = [{"role": m.role, "content": m.content} for m in item.messages]
@@ -290,13 +210,17 @@ def score_shards(
     shards = shards_of(rollouts)
     total, num_done = count_rows(shards), 0
     scorer: Scorer | None = None
-    for shard in shards:
-        target = folder / shard.name
-        if not target.exists():
-            scorer = scorer or load()
-            write_rows(target, _score_shard(shard, scorer), REWARD_SCHEMA)
-        num_done += count_rows([target])
-        progress(name, num_done, total)
+    try:
+        for shard in shards:
+            target = folder / shard.name
+            if not target.exists():
+                scorer = scorer or load()
+                write_rows(target, _score_shard(shard, scorer), REWARD_SCHEMA)
+            num_done += count_rows([target])
+            progress(name, num_done, total)
+    finally:
+        if scorer is not None:
+            scorer.close()
     return _checked(folder, max_error_share)
 
 
@@ -358,15 +282,19 @@ def _checked(folder: Path, max_error_share: float) -> dict[str, Any]:
 
 def reward_inputs(settings: RewardSettings, hasher: Hasher) -> dict[str, Any]:
     """Return what tells one reward from another."""
-    found: dict[str, Any] = {"rewards": settings.model_dump(mode="json")}
-    match settings:
-        case FunctionReward():
-            function = import_function("rewards.function", settings.function)
-            found["source of the function"] = digest_of(source_of(function))
-        case ModelReward() if Path(settings.model).is_dir():
+    # What is not set, and how many processes there are, changes no reward.
+    found: dict[str, Any] = {
+        "rewards": settings.model_dump(mode="json", exclude_none=True, exclude={"workers"})
+    }
+    if isinstance(settings, ModelReward):
+        if Path(settings.model).is_dir():
             found["reward model"] = hasher.folder(Path(settings.model))
-        case _:
-            pass
+        return found
+    spec = scorer_spec(settings)
+    if spec.kind == "function":
+        found["source of the function"] = source_digest(spec.detail)
+    else:
+        found["scorer"] = identify(spec).digest
     return found
 
 
@@ -382,8 +310,6 @@ class RewardStage:
 
     def plan(self, recipe: Recipe, upstream: Mapping[str, Path]) -> Sequence[str]:
         """Say which reward, and of how many prompts."""
-        if isinstance(recipe.rewards, MathReward):
-            load_scorer(recipe.rewards)
         rows = count_rows(shards_of(upstream["rollouts"])) if "rollouts" in upstream else None
         of = "every sample" if rows is None else f"the samples of {rows:,} prompts"
         return [f"{recipe.rewards.kind} rewards of {of}"]

@@ -29,13 +29,13 @@ from selfeval_backend.chat import Chat
 from selfeval_backend.controller import derive_seed
 from selfeval_backend.engine.base import Engine, SamplingParams
 from selfeval_backend.errors import ConfigurationError, DatasetError
+from selfeval_backend.hashing import Hasher
 from selfeval_backend.training.base_model import (
     base_folder,
     load_asking,
     model_inputs,
     open_engine,
 )
-from selfeval_backend.training.hashing import Hasher
 from selfeval_backend.training.pipeline import Progress, Workplace
 from selfeval_backend.training.prompts import Prompt, PromptSplit, stored_prompts
 from selfeval_backend.training.recipe import Recipe

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -22,6 +24,7 @@ from selfeval_backend.model import load_model
 
 pytestmark = pytest.mark.slow
 
+ROOT = Path(__file__).parents[2]
 NAMES = {"greedy", "adaptive", "pruning", "adaptive+pruning", "majority vote"}
 
 
@@ -82,3 +85,27 @@ def test_token_signals_are_of_the_next_token_distributions() -> None:
     uniform = torch.full_like(logprobs, 1 / logprobs.shape[-1])
     divergence = torch.nn.functional.kl_div(logprobs, uniform, reduction="sum") / len(logprobs)
     assert longer.self_certainty == pytest.approx(float(divergence), abs=1e-4)
+
+
+HANGS = """
+import pathlib
+def score(response, row):
+    pathlib.Path("begun").touch()
+    while True:
+        pass
+"""
+
+
+def test_ctrl_c_while_a_scorer_hangs_ends_the_command(tmp_path: Path) -> None:
+    (tmp_path / "own_hangs.py").write_text(HANGS)
+    (tmp_path / "mine.jsonl").write_text('{"prompt": "Use 3 and 4 to make 7.", "answer": "7"}\n')
+    options = ("--task", "mine.jsonl", "--scorer", "own_hangs:score", "--scorer-timeout", "1000")
+    small = ("--samples", "2", "--checkpoints", "none", "--no-token-signals")
+    command = [sys.executable, "-m", "selfeval_backend", "eval", *options, *small]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, env=environment) as run:
+        while not (tmp_path / "begun").exists():
+            assert run.poll() is None
+            time.sleep(0.05)
+        run.send_signal(signal.SIGINT)
+        assert run.wait(30) == 130

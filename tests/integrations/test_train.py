@@ -236,9 +236,14 @@ def test_a_ray_cluster_draws_the_same_shards(trained: Recipe, tmp_path: Path) ->
         ({"model": "/no/such/folder"}, AICError, "no folder"),
         ({"win_or_tie_label": "Yes, never."}, SelfEvaluationError, "same token"),
         (
-            {"rewards": {"kind": "function", "function": "builtins:len"}},
+            {"rewards": {"kind": "function", "function": "builtins:pow"}},
             DatasetError,
             "rewards failed",
+        ),
+        (
+            {"rewards": {"kind": "function", "function": "builtins:len"}},
+            ConfigurationError,
+            "a function of 3 arguments",
         ),
         ({"rewards": {"kind": "function", "function": "no.module:f"}}, ConfigurationError, "no"),
     ],

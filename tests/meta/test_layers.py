@@ -17,7 +17,7 @@ DOORS = {
     "langchain_core": (),
     "langgraph": (),
     "llama_index": (),
-    "math_verify": ("evaluation", "training.rewards"),
+    "math_verify": ("scorers",),
     "matplotlib": ("evaluation.plots",),
     "numpy": ("evaluation", "training"),
     "packaging": ("diagnosis",),

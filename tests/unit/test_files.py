@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from selfeval_backend.training.hashing import Hasher
 
 from benchmarks.figures.runs import load_beams
 from selfeval_backend.checkpoints import REFERENCE_FOLDER
@@ -32,7 +33,6 @@ from selfeval_backend.files import (
 )
 from selfeval_backend.rollouts import load_rollouts
 from selfeval_backend.selfeval import SelfEvalConfig
-from selfeval_backend.training.hashing import Hasher
 from selfeval_backend.training.pipeline import Manifest
 from selfeval_backend.training.prompts import read_prompts
 from selfeval_backend.training.recipe import PromptSettings, load_recipe

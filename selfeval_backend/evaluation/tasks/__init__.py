@@ -1,7 +1,7 @@
 """Tasks: one file each."""
 
 from selfeval_backend.evaluation.tasks.alpaca_eval import AlpacaEvalTask
-from selfeval_backend.evaluation.tasks.base import Task, TaskItem
+from selfeval_backend.evaluation.tasks.base import Task, TaskItem, close_task
 from selfeval_backend.evaluation.tasks.gsm8k import Gsm8kTask
 from selfeval_backend.evaluation.tasks.jsonl import JsonlTask
 from selfeval_backend.evaluation.tasks.named import named_task
@@ -21,6 +21,7 @@ __all__ = [
     "ShiftedTask",
     "Task",
     "TaskItem",
+    "close_task",
     "named_task",
     "reference_items",
 ]

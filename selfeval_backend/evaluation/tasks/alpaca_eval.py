@@ -15,12 +15,16 @@ from typing import Protocol
 from selfeval_backend.errors import DatasetError
 from selfeval_backend.evaluation.tasks.base import TaskItem
 from selfeval_backend.files import read_json
+from selfeval_backend.scorers import ScorerIdentity
 
 __all__ = ["AlpacaEvalTask", "PairwiseJudge"]
 
 
 class PairwiseJudge(Protocol):
-    """Says how much better one response is than another."""
+    """Says how much better one response is than another.
+
+    One that has an `identity` keeps its rewards for the next run; without one they are made anew.
+    """
 
     def preference(self, instruction: str, response: str, reference: str) -> float:
         """Return the preference for the response, in [0, 1]; may block."""
@@ -46,6 +50,7 @@ class AlpacaEvalTask:
         if not isinstance(rows, list) or not rows:
             raise DatasetError(f"{path}: expected a JSON array of objects")
         items = []
+        identity: ScorerIdentity | None = getattr(judge, "identity", None)
         for place, row in enumerate(rows[:n]):
             for field in ("instruction", "output"):
                 if not isinstance(row, dict) or not isinstance(row.get(field), str):
@@ -56,6 +61,8 @@ class AlpacaEvalTask:
                     reward=partial(_preference, judge, row["instruction"], row["output"]),
                     reference=row["output"],
                     prompt_id=f"alpaca-{place}",
+                    scorer=identity,
+                    basis=row["output"],
                 )
             )
         self.items = tuple(items)

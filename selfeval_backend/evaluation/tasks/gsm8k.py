@@ -9,7 +9,6 @@ Source: Cobbe et al. 2021, arXiv 2110.14168.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -18,10 +17,12 @@ from typing import Any
 from selfeval_backend.errors import DatasetError
 from selfeval_backend.evaluation.tasks.base import TaskItem
 from selfeval_backend.evaluation.tasks.hub import read_hub
-from selfeval_backend.evaluation.tasks.jsonl import normalised_number
 from selfeval_backend.files import read_json_lines, read_parquet
+from selfeval_backend.hashing import digest_of
+from selfeval_backend.scorers import ScorerIdentity, numbers
+from selfeval_backend.scorers.numbers import final_number
 
-__all__ = ["Gsm8kTask", "extract_number"]
+__all__ = ["Gsm8kTask"]
 
 INSTRUCTION = (
     "\n\nReason step by step, and end with a last line of the form '#### ' and the number alone."
@@ -29,11 +30,6 @@ INSTRUCTION = (
 """Follows each question; ours. The paper's prompt is not in its published text."""
 
 _HUB_NAME = "openai/gsm8k"
-
-_NUMBER = r"[-+]?\$?\d[\d,]*(?:\.\d+)?"
-_MARKED = re.compile(rf"####\s*\$?({_NUMBER})")
-_BOXED = re.compile(rf"\\boxed\{{\s*\$?({_NUMBER})")
-_ANY = re.compile(rf"({_NUMBER})")
 
 
 class Gsm8kTask:
@@ -54,21 +50,26 @@ class Gsm8kTask:
     def __init__(self, path: Path | None = None, *, n: int | None = None) -> None:
         items: list[TaskItem] = []
         source = _HUB_NAME if path is None else path
+        identity = ScorerIdentity(
+            name="gsm8k", digest=digest_of(Path(numbers.__file__).read_text())
+        )
         for place, row in _rows(source):
             if n is not None and len(items) == n:
                 break
             question, answer = row.get("question"), row.get("answer")
             if not isinstance(question, str) or not isinstance(answer, str):
                 raise DatasetError(f"{source}, row {place}: 'question' and 'answer' must be text")
-            marked = _MARKED.findall(answer)
-            if not marked:
+            right = final_number(answer) if "####" in answer else None
+            if right is None:
                 raise DatasetError(f"{source}, row {place}: the answer has no '#### ' and number")
             items.append(
                 TaskItem(
                     prompt=question.strip() + INSTRUCTION,
-                    reward=partial(_reward, normalised_number(marked[-1])),
-                    answer=extract_number,
+                    reward=partial(_reward, right),
+                    answer=final_number,
                     prompt_id=f"gsm8k-{place}",
+                    scorer=identity,
+                    basis=right,
                 )
             )
         if not items:
@@ -76,16 +77,8 @@ class Gsm8kTask:
         self.items = tuple(items)
 
 
-def extract_number(response: str) -> str | None:
-    """Return the number that a response ends on: behind ``####``, in a box, or the last one."""
-    for pattern in (_MARKED, _BOXED, _ANY):
-        if found := pattern.findall(response):
-            return normalised_number(found[-1])
-    return None
-
-
 def _reward(reference: str, response: str) -> float:
-    return float(extract_number(response) == reference)
+    return float(final_number(response) == reference)
 
 
 def _rows(path: Path | str) -> Iterator[tuple[int, Mapping[str, Any]]]:

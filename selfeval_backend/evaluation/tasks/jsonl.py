@@ -1,33 +1,26 @@
 """A user's own prompts: one JSON object a line, and how their answers are judged.
 
 ``{"prompt": "...", "answer": "...", "id": "..."}``: `answer` is the reference, `id` is optional.
-Scorers:
-
-* ``exact``: the response is the reference, up to case and space around it;
-* ``regex:PATTERN``: what the pattern's first group (or the whole match) finds last in the response
-  is the reference, up to space; numbers are compared as numbers (1,000.0 is 1000);
-* ``math``: math-verify finds the same value or expression;
-* ``package.module:function``: ``function(response, row) -> float``, any finite number, with the
-  row as it stands in the file. It is imported and run: point at code that you trust.
+Scorers are named as `selfeval_backend.scorers.ScorerSpec` says.
 """
 
 from __future__ import annotations
 
-import importlib
-import re
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from selfeval_backend.errors import ConfigurationError, DatasetError, MissingDependencyError
-from selfeval_backend.evaluation.tasks.base import TaskItem, no_answer
+from selfeval_backend.errors import DatasetError, ScorerError
+from selfeval_backend.evaluation.tasks.base import TaskItem
 from selfeval_backend.files import read_json_lines
+from selfeval_backend.hashing import digest_of
+from selfeval_backend.scorers import Scored, Scorer, Scoring, identify, load_scorer, read_spec
 
-__all__ = ["JsonlTask", "normalised_number"]
+__all__ = ["JsonlTask"]
 
-Score = Callable[[str, Mapping[str, Any]], float]
-Extract = Callable[[str], str | None]
+_REMEMBERED = 4096
+"""Responses whose reward and answer, which are asked for one by one, are made once."""
 
 
 class JsonlTask:
@@ -37,6 +30,9 @@ class JsonlTask:
         path: The file.
         scorer: See the module's docstring.
         n: Most prompts; None: all.
+        scorer_timeout: Seconds that the scorer may take for a response, where it is not ours; None:
+            see `load_scorer`.
+        scorer_workers: Most processes that such a scorer runs in.
 
     Raises:
         ConfigurationError: The scorer is unknown, or cannot be imported.
@@ -44,110 +40,87 @@ class JsonlTask:
         MissingDependencyError: math-verify is not installed.
     """
 
-    def __init__(self, path: Path, *, scorer: str = "exact", n: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        scorer: str = "exact",
+        n: int | None = None,
+        scorer_timeout: float | None = None,
+        scorer_workers: int | None = None,
+    ) -> None:
         self.name = path.stem
-        score, extract, needs_answer = _scorer(scorer)
-        items: list[TaskItem] = []
-        for line, row in read_json_lines(path):
-            if n is not None and len(items) == n:
-                break
-            for field in ("prompt", "answer") if needs_answer else ("prompt",):
-                if not isinstance(row.get(field), str) or not row[field].strip():
-                    raise DatasetError(f"{path}, line {line}: {field!r} is missing, or no text")
-            items.append(
-                TaskItem(
-                    prompt=row["prompt"],
-                    reward=partial(_score_row, score, row),
-                    answer=extract,
-                    prompt_id=str(row.get("id", f"line-{line}")),
-                )
-            )
-        if not items:
-            raise DatasetError(f"{path}: no rows")
-        self.items = tuple(items)
-
-
-def _score_row(score: Score, row: Mapping[str, Any], response: str) -> float:
-    return score(response, row)
-
-
-def _scorer(spec: str) -> tuple[Score, Extract, bool]:
-    """Return (score, answer extractor, whether rows need an answer)."""
-    kind, _, rest = spec.partition(":")
-    if spec == "exact":
-        return _exact, _folded, True
-    if kind == "regex" and rest:
-        try:
-            pattern = re.compile(rest)
-        except re.error as error:
-            raise ConfigurationError("scorer", spec, f"a regular expression ({error})") from error
-        return partial(_matches, pattern), partial(_found, pattern), True
-    if spec == "math":
-        parse, verify = _math_verify()
-        return (
-            lambda response, row: float(verify(parse(row["answer"]), parse(response))),
-            lambda response: _parsed(parse(response)),
-            True,
+        spec = read_spec("scorer", scorer)
+        rows = _rows(path, n=n, needs_answer=spec.needs_answer)
+        identity = identify(spec)
+        self._scorer = load_scorer(
+            spec,
+            field="scorer",
+            with_rows=True,
+            timeout_s=scorer_timeout,
+            workers=scorer_workers,
         )
-    if rest and re.fullmatch(r"[\w.]+:\w+", spec):
-        return _imported(kind, rest), no_answer, False
-    raise ConfigurationError(
-        "scorer", spec, '"exact", "regex:PATTERN", "math" or "package.module:function"'
-    )
+        scored = _Scored(self._scorer, [row for _, row in rows])
+        self.items = tuple(
+            TaskItem(
+                prompt=row["prompt"],
+                reward=partial(scored.reward, place),
+                answer=partial(scored.answer, place),
+                prompt_id=str(row.get("id", f"line-{line}")),
+                scorer=identity,
+                basis=row["answer"] if spec.needs_answer else digest_of(row),
+            )
+            for place, (line, row) in enumerate(rows)
+        )
+
+    def close(self) -> None:
+        """End the processes that the scorer runs in."""
+        self._scorer.close()
 
 
-def _folded(text: str) -> str | None:
-    return text.strip().casefold() or None
+class _Scored:
+    """What a scorer says of the responses to some rows."""
+
+    def __init__(self, scorer: Scorer, rows: list[Mapping[str, Any]]) -> None:
+        self._scorer = scorer
+        self._rows = rows
+        self._score = lru_cache(_REMEMBERED)(self._score_once)
+
+    def reward(self, place: int, response: str) -> float:
+        """Return the reward of a response to the row of a place.
+
+        Raises:
+            ScorerError: There is none.
+        """
+        scored = self._score(place, response)
+        if scored.reward is None:
+            raise ScorerError(scored.error or "the scorer said nothing")
+        return scored.reward
+
+    def answer(self, place: int, response: str) -> str | None:
+        """Return what a response comes to."""
+        return self._score(place, response).answer
+
+    def _score_once(self, place: int, response: str) -> Scored:
+        row = self._rows[place]
+        answer = row.get("answer")
+        item = Scoring(
+            response=response, answer=answer if isinstance(answer, str) else None, row=row
+        )
+        (scored,) = self._scorer([item])
+        return scored
 
 
-def _exact(response: str, row: Mapping[str, Any]) -> float:
-    return float(_folded(response) == _folded(row["answer"]))
-
-
-def _found(pattern: re.Pattern[str], response: str) -> str | None:
-    found = list(pattern.finditer(response))
+def _rows(path: Path, *, n: int | None, needs_answer: bool) -> list[tuple[int, Mapping[str, Any]]]:
+    """Return (line number, row) of the first rows."""
+    found: list[tuple[int, Mapping[str, Any]]] = []
+    for line, row in read_json_lines(path):
+        if n is not None and len(found) == n:
+            break
+        for field in ("prompt", "answer") if needs_answer else ("prompt",):
+            if not isinstance(row.get(field), str) or not row[field].strip():
+                raise DatasetError(f"{path}, line {line}: {field!r} is missing, or no text")
+        found.append((line, row))
     if not found:
-        return None
-    text = found[-1].group(1) if pattern.groups else found[-1].group()
-    return None if text is None else normalised_number(text)
-
-
-def _matches(pattern: re.Pattern[str], response: str, row: Mapping[str, Any]) -> float:
-    return float(_found(pattern, response) == normalised_number(row["answer"]))
-
-
-def normalised_number(text: str) -> str:
-    """Return a number's plainest form ("$1,000.0" is "1000"); other text without space around."""
-    plain = text.strip().replace(",", "").removeprefix("$").rstrip(".")
-    try:
-        value = float(plain)
-    except ValueError:
-        return text.strip()
-    return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
-
-
-def _math_verify() -> tuple[Callable[[str], Any], Callable[[Any, Any], bool]]:
-    try:
-        from math_verify import parse, verify
-    except ImportError as error:
-        raise MissingDependencyError("math-verify", extra="eval") from error
-    # Its time limits are signals, which only a main thread can have.
-    return partial(parse, parsing_timeout=None), partial(verify, timeout_seconds=None)
-
-
-def _parsed(found: list[Any]) -> str | None:
-    return str(found[0]) if found else None
-
-
-def _imported(module: str, name: str) -> Score:
-    try:
-        function = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigurationError("scorer", f"{module}:{name}", f"importable ({error})") from error
-    if not callable(function):
-        raise ConfigurationError("scorer", f"{module}:{name}", "a function")
-
-    def score(response: str, row: Mapping[str, Any]) -> float:
-        return float(function(response, row))
-
-    return score
+        raise DatasetError(f"{path}: no rows")
+    return found

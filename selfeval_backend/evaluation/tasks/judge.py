@@ -13,6 +13,8 @@ from selfeval_backend.errors import (
     EngineTimeoutError,
     MissingDependencyError,
 )
+from selfeval_backend.hashing import digest_of
+from selfeval_backend.scorers import ScorerIdentity
 from selfeval_backend.web import (
     address_hint,
     bearer,
@@ -107,6 +109,10 @@ class Judge:
         self._base_url, self._api_key = check_url(base_url, field="judge_url"), check_key(api_key)
         self._url = self._base_url + "/chat/completions"
         self._model = model
+        self.identity = ScorerIdentity(
+            name=f"{model} at {self._url}", digest=digest_of([self._url, model, _SYSTEM, _USER])
+        )
+        """What a changed judge is told by."""
         self._client = open_client(
             lambda: httpx.Client(
                 headers=bearer(self._api_key),

@@ -24,6 +24,8 @@ def named_task(
     seed: int,
     file: Path | None = None,
     scorer: str | None = None,
+    scorer_timeout: float | None = None,
+    scorer_workers: int | None = None,
     judge: PairwiseJudge | None = None,
 ) -> Task:
     """Return the task of a name.
@@ -34,6 +36,8 @@ def named_task(
         seed: Of generated problems.
         file: Where the problems of "gsm8k" or "alpaca_eval" are; None: "gsm8k" is downloaded.
         scorer: Of a path; None: "exact".
+        scorer_timeout: Of a path: seconds for a response; None: what its kind of scorer has.
+        scorer_workers: Of a path: most processes; None: one a core, eight at most.
         judge: Of "alpaca_eval".
 
     Raises:
@@ -45,8 +49,15 @@ def named_task(
     path = Path(name)
     if judge is not None and name != "alpaca_eval":
         raise ConfigurationError("judge_url", name, "a judge with --task alpaca_eval alone")
-    if scorer is not None and name in ("reference", "shifted", "gsm8k", "alpaca_eval"):
-        raise ConfigurationError("scorer", scorer, f"none: the task {name!r} has its own")
+    if name in ("reference", "shifted", "gsm8k", "alpaca_eval"):
+        given = {
+            "scorer": scorer,
+            "scorer_timeout": scorer_timeout,
+            "scorer_workers": scorer_workers,
+        }
+        for field, value in given.items():
+            if value is not None:
+                raise ConfigurationError(field, value, f"none: the task {name!r} has its own")
     if name in ("reference", "shifted"):
         if file is not None:
             raise ConfigurationError(
@@ -70,4 +81,10 @@ def named_task(
         raise ConfigurationError(
             "task", name, '"reference", "shifted", "gsm8k", "alpaca_eval", or a file of JSON lines'
         )
-    return JsonlTask(path, scorer=scorer or "exact", n=n)
+    return JsonlTask(
+        path,
+        scorer="exact" if scorer is None else scorer,
+        n=n,
+        scorer_timeout=scorer_timeout,
+        scorer_workers=scorer_workers,
+    )

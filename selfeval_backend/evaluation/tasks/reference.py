@@ -7,12 +7,14 @@ from itertools import islice
 
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.evaluation.tasks.base import TaskItem
+from selfeval_backend.importing import source_digest
 from selfeval_backend.reference.problems import (
     Problem,
     extract_answer,
     generate_problems,
     reward,
 )
+from selfeval_backend.scorers import ScorerIdentity
 
 __all__ = ["MAX_REFERENCE_ITEMS", "ReferenceTask", "check_request", "item_of", "reference_items"]
 
@@ -66,4 +68,6 @@ def item_of(problem: Problem, *, prompt_id: str) -> TaskItem:
         reward=partial(reward, problem),
         answer=extract_answer,
         prompt_id=prompt_id,
+        scorer=ScorerIdentity(name="puzzles", digest=source_digest(f"{reward.__module__}:reward")),
+        basis=repr(problem.puzzles),
     )

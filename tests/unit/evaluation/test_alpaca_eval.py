@@ -123,6 +123,18 @@ def test_a_judge_that_is_not_there() -> None:
     judge.close()
 
 
+def test_another_judge_is_another_scorer() -> None:
+    judges = [
+        Judge(f"http://{host}/v1", model=model)
+        for host, model in (("a", "wise"), ("a", "wiser"), ("b", "wise"), ("a", "wise"))
+    ]
+    first, other, elsewhere, same = (judge.identity.digest for judge in judges)
+    assert len({first, other, elsewhere}) == 3
+    assert same == first
+    for judge in judges:
+        judge.close()
+
+
 class Longer:
     """Prefers the longer response."""
 
@@ -179,11 +191,12 @@ async def test_a_judge_that_answers_nonsense_is_named_with_its_row(
     server: JudgeServer, judge: Judge, model: SelfEvaluatingModel, tmp_path: Path
 ) -> None:
     task = AlpacaEvalTask(baseline(tmp_path / "baseline.json", 10), judge=judge)
-    server.will_say(Both=1.0)
+    for _ in range(4):
+        server.will_say(Both=1.0)
 
     with pytest.raises(
         DatasetError,
-        match=r"prompt 'alpaca-0', sample 0 at temperature 1: the scorer raised "
+        match=r"4 of 4 rewards failed.*prompt 'alpaca-0', sample 0 at temperature 1: "
         r"EngineResponseError: the judge answered neither 'm' nor 'M'",
     ):
         await record(model, task, PLAN, tmp_path / "kept")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from selfeval_backend.errors import ConfigurationError, DatasetError
-from selfeval_backend.training.hashing import Hasher
+from selfeval_backend.hashing import Hasher
 from selfeval_backend.training.pipeline import Pipeline, Workplace
 from selfeval_backend.training.recipe import Recipe
 from tests.unit.training.conftest import MakeRecipe, make_pipeline

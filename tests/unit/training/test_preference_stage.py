@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from selfeval_backend.errors import DatasetError
-from selfeval_backend.training.hashing import Hasher
+from selfeval_backend.hashing import Hasher
 from selfeval_backend.training.pipeline import Workplace
 from selfeval_backend.training.preferences import PreferenceStage
 from selfeval_backend.training.recipe import Recipe

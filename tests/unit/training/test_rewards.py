@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,14 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassificat
 from selfeval_backend.chat import Message
 from selfeval_backend.checkpoints import REFERENCE_FOLDER
 from selfeval_backend.errors import CheckpointError, ConfigurationError, DatasetError
-from selfeval_backend.training.recipe import ModelReward, Recipe
+from selfeval_backend.hashing import Hasher
+from selfeval_backend.scorers import FunctionScorer, Scorer, Scoring
+from selfeval_backend.training import stages
+from selfeval_backend.training.recipe import MathReward, ModelReward, Recipe
 from selfeval_backend.training.rewards import (
-    FunctionScorer,
-    MathScorer,
     RewardModelScorer,
-    Scored,
-    Scoring,
     load_scorer,
+    reward_inputs,
     score_shards,
 )
 from selfeval_backend.training.rollouts import ROLLOUT_SCHEMA
@@ -32,6 +32,14 @@ def scoring(response: str, answer: str | None = None, prompt: str = "Q") -> Scor
     return Scoring(
         messages=(Message(role="user", content=prompt),), response=response, answer=answer
     )
+
+
+@pytest.fixture(scope="module")
+def math() -> Iterator[Scorer]:
+    """The scorer of a recipe that says so; one process for all of these tests."""
+    scorer = load_scorer(MathReward(kind="math", workers=1, timeout_s=60))
+    yield scorer
+    scorer.close()
 
 
 @pytest.mark.parametrize(
@@ -48,15 +56,70 @@ def scoring(response: str, answer: str | None = None, prompt: str = "Q") -> Scor
         ("#### 5 #### 6", "#### 6", 1.0),
         ("#### $18", "#### 18", 1.0),
         ("#### -3", "#### -3", 1.0),
+        ("#### 3,5", "#### 35", 0.0),
+        ("#### 1,234", "#### 1,234", 1.0),
+        (r"so \boxed{50\%}", "50", 1.0),
+        ("#### 12345678901234567890", "#### 12345678901234567891", 0.0),
+        ("#### " + "9" * 5000, "#### " + "9" * 4999 + "8", 0.0),
     ],
 )
-def test_the_math_verifier(response: str, answer: str, reward: float) -> None:
-    assert MathScorer()([scoring(response, answer)]) == [Scored(reward=reward)]
+@pytest.mark.slow
+def test_the_math_verifier(math: Scorer, response: str, answer: str, reward: float) -> None:
+    (scored,) = math([scoring(response, answer)])
+    assert (scored.reward, scored.error) == (reward, None)
 
 
-def test_without_a_reference_answer_there_is_no_reward() -> None:
-    results = MathScorer()([scoring("#### 1"), scoring("#### 1", "nothing to parse")])
+@pytest.mark.slow
+def test_without_a_reference_answer_there_is_no_reward(math: Scorer) -> None:
+    results = math([scoring("#### 1"), scoring("#### 1", "nothing to parse")])
     assert all(r.reward is None and r.error for r in results)
+
+
+def test_scorers_of_aic_eval_are_rewards_too(make_recipe: MakeRecipe) -> None:
+    for name, expected in (("exact", [0.0, 1.0]), ("regex:[0-9,]+", [1.0, 1.0])):
+        recipe = make_recipe(rewards={"kind": "scorer", "scorer": name, "workers": 1})
+        scorer = load_scorer(recipe.rewards)
+        given = [scoring("It is 1,000.", "1,000"), scoring("1,000", "1,000")]
+        assert [scored.reward for scored in scorer(given)] == expected
+        scorer.close()
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"rewards": {"kind": "function", "function": "bad_late:f"}},
+        {"rewards": {"kind": "scorer", "scorer": "bad_late:f"}},
+        {"report": {"answer": "bad_late:f"}},
+    ],
+)
+def test_a_function_of_a_late_stage_is_refused_before_anything_is_drawn(
+    make_recipe: MakeRecipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    sections: dict[str, Any],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("bad_late.py").write_text("def f(:")
+    with pytest.raises(ConfigurationError, match=r"SyntaxError in bad_late\.py, line 1"):
+        stages.make_pipeline(make_recipe(**sections), progress=lambda *_: None, log=print)
+
+
+def test_another_reading_or_function_is_another_stage(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    hasher = Hasher(tmp_path / "hashes.json")
+
+    def inputs(**rewards: Any) -> dict[str, Any]:
+        return reward_inputs(make_recipe(rewards=rewards).rewards, hasher)
+
+    Path("own_stage.py").write_text("def f(prompt, response, answer):\n    import aid_stage")
+    Path("aid_stage.py").write_text("N = 1")
+    first = inputs(kind="function", function="own_stage:f")
+    assert inputs(kind="function", function="own_stage:f", workers=3) == first
+    Path("aid_stage.py").write_text("N = 2")
+    assert inputs(kind="function", function="own_stage:f") != first
+    assert inputs(kind="scorer", scorer="exact") != inputs(kind="scorer", scorer="regex:a")
 
 
 def own(prompt: str, response: str, answer: str | None) -> float:
@@ -66,16 +129,25 @@ def own(prompt: str, response: str, answer: str | None) -> float:
     return {"nan": float("nan"), "inf": float("inf")}.get(response, len(response))
 
 
-def test_a_users_function_fails_for_its_row_only(make_recipe: MakeRecipe) -> None:
-    recipe: Recipe = make_recipe(
-        rewards={"kind": "function", "function": f"{__name__}:own"},
+def test_a_users_function_fails_for_its_row_only(
+    make_recipe: MakeRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("lengths.py").write_text(
+        "def own(prompt, response, answer):\n"
+        "    if response == 'bad':\n"
+        "        raise KeyError('bad')\n"
+        "    return {'nan': float('nan'), 'inf': float('inf')}.get(response, len(response))\n"
     )
-    results = load_scorer(recipe.rewards)([scoring(r) for r in ("abc", "bad", "nan", "inf", "")])
+    rewards = {"kind": "function", "function": "lengths:own", "workers": 1}
+    scorer = load_scorer(make_recipe(rewards=rewards).rewards)
+    results = scorer([scoring(r) for r in ("abc", "bad", "nan", "inf", "")])
+    scorer.close()
     assert [r.reward for r in results] == [3.0, None, None, None, 0.0]
     assert [r.error for r in results if r.error] == [
         "KeyError: 'bad'",
-        "the reward is nan",
-        "the reward is inf",
+        "the reward is nan, expected a finite number",
+        "the reward is inf, expected a finite number",
     ]
 
 

@@ -131,6 +131,15 @@ async def test_what_is_missing_is_made_once(
     await make()
     assert len(told) == num_told
 
+    path = tmp_path / "beam.json"
+    runs = json.loads(path.read_text())
+    path.write_text(json.dumps([runs[0] | {"made_of": "another model"}, *runs[1:]]))
+    await make()
+    assert {name for name in told[num_told:] if name.startswith("beam")} == {"beam 2x2/24"}
+    assert {run.settings: run.made_of for run in load_beams(path)} == dict.fromkeys(
+        BEAMS, runs[0]["made_of"]
+    )
+
 
 async def test_another_model_is_recorded_under_its_number_of_parameters(
     make_model: ModelFactory, tmp_path: Path

@@ -1,9 +1,10 @@
-"""Content hashes: what decides whether a stage has to be done again."""
+"""Content hashes: what decides whether something has to be done again."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,9 @@ class Hasher:
         self._memory = memory
         self._known: dict[str, str] = {}
         if memory.exists():
-            known = read_json(memory)
-            if not isinstance(known, dict):
-                raise DatasetError(f"{memory}: no JSON object. Remove it: files are hashed anew.")
-            self._known = known
+            with suppress(DatasetError):  # it is only a memory: files are hashed again
+                known = read_json(memory)
+                self._known = known if isinstance(known, dict) else {}
 
     def file(self, path: Path) -> str:
         """Return the SHA-256 of a file's bytes."""
@@ -51,7 +51,14 @@ class Hasher:
         """Remember what was hashed, for the next run."""
         write_json(self._memory, self._known, indent=0)
 
-    def folder(self, folder: Path, patterns: tuple[str, ...] = ("*",)) -> str:
+    def folder(
+        self,
+        folder: Path,
+        patterns: tuple[str, ...] = ("*",),
+        *,
+        leave_out: tuple[str, ...] = (),
+    ) -> str:
         """Return one hash of the names and bytes of a folder's files; no subfolders."""
-        files = {p.name: p for pattern in patterns for p in folder.glob(pattern) if p.is_file()}
+        found = (p for pattern in patterns for p in folder.glob(pattern) if p.is_file())
+        files = {p.name: p for p in found if p.name not in leave_out}
         return digest_of({name: self.file(files[name]) for name in sorted(files)})
