@@ -14,7 +14,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from selfeval_backend.training.hashing import Hasher
 
 from benchmarks.figures.runs import load_beams
 from selfeval_backend.checkpoints import REFERENCE_FOLDER
@@ -58,7 +57,6 @@ JSON_FILES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "alpaca": ("alpaca.json", lambda path: AlpacaEvalTask(path, judge=Judge()).items),
     "selfeval.json": ("selfeval.json", lambda path: SelfEvalConfig.load(path.parent)),
     "beams": ("beam.json", load_beams),
-    "hashes": ("hashes.json", Hasher),
     "manifest": ("stage.json", lambda path: Manifest.load(path.parent)),
 }
 OTHERS: dict[str, tuple[str, Callable[[Path], object]]] = {
@@ -371,3 +369,15 @@ def test_a_file_system_without_locks_is_named_and_used(
     monkeypatch.setattr(filelock.FileLock, "acquire", cannot)
     with pytest.warns(UserWarning, match="its file system has no locks"), locked(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b"\xff\xfe", b'{"a": "\\ud800"}'])
+def test_a_memory_of_hashes_that_cannot_be_read_is_made_anew(tmp_path: Path, body: bytes) -> None:
+    memory, file = tmp_path / "hashes.json", tmp_path / "file"
+    file.write_text("text")
+    expected = Hasher(tmp_path / "none.json").file(file)
+    memory.write_bytes(body)
+    hasher = Hasher(memory)
+    assert hasher.file(file) == expected
+    hasher.save()
+    assert Hasher(memory).file(file) == expected

@@ -85,7 +85,7 @@ def test_a_number_of_5000_digits_is_an_answer_like_others(tmp_path: Path) -> Non
     assert puzzle.judge(f"#### {long}").reward == 0.0
     raw = tmp_path / "raw.jsonl"
     raw.write_text('{"prompt": "Q", "answer": ' + long + "}\n")
-    with pytest.raises(DatasetError, match="line 1: no JSON"):
+    with pytest.raises(DatasetError, match="line 1: a number of 5,000 digits"):
         JsonlTask(raw)
 
 
