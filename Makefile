@@ -54,10 +54,10 @@ lint: install  ## Format, lint, types and import layers
 	$(BIN)/lint-imports --no-cache
 
 check: lint  ## Lint, and the quick tests
-	$(BIN)/python -m pytest -m "not slow"
+	PYTHONFAULTHANDLER=1 $(BIN)/python -m pytest -m "not slow"
 
 test: $(VLLM_STAMP)  ## Run all tests, those of vLLM among them
-	$(BIN)/python -m pytest
+	PYTHONFAULTHANDLER=1 $(BIN)/python -m pytest
 
 serve-reference: $(VLLM_STAMP)  ## Serve the reference model with vLLM on http://127.0.0.1:8000/v1
 	VLLM_CPU_OMP_THREADS_BIND=nobind VLLM_CPU_KVCACHE_SPACE=1 OMP_NUM_THREADS=1 \

@@ -133,7 +133,8 @@ class AdaptiveFields(BaseModel):
     """Whether ``best_of_n["texts"]`` holds the texts of all samples."""
     on_progress: Callable[[TraceEvent], None] | None = Field(default=None, exclude=True, repr=False)
     """Told of every decision once it has been carried out, on the event loop that answers (of a
-    synchronous call: another thread). What it raises ends the call."""
+    synchronous call: another thread), which waits for it. It may call models, this one among them.
+    What it raises ends the call."""
     backend: SelfEvaluatingModel | None = Field(default=None, exclude=True, repr=False)
     """A loaded model; the adapter's `from_model` sets it."""
 

@@ -43,7 +43,7 @@ from selfeval_backend.structured import (
     load_reasoning_parser,
     load_tool_parser,
 )
-from selfeval_backend.sync import run_sync
+from selfeval_backend.sync import contained, run_sync
 from selfeval_backend.text_flow import TextFlow
 from selfeval_backend.types import Outcome, Sample, SelfEvaluation, Usage, to_json
 
@@ -358,15 +358,23 @@ class SelfEvaluatingModel:
                 pieces.put_nowait(piece)
 
         running = asyncio.create_task(
-            self.answer(
-                messages, settings, form=form, policy=policy, observer=observer, follower=follow
+            contained(
+                partial(
+                    self.answer,
+                    messages,
+                    settings,
+                    form=form,
+                    policy=policy,
+                    observer=observer,
+                    follower=follow,
+                )
             )
         )
         running.add_done_callback(lambda _: pieces.put_nowait(None))
         try:
             while (piece := await pieces.get()) is not None:
                 yield piece
-            for last in flow.end(await running):
+            for last in flow.end((await running).result()):
                 yield last
         finally:
             running.cancel()

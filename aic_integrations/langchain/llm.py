@@ -21,7 +21,7 @@ from aic_integrations.langchain.messages import PROVIDER, to_ai_message
 from aic_integrations.langchain.progress import RunManager
 from selfeval_backend.chat import Message, check_messages
 from selfeval_backend.model import Answer, ReasoningPiece, SelfEvaluatingModel
-from selfeval_backend.sync import iterate_sync, run_sync
+from selfeval_backend.sync import contained, iterate_sync, run_sync
 
 __all__ = ["AdaptiveLLM"]
 
@@ -104,9 +104,14 @@ class AdaptiveLLM(AdaptiveModel, BaseLLM):
     ) -> LLMResult:
         # LangChain hands over one run for all prompts: whose progress it is could not be told.
         told = run_manager if len(requests) == 1 else None
-        tasks = [asyncio.ensure_future(self._generation(model, r, told)) for r in requests]
+        tasks = [
+            asyncio.create_task(contained(partial(self._generation, model, each, told)))
+            for each in requests
+        ]
         try:
-            generations = await asyncio.gather(*tasks)
+            for ended in asyncio.as_completed(tasks):
+                (await ended).result()  # the first that fails ends all
+            generations = [task.result().result() for task in tasks]
         finally:  # one that failed leaves none running
             for task in tasks:
                 task.cancel()

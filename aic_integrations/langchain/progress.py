@@ -21,6 +21,7 @@ from langchain_core.callbacks.manager import ahandle_event
 from langchain_core.runnables.config import ensure_config, get_async_callback_manager_for_config
 
 from selfeval_backend.controller import Observer
+from selfeval_backend.sync import contained
 from selfeval_backend.types import Accept, Advance, Draw, Evaluate, Prune, Stop, TraceEvent
 
 __all__ = ["PROGRESS_EVENT", "Progress", "RunManager", "progress_reported"]
@@ -94,11 +95,11 @@ async def progress_reported(
     if dispatch is None:
         yield progress
         return
-    telling = asyncio.create_task(progress.keep_telling())
+    telling = asyncio.create_task(contained(progress.keep_telling))
     try:
         yield progress
         if telling.done():
-            await telling  # a handler that raises on purpose has ended it
+            (await telling).result()  # a handler that raises on purpose has ended it
         await progress.tell()
     finally:
         telling.cancel()
