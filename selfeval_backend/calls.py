@@ -16,8 +16,9 @@ from typing import Any, cast, get_args
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from selfeval_backend.errors import ConfigurationError
-from selfeval_backend.model import EngineName, SelfEvaluatingModel, Server, shared_model
+from selfeval_backend.model import EngineName, SelfEvaluatingModel, Server
 from selfeval_backend.settings import Settings, resolve_settings
+from selfeval_backend.shared import ModelSource, ashared_model, shared_model
 from selfeval_backend.structured import AnswerForm, ReasoningForm, ToolForm
 from selfeval_backend.types import TraceEvent
 
@@ -162,20 +163,20 @@ class AdaptiveFields(BaseModel):
 
     def _loaded_model(self) -> SelfEvaluatingModel:
         """Return the backend, else the process's one copy of the model, loaded at first."""
-        if self.backend is not None:
-            return self.backend
-        return shared_model(
-            self.model,
+        return shared_model(self._source()) if self.backend is None else self.backend
+
+    async def _aloaded_model(self) -> SelfEvaluatingModel:
+        """Do what `_loaded_model` does without holding up the caller's loop."""
+        return await ashared_model(self._source()) if self.backend is None else self.backend
+
+    def _source(self) -> ModelSource:
+        return ModelSource(
+            model=self.model,
             engine=cast(EngineName | None, self.engine),
             engine_args=self.engine_args,
             server=self._server(),
             checkpoint=self.checkpoint,
         )
-
-    async def _aloaded_model(self) -> SelfEvaluatingModel:
-        """Do what `_loaded_model` does without holding up the caller's loop."""
-        # Reading weights takes seconds.
-        return await asyncio.to_thread(self._loaded_model) if self.backend is None else self.backend
 
     async def _read_by_parser(
         self, model: SelfEvaluatingModel, form: AnswerForm | None

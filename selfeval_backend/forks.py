@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from selfeval_backend.errors import ConfigurationError
 
-__all__ = ["Home", "Lock", "in_child", "in_child_too"]
+__all__ = ["Home", "Lock", "check_may_load", "in_child", "in_child_too"]
 
 _REMEDY = (
     "A fork takes no threads along. Load it in the child alone (gunicorn: in post_fork or without "
@@ -66,18 +66,16 @@ class Home:
         engine: Its name, as users spell it.
 
     Raises:
-        ConfigurationError: An ancestor of this process had loaded one when it forked: torch's
-            threads are gone, and whoever computes would wait for them.
+        ConfigurationError: As `check_may_load`.
     """
 
     __slots__ = ("_engine", "_pid")
 
     def __init__(self, engine: str) -> None:
         global _engine_loaded
+        check_may_load(engine)
         self._engine = engine
         self._pid = os.getpid()
-        if _engine_left_behind:
-            _refuse(engine, "none in a child of a process that had loaded one before it forked")
         _engine_loaded = True
 
     @property
@@ -96,6 +94,17 @@ class Home:
                 f"{self._engine}, loaded in process {self._pid}",
                 f"an engine of this process, {os.getpid()}",
             )
+
+
+def check_may_load(engine: str) -> None:
+    """Refuse to load an engine where it could not compute.
+
+    Raises:
+        ConfigurationError: An ancestor of this process had loaded one when it forked: torch's
+            threads are gone, and whoever computes would wait for them.
+    """
+    if _engine_left_behind:
+        _refuse(engine, "none in a child of a process that had loaded one before it forked")
 
 
 def _refuse(engine: str, allowed: str) -> NoReturn:

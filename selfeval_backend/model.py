@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import json
 import secrets
-import threading
 import warnings
-from collections.abc import AsyncGenerator, Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -58,7 +56,6 @@ __all__ = [
     "check_where_it_runs",
     "choose_engine",
     "load_model",
-    "shared_model",
 ]
 
 EngineName = Literal["transformers", "vllm"]
@@ -642,41 +639,3 @@ def _connect(server: Server, model: str) -> Engine:
     if not server.base_url:
         raise ConfigurationError("base_url", server.base_url, "at least one URL")
     return run_sync(connect_replicas({url: partial(connect, url) for url in server.base_url}))
-
-
-_shared: dict[tuple[Hashable, ...], SelfEvaluatingModel] = {}
-_shared_lock = threading.Lock()
-
-
-def shared_model(
-    model: str | Path,
-    *,
-    engine: EngineName | None = None,
-    engine_args: Mapping[str, Any] | None = None,
-    server: Server | None = None,
-    checkpoint: str | Path | None = None,
-) -> SelfEvaluatingModel:
-    """Return the process's one copy of a model, loaded at the first call.
-
-    Adapters use it, so that several of them on one model share its weights and its batches.
-    Arguments and errors are those of `load_model`.
-    """
-    if server is None:
-        engine = engine or choose_engine()
-    key = (
-        str(model),
-        engine,
-        json.dumps(dict(engine_args or {}), sort_keys=True, default=repr),
-        server,
-        None if checkpoint is None else str(checkpoint),
-    )
-    with _shared_lock:
-        if key not in _shared:
-            _shared[key] = load_model(
-                model,
-                engine=engine,
-                engine_args=engine_args,
-                server=server,
-                checkpoint=checkpoint,
-            )
-        return _shared[key]

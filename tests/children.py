@@ -29,7 +29,7 @@ def run_child(code: str, *arguments: str, within_s: float = 60.0) -> Ended:
         within_s: It is killed then, with all that it has forked, and fails with their stacks.
     """
     process = subprocess.Popen(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", code, *arguments],
+        [sys.executable, "-W", "error", "-c", code, *arguments],
         env={**os.environ, "PYTHONFAULTHANDLER": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

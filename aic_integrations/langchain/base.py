@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -24,6 +23,7 @@ from selfeval_backend.calls import (
 )
 from selfeval_backend.chat import Message
 from selfeval_backend.errors import ConfigurationError, ContextLengthError
+from selfeval_backend.generators import Owned
 from selfeval_backend.model import Answer, SelfEvaluatingModel
 from selfeval_backend.structured import AnswerForm
 
@@ -136,7 +136,7 @@ class AdaptiveModel(AdaptiveFields, Serializable):
             form = await self._read_by_parser(model, request.form)
             async with (
                 progress_reported(run_manager, self.on_progress) as progress,
-                aclosing(
+                Owned(
                     model.stream(
                         request.conversation,
                         model.settings(request.given),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import httpx
+
+from selfeval_backend.forks import Lock, in_child
 
 __all__ = ["ClientPools"]
 
@@ -25,8 +26,10 @@ class ClientPools:
 
     def __init__(self, new_client: Callable[[], httpx.AsyncClient]) -> None:
         self._new_client = new_client
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._pools: dict[asyncio.AbstractEventLoop, _Pool] = {}
+        self._of_parent: list[object] = []
+        in_child(self._leave_to_parent)
 
     @asynccontextmanager
     async def lend(self) -> AsyncIterator[httpx.AsyncClient]:
@@ -63,6 +66,11 @@ class ClientPools:
             with self._lock:
                 self._pools.pop(loop, None)
             await asyncio.gather(*(client.aclose() for client in pool.all))
+
+    def _leave_to_parent(self) -> None:
+        # Kept, as closing them would say goodbye on connections that the parent goes on using.
+        self._of_parent.append(self._pools)
+        self._pools = {}
 
     async def aclose(self) -> None:
         """Close all clients: those of this loop now, those of others soon."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from safetensors import SafetensorError
@@ -32,6 +33,7 @@ from selfeval_backend.errors import (
     ConfigurationError,
     EngineClosedError,
 )
+from selfeval_backend.forks import check_may_load
 
 __all__ = ["TransformersEngine", "load_transformers_engine"]
 
@@ -83,6 +85,8 @@ class TransformersEngine:
         self._grammars = (
             None if tokenizer is None else GrammarCompiler(tokenizer, num_logits=facts.num_logits)
         )
+        # A thread of its own: those of the loop are few, and other models' calls wait for them.
+        self._compiling = ThreadPoolExecutor(1, "transformers-grammars")
         self._worker = Worker(model, max_batch=max_batch)
         self._outbox: Outbox[Command] = Outbox(self._worker.submit)
         # The thread keeps the worker alive, not the engine: an engine that is forgotten ends it.
@@ -115,6 +119,7 @@ class TransformersEngine:
                 that llguidance cannot follow.
             ContextLengthError: Prompt and max_tokens exceed the context.
             CheckpointError: There is a grammar, and the model's tokenizer cannot be loaded.
+            ConfigurationError: This process was forked from the one that loaded the model.
             EngineClosedError: The engine is, or was meanwhile, closed.
             EngineResponseError: The model's logits were not finite.
             EngineError: The forward pass failed.
@@ -124,8 +129,8 @@ class TransformersEngine:
         async def prepare() -> None:
             check_params(params, self._capabilities)
             if params.grammar is not None and self._grammars is not None:
-                row.guide = await asyncio.to_thread(
-                    self._grammars.guide, params.grammar, params.stop_token_ids
+                row.guide = await asyncio.get_running_loop().run_in_executor(
+                    self._compiling, self._grammars.guide, params.grammar, params.stop_token_ids
                 )
 
         def begin() -> Mailbox[Delivery]:
@@ -138,6 +143,7 @@ class TransformersEngine:
             begin,
             go_on=lambda: self._outbox.put(("enqueue", row)),
             drop=lambda: self._worker.submit([("drop", row)]),
+            home=self._worker.home,
             prepare=prepare if params.grammar is not None else None,
         )
 
@@ -156,6 +162,7 @@ class TransformersEngine:
         Raises:
             ConfigurationError: A token is not of the vocabulary.
             ContextLengthError: The sequence exceeds the context.
+            ConfigurationError: This process was forked from the one that loaded the model.
             EngineClosedError: The engine is, or was meanwhile, closed.
             EngineResponseError: The model's logits were not finite.
             EngineError: The forward pass failed.
@@ -177,6 +184,7 @@ class TransformersEngine:
     def _check_tokens(
         self, field: str, token_ids: tuple[int, ...], num_reserved_tokens: int
     ) -> None:
+        self._worker.home.check()
         if self._worker.closing:
             raise EngineClosedError("The engine was closed.")
         # One bad index would fail the whole batch, and on CUDA the whole process.
@@ -198,9 +206,11 @@ def load_transformers_engine(
         max_batch: Most samples that generate at once.
 
     Raises:
-        ConfigurationError: Device or dtype is unknown, or the model needs another cache.
+        ConfigurationError: Device or dtype is unknown, the model needs another cache, or this
+            process was forked from one that had loaded a model.
         CheckpointError: The model cannot be loaded.
     """
+    check_may_load("transformers")
     where = _device(device)
     if dtype != "auto" and dtype not in _DTYPES:
         raise ConfigurationError("dtype", dtype, f"'auto' or one of {sorted(_DTYPES)}")

@@ -26,6 +26,7 @@ from selfeval_backend.errors import (
     EngineResponseError,
     SelfEvaluationError,
 )
+from selfeval_backend.forks import Home
 from selfeval_backend.types import FinishReason
 
 if TYPE_CHECKING:
@@ -209,6 +210,7 @@ class Worker:
         self._names = map(str, itertools.count())
         self._requests: dict[str, Request] = {}
         self._dead: EngineError | None = None
+        self.home = Home("vllm")
         started: Future[Facts] = Future()
         self._thread = threading.Thread(
             target=self._run, args=(started,), name="vllm-engine", daemon=True
@@ -227,7 +229,12 @@ class Worker:
         return self._closing
 
     def submit(self, commands: Sequence[Command]) -> None:
-        """Hand commands in; from any thread. Once closed they fail with EngineClosedError."""
+        """Hand commands in; from any thread. Once closed they fail with EngineClosedError.
+
+        In a child process nothing happens: there is no thread that could answer.
+        """
+        if not self.home.is_here:
+            return
         with self._wakeup:
             if not self._closing:
                 self._inbox.extend(commands)
@@ -245,6 +252,8 @@ class Worker:
         Args:
             wait_s: How long to wait for the step that runs; None is until it is over.
         """
+        if not self.home.is_here:
+            return
         with self._wakeup:
             self._closing = True
             self._wakeup.notify()
