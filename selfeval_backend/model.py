@@ -17,7 +17,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequenc
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NoReturn, get_args
 
 from selfeval_backend.chat import Chat, ChatTemplate, Message
 from selfeval_backend.controller import Follower, Observer, run
@@ -191,6 +191,18 @@ class SelfEvaluatingModel:
             )
         self._tool_parsers: dict[str | None, ToolParser] = {}
         self._reasoning_parsers: dict[str, ReasoningParser] = {}
+
+    def __deepcopy__(self, memo: object) -> SelfEvaluatingModel:
+        """Return itself: whatever is copied around it shares its weights and its batches."""
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise ConfigurationError(
+            "model",
+            self.name,
+            "none that is loaded, where it is pickled for another process",
+            remedy="Load it there, or pickle an adapter that names it.",
+        )
 
     def tool_parser(self, name: str | None) -> ToolParser:
         """Return one of vLLM's tool parsers for this model; None: the one of plain JSON.

@@ -83,7 +83,7 @@ class AdaptiveModel(AdaptiveFields, Serializable):
     def from_model(cls, model: SelfEvaluatingModel, **settings: Any) -> Self:
         """Return one on a loaded model, for example one with a scripted engine.
 
-        It is not serialized with it: what is loaded again from JSON looks `model.name` up.
+        It is neither serialized nor pickled with it: what is read back looks `model.name` up.
 
         Args:
             model: Shared, not copied; whoever made it closes it.
@@ -93,6 +93,11 @@ class AdaptiveModel(AdaptiveFields, Serializable):
             ConfigurationError: A value is out of its range, or a name is unknown.
         """
         return cls(model=model.name, backend=model, **settings)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # As where it is read back from JSON: there the model is looked up by its name.
+        travels = self.model_copy(update={"backend": None, "on_progress": None})
+        return Serializable.__getstate__(travels)
 
     @classmethod
     def _spelled_out(cls, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -95,8 +95,9 @@ def server() -> Iterator[PlainServer]:
         "s = llm.stream('?'); next(s); in_child(lambda: (globals().pop('s'), gc.collect(), use()));"
         "list(s); use()",
         "s = llm.stream('?'); next(s); in_child(lambda: (s.close(), use())); list(s); use()",
-        # Calls of other threads at that time.
-        "ts = [threading.Thread(target=use) for _ in range(4)]; [t.start() for t in ts];"
+        # Calls of other threads at that time, which import nothing any more: a child waits for ever
+        # for a module that another thread was importing, whoever imports it (CPython).
+        "use(); ts = [threading.Thread(target=use) for _ in range(4)]; [t.start() for t in ts];"
         "[in_child(use) for _ in range(4)]; [t.join() for t in ts]; use()",
         # As others fork.
         "use(); p = multiprocessing.get_context('fork').Process(target=use); p.start(); p.join();"
@@ -111,6 +112,7 @@ def test_a_servers_model_works_on_in_parent_and_child(server: PlainServer, fork:
 
 def test_a_callback_may_fork(server: PlainServer) -> None:
     code = """
+use()
 done = []
 def told(_):
     if not done:
@@ -208,6 +210,7 @@ llm = ChatAdaptive.from_model(
 def use():
     for _ in range(20):
         assert llm.invoke("?").text == asyncio.run(llm.ainvoke("?")).text == "forty"
+use()
 threads = [threading.Thread(target=use) for _ in range(3)]
 [thread.start() for thread in threads]
 for _ in range(5):
