@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -26,7 +27,7 @@ from selfeval_backend.errors import (
     EngineResponseError,
     SelfEvaluationError,
 )
-from selfeval_backend.forks import Home
+from selfeval_backend.forks import Home, in_child
 from selfeval_backend.types import FinishReason
 
 if TYPE_CHECKING:
@@ -211,6 +212,8 @@ class Worker:
         self._requests: dict[str, Request] = {}
         self._dead: EngineError | None = None
         self.home = Home("vllm")
+        self._engine: Any = None
+        in_child(self._leave_to_parent)
         started: Future[Facts] = Future()
         self._thread = threading.Thread(
             target=self._run, args=(started,), name="vllm-engine", daemon=True
@@ -260,9 +263,22 @@ class Worker:
         if self._thread is not threading.current_thread():
             self._thread.join(wait_s)
 
+    def _leave_to_parent(self) -> None:
+        """Keep vLLM from cleaning up when a child ends: it would end its parent's processes."""
+        core = getattr(self._engine, "engine_core", None)
+        resources = getattr(core, "resources", None)
+        for part in (
+            self._engine,
+            core,
+            getattr(resources, "engine_manager", None),
+            getattr(resources, "coordinator", None),
+        ):
+            if isinstance(finalizer := getattr(part, "_finalizer", None), weakref.finalize):
+                finalizer.detach()
+
     def _run(self, started: Future[Facts]) -> None:
         try:
-            engine = self._make_engine()
+            engine = self._engine = self._make_engine()
             self._warm_up(engine)
             config = engine.model_config
             facts = Facts(
@@ -292,6 +308,7 @@ class Worker:
             self._inbox.clear()
         self._fail_all(_closed())
         self._postman.deliver()
+        self._engine = None
         engine.engine_core.shutdown()
 
     def _wait(self) -> list[Command]:
