@@ -261,6 +261,10 @@ class Soak:
     noise: list[str] = field(default_factory=list)
     rounds: list[Quiet] = field(default_factory=list)
     harm: collections.Counter[str] = field(default_factory=collections.Counter)
+    is_up: asyncio.Event = field(default_factory=asyncio.Event)
+    """Whether there is a server."""
+    num_without_server: int = 0
+    """Calls that may still be begun while there is no server; the others wait for one."""
 
     def run(self, num_calls: int, url: str) -> None:
         """Make all calls, in rounds.
@@ -289,6 +293,7 @@ class Soak:
         raise RuntimeError("no connection in 20 tries")
 
     async def _rounds(self, sizes: Sequence[int], calls: Calls, servers: ExitStack) -> None:
+        self.is_up.set()
         for number, size in enumerate(sizes):
             harm = {1: self._stop, 2: self._kill, 5: self._stop}.get(number % 8)
             doing = None if harm is None else asyncio.create_task(harm(servers))
@@ -304,9 +309,19 @@ class Soak:
 
         async def one(name: str, number: int) -> None:
             async with room:
+                await self._turn()
                 await self._one(calls.kinds[name], name, f"Use {number}, 19 and 25 to make 41.")
 
         await asyncio.gather(*(one(name, number) for number, name in enumerate(names)))
+
+    async def _turn(self) -> None:
+        """Let a few calls fail for want of a server, and not all of a round."""
+        if self.is_up.is_set():
+            return
+        if self.num_without_server:
+            self.num_without_server -= 1
+        else:
+            await self.is_up.wait()
 
     async def _one(self, ask: Callable[[str], Awaitable[str]], name: str, prompt: str) -> None:
         task = asyncio.ensure_future(ask(prompt))
@@ -340,9 +355,12 @@ class Soak:
         await asyncio.sleep(1)
         assert self.server is not None
         self.harm["killed"] += 1
+        self.num_without_server = _AT_ONCE
+        self.is_up.clear()
         os.killpg(self.server.process.pid, signal.SIGKILL)
         self.proxy.target_port = 0
         await asyncio.to_thread(self._start, servers)
+        self.is_up.set()
 
     def _start(self, servers: ExitStack) -> None:
         servers.close()
