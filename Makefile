@@ -86,6 +86,7 @@ bench: $(VLLM_STAMP)  ## Run the benchmarks that have limits; fails where one is
 	run langchain_overhead benchmarks/langchain_overhead.py; \
 	run replay benchmarks/replay.py; \
 	run eval_overhead benchmarks/eval_overhead.py; \
+	run soak benchmarks/soak.py; \
 	exit $$status
 
 figures: $(VLLM_STAMP)  ## Measure the reference model's quality for the tables of the docs, into build/figures (over an hour)

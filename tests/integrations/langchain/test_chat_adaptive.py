@@ -184,6 +184,7 @@ async def test_abatch_runs_together(echo: ChatAdaptive) -> None:
     assert engine_of(echo).num_open == 0
 
 
+@pytest.mark.timeout(120)
 def test_threads_and_loops_share_one_model(echo: ChatAdaptive) -> None:
     answers: dict[int, list[Any]] = {}
 

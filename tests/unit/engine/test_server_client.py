@@ -115,6 +115,7 @@ def other_loop() -> Iterator[asyncio.AbstractEventLoop]:
     loop.close()
 
 
+@pytest.mark.timeout(120)
 async def test_connections_of_another_loop_are_closed_from_here(
     client: Client, server: CountingServer, other_loop: asyncio.AbstractEventLoop
 ) -> None:
@@ -124,6 +125,7 @@ async def test_connections_of_another_loop_are_closed_from_here(
     assert await asyncio.to_thread(server.comes_to, 0)
 
 
+@pytest.mark.timeout(120)
 def test_a_client_that_is_forgotten_leaves_no_connection(
     server: CountingServer, other_loop: asyncio.AbstractEventLoop
 ) -> None:
