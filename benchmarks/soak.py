@@ -58,7 +58,8 @@ class Bounds:
     """How much more than in the second quarter there may be in the last."""
 
     memory_mib: float = 48.0
-    handles: float = 8.0
+    handles: float = 30.0
+    """A connection is three of them here, as the proxy is in this process."""
     threads: float = 4.0
     tasks: float = 1.0
 

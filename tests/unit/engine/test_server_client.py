@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from selfeval_backend.engine.server import pools as pools_module
 from selfeval_backend.engine.server.client import Client
 
 
@@ -101,6 +102,22 @@ async def test_closing_drops_the_connections_and_the_client_can_be_used_again(
         assert server.num_open == 2
         await client.aclose()
         assert await asyncio.to_thread(server.comes_to, 0)
+
+
+@pytest.mark.timeout(120)
+async def test_connections_that_are_not_used_are_closed_after_a_while(
+    client: Client, server: CountingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pools_module, "_IDLE_S", 0.3)
+    await ask(client, 5)
+    assert server.num_open == 5
+    for _ in range(8):  # one of them is enough, and stays
+        await ask(client, 1)
+        await asyncio.sleep(0.1)
+    assert await asyncio.to_thread(server.comes_to, 1)
+    assert await asyncio.to_thread(server.comes_to, 0)
+    await ask(client, 2)
+    assert server.num_open == 2
 
 
 @pytest.fixture
