@@ -54,10 +54,10 @@ lint: install  ## Format, lint, types and import layers
 	$(BIN)/lint-imports --no-cache
 
 check: lint  ## Lint, and the quick tests
-	$(BIN)/python -m pytest -m "not slow"
+	PYTHONFAULTHANDLER=1 $(BIN)/python -m pytest -m "not slow"
 
 test: $(VLLM_STAMP)  ## Run all tests, those of vLLM among them
-	$(BIN)/python -m pytest
+	PYTHONFAULTHANDLER=1 $(BIN)/python -m pytest
 
 coverage: $(VLLM_STAMP)  ## Run all tests, and show which lines and branches they leave out; fails below a limit
 	$(BIN)/python -m pytest --cov --cov-report=term --cov-report=html:build/coverage
@@ -97,6 +97,7 @@ bench: $(VLLM_STAMP)  ## Run the benchmarks that have limits; fails where one is
 	run langchain_overhead benchmarks/langchain_overhead.py; \
 	run replay benchmarks/replay.py; \
 	run eval_overhead benchmarks/eval_overhead.py; \
+	run soak benchmarks/soak.py; \
 	exit $$status
 
 figures: $(VLLM_STAMP)  ## Measure the reference model's quality for the tables of the docs, into build/figures (over an hour)

@@ -19,8 +19,9 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from selfeval_backend.chat import Chat, ChatTemplate
 from selfeval_backend.checkpoints import locate_checkpoint
 from selfeval_backend.errors import ConfigurationError
-from selfeval_backend.model import EngineName, SelfEvaluatingModel, Server, shared_model
+from selfeval_backend.model import EngineName, SelfEvaluatingModel, Server
 from selfeval_backend.settings import Settings, resolve_settings
+from selfeval_backend.shared import ModelSource, ashared_model, shared_model
 from selfeval_backend.structured import AnswerForm, ReasoningForm, ToolForm
 from selfeval_backend.types import TraceEvent
 from selfeval_backend.web import check_key, check_url
@@ -140,7 +141,8 @@ class AdaptiveFields(BaseModel):
     """Whether ``best_of_n["texts"]`` holds the texts of all samples."""
     on_progress: Callable[[TraceEvent], None] | None = Field(default=None, exclude=True, repr=False)
     """Told of every decision once it has been carried out, on the event loop that answers (of a
-    synchronous call: another thread). What it raises ends the call."""
+    synchronous call: another thread), which waits for it. It may call models, this one among them.
+    What it raises ends the call."""
     backend: SelfEvaluatingModel | None = Field(default=None, exclude=True, repr=False)
     """A loaded model; the adapter's `from_model` sets it."""
 
@@ -168,10 +170,15 @@ class AdaptiveFields(BaseModel):
 
     def _loaded_model(self) -> SelfEvaluatingModel:
         """Return the backend, else the process's one copy of the model, loaded at first."""
-        if self.backend is not None:
-            return self.backend
-        return shared_model(
-            self.model,
+        return shared_model(self._source()) if self.backend is None else self.backend
+
+    async def _aloaded_model(self) -> SelfEvaluatingModel:
+        """Do what `_loaded_model` does without holding up the caller's loop."""
+        return await ashared_model(self._source()) if self.backend is None else self.backend
+
+    def _source(self) -> ModelSource:
+        return ModelSource(
+            model=self.model,
             engine=cast(EngineName | None, self.engine),
             engine_args=self.engine_args,
             server=self._server(),
@@ -183,11 +190,6 @@ class AdaptiveFields(BaseModel):
         if self.backend is not None:
             return self.backend.chat
         return _chat_of(self.checkpoint or self.model)
-
-    async def _aloaded_model(self) -> SelfEvaluatingModel:
-        """Do what `_loaded_model` does without holding up the caller's loop."""
-        # Reading weights takes seconds.
-        return await asyncio.to_thread(self._loaded_model) if self.backend is None else self.backend
 
     async def _read_by_parser(
         self, model: SelfEvaluatingModel, form: AnswerForm | None

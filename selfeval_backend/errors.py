@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from selfeval_backend.gate import GateRecord
@@ -62,7 +62,20 @@ _SECRET = re.compile(r"(?i)(^|[_-])(token|key|password|secret|authorization)$")
 
 
 class AICError(Exception):
-    """Base of every error that this project raises on purpose."""
+    """Base of every error that this project raises on purpose.
+
+    It travels between processes with all that it carries.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Python's own way would call the class with the message alone.
+        return _made_again, (type(self), self.args, self.__dict__)
+
+
+def _made_again(error: type[AICError], args: tuple[Any, ...], state: dict[str, Any]) -> AICError:
+    made = error.__new__(error, *args)
+    made.__dict__.update(state)
+    return made
 
 
 class ConfigurationError(AICError, ValueError):

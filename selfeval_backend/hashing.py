@@ -24,10 +24,7 @@ class Hasher:
     """Hashes files, and remembers those that have not been touched since.
 
     Args:
-        memory: A JSON file.
-
-    Raises:
-        DatasetError: It is there, and is none.
+        memory: A JSON file; one that cannot be read is made anew.
     """
 
     def __init__(self, memory: Path) -> None:

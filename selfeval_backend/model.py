@@ -11,15 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import json
 import secrets
-import threading
 import warnings
-from collections.abc import AsyncGenerator, Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NoReturn, get_args
 
 from selfeval_backend.chat import Chat, ChatTemplate, Message
 from selfeval_backend.controller import Follower, Observer, run
@@ -44,7 +42,7 @@ from selfeval_backend.structured import (
     load_reasoning_parser,
     load_tool_parser,
 )
-from selfeval_backend.sync import run_sync
+from selfeval_backend.sync import contained, run_sync
 from selfeval_backend.text_flow import TextFlow
 from selfeval_backend.types import Outcome, Sample, SelfEvaluation, Usage, to_json
 from selfeval_backend.web import check_key, clean_url
@@ -60,7 +58,6 @@ __all__ = [
     "check_where_it_runs",
     "choose_engine",
     "load_model",
-    "shared_model",
 ]
 
 EngineName = Literal["transformers", "vllm"]
@@ -209,6 +206,18 @@ class SelfEvaluatingModel:
             )
         self._tool_parsers: dict[str | None, ToolParser] = {}
         self._reasoning_parsers: dict[str, ReasoningParser] = {}
+
+    def __deepcopy__(self, memo: object) -> SelfEvaluatingModel:
+        """Return itself: whatever is copied around it shares its weights and its batches."""
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise ConfigurationError(
+            "model",
+            self.name,
+            "none that is loaded, where it is pickled for another process",
+            remedy="Load it there, or pickle an adapter that names it.",
+        )
 
     def tool_parser(self, name: str | None) -> ToolParser:
         """Return one of vLLM's tool parsers for this model; None: the one of plain JSON.
@@ -373,15 +382,23 @@ class SelfEvaluatingModel:
                 pieces.put_nowait(piece)
 
         running = asyncio.create_task(
-            self.answer(
-                messages, settings, form=form, policy=policy, observer=observer, follower=follow
+            contained(
+                partial(
+                    self.answer,
+                    messages,
+                    settings,
+                    form=form,
+                    policy=policy,
+                    observer=observer,
+                    follower=follow,
+                )
             )
         )
         running.add_done_callback(lambda _: pieces.put_nowait(None))
         try:
             while (piece := await pieces.get()) is not None:
                 yield piece
-            for last in flow.end(await running):
+            for last in flow.end((await running).result()):
                 yield last
         finally:
             running.cancel()
@@ -661,41 +678,3 @@ def _connect(server: Server, model: str) -> Engine:
     if not server.base_url:
         raise ConfigurationError("base_url", server.base_url, "at least one URL")
     return run_sync(connect_replicas({url: partial(connect, url) for url in server.base_url}))
-
-
-_shared: dict[tuple[Hashable, ...], SelfEvaluatingModel] = {}
-_shared_lock = threading.Lock()
-
-
-def shared_model(
-    model: str | Path,
-    *,
-    engine: EngineName | None = None,
-    engine_args: Mapping[str, Any] | None = None,
-    server: Server | None = None,
-    checkpoint: str | Path | None = None,
-) -> SelfEvaluatingModel:
-    """Return the process's one copy of a model, loaded at the first call.
-
-    Adapters use it, so that several of them on one model share its weights and its batches.
-    Arguments and errors are those of `load_model`.
-    """
-    if server is None:
-        engine = engine or choose_engine()
-    key = (
-        str(model),
-        engine,
-        json.dumps(dict(engine_args or {}), sort_keys=True, default=repr),
-        server,
-        None if checkpoint is None else str(checkpoint),
-    )
-    with _shared_lock:
-        if key not in _shared:
-            _shared[key] = load_model(
-                model,
-                engine=engine,
-                engine_args=engine_args,
-                server=server,
-                checkpoint=checkpoint,
-            )
-        return _shared[key]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -27,6 +26,7 @@ from selfeval_backend.calls import (
 )
 from selfeval_backend.chat import Message
 from selfeval_backend.errors import ConfigurationError, ContextLengthError
+from selfeval_backend.generators import Owned
 from selfeval_backend.model import Answer, SelfEvaluatingModel
 from selfeval_backend.structured import AnswerForm, tool_specs
 
@@ -86,7 +86,7 @@ class AdaptiveModel(AdaptiveFields, Serializable):
     def from_model(cls, model: SelfEvaluatingModel, **settings: Any) -> Self:
         """Return one on a loaded model, for example one with a scripted engine.
 
-        It is not serialized with it: what is loaded again from JSON looks `model.name` up.
+        It is neither serialized nor pickled with it: what is read back looks `model.name` up.
 
         Args:
             model: Shared, not copied; whoever made it closes it.
@@ -96,6 +96,11 @@ class AdaptiveModel(AdaptiveFields, Serializable):
             ConfigurationError: A value is out of its range, or a name is unknown.
         """
         return cls(model=model.name, backend=model, **settings)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # As where it is read back from JSON: there the model is looked up by its name.
+        travels = self.model_copy(update={"backend": None, "on_progress": None})
+        return Serializable.__getstate__(travels)
 
     @classmethod
     def _spelled_out(cls, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,7 +144,7 @@ class AdaptiveModel(AdaptiveFields, Serializable):
             form = await self._read_by_parser(model, request.form)
             async with (
                 progress_reported(run_manager, self.on_progress) as progress,
-                aclosing(
+                Owned(
                     model.stream(
                         request.conversation,
                         model.settings(request.given),

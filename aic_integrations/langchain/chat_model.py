@@ -6,7 +6,7 @@ Importing it loads no weights and no torch; the model is loaded at the first cal
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import aclosing, closing
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -50,6 +50,7 @@ from aic_integrations.langchain.structured import (
     parsed_by,
 )
 from selfeval_backend.errors import ConfigurationError
+from selfeval_backend.generators import Owned
 from selfeval_backend.model import Answer, ReasoningPiece, SelfEvaluatingModel
 from selfeval_backend.sync import iterate_sync, run_sync
 
@@ -133,7 +134,7 @@ class ChatAdaptive(AdaptiveModel, BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         request = self._chat_request(messages, stop, kwargs)
         model = await self._aloaded_model()
-        async with aclosing(self._chunks(model, request, run_manager)) as chunks:
+        async with Owned(self._chunks(model, request, run_manager)) as chunks:
             async for chunk in chunks:
                 if run_manager is not None:
                     await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
@@ -161,7 +162,7 @@ class ChatAdaptive(AdaptiveModel, BaseChatModel):
         self, model: SelfEvaluatingModel, request: Request, run_manager: RunManager | None
     ) -> AsyncGenerator[ChatGenerationChunk, None]:
         shown = reasoned = ""
-        async with aclosing(self._streamed(model, request, run_manager)) as items:
+        async with Owned(self._streamed(model, request, run_manager)) as items:
             async for item in items:
                 if isinstance(item, Answer):
                     message = _message(item, model, request)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -110,7 +109,7 @@ class SelfEvaluationDecisionModel(BaseDecisionModel):
         if answer is None:
             drawn = await self.llm.ainvoke(messages, **_ONE_SAMPLE)
             return self._respond(_drawn(drawn), questions)
-        model = await asyncio.to_thread(self.llm._loaded_model)
+        model = await self.llm._aloaded_model()
         return self._respond(_judged(await _judge(model, messages, answer)), questions)
 
     def _checked(self, state: object, questions: Mapping[str, Question]) -> list[BaseMessage]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from contextlib import aclosing, closing
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -20,8 +20,9 @@ from aic_integrations.langchain.base import AdaptiveModel, Request, texts
 from aic_integrations.langchain.messages import PROVIDER, to_ai_message
 from aic_integrations.langchain.progress import RunManager
 from selfeval_backend.chat import Message, check_messages
+from selfeval_backend.generators import Owned
 from selfeval_backend.model import Answer, ReasoningPiece, SelfEvaluatingModel
-from selfeval_backend.sync import iterate_sync, run_sync
+from selfeval_backend.sync import contained, iterate_sync, run_sync
 
 __all__ = ["AdaptiveLLM"]
 
@@ -88,7 +89,7 @@ class AdaptiveLLM(AdaptiveModel, BaseLLM):
     ) -> AsyncIterator[GenerationChunk]:
         request = self._text_request(prompt, stop, kwargs)
         model = await self._aloaded_model()
-        async with aclosing(self._chunks(model, request, run_manager)) as chunks:
+        async with Owned(self._chunks(model, request, run_manager)) as chunks:
             async for chunk in chunks:
                 if run_manager is not None:
                     await run_manager.on_llm_new_token(chunk.text, chunk=chunk)
@@ -104,9 +105,14 @@ class AdaptiveLLM(AdaptiveModel, BaseLLM):
     ) -> LLMResult:
         # LangChain hands over one run for all prompts: whose progress it is could not be told.
         told = run_manager if len(requests) == 1 else None
-        tasks = [asyncio.ensure_future(self._generation(model, r, told)) for r in requests]
+        tasks = [
+            asyncio.create_task(contained(partial(self._generation, model, each, told)))
+            for each in requests
+        ]
         try:
-            generations = await asyncio.gather(*tasks)
+            for ended in asyncio.as_completed(tasks):
+                (await ended).result()  # the first that fails ends all
+            generations = [task.result().result() for task in tasks]
         finally:  # one that failed leaves none running
             for task in tasks:
                 task.cancel()
@@ -126,7 +132,7 @@ class AdaptiveLLM(AdaptiveModel, BaseLLM):
     async def _chunks(
         self, model: SelfEvaluatingModel, request: Request, run_manager: RunManager | None
     ) -> AsyncGenerator[GenerationChunk, None]:
-        async with aclosing(self._streamed(model, request, run_manager)) as items:
+        async with Owned(self._streamed(model, request, run_manager)) as items:
             async for item in items:
                 if isinstance(item, Answer):
                     info = _info(item, model, request)

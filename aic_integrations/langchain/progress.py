@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 from langchain_core.callbacks import (
     AsyncCallbackHandler,
@@ -21,6 +21,7 @@ from langchain_core.callbacks.manager import ahandle_event
 from langchain_core.runnables.config import ensure_config, get_async_callback_manager_for_config
 
 from selfeval_backend.controller import Observer
+from selfeval_backend.sync import contained
 from selfeval_backend.types import Accept, Advance, Draw, Evaluate, Prune, Stop, TraceEvent
 
 __all__ = ["PROGRESS_EVENT", "Progress", "RunManager", "progress_reported"]
@@ -49,6 +50,26 @@ class Progress:
         self._happened = asyncio.Event()
         self._telling = asyncio.Lock()
         self._num_drawn = 0
+        self._keeping: asyncio.Task[Future[None]] | None = None
+
+    # No generator: an event loop that ends would close it beside the stream that it is part of.
+    async def __aenter__(self) -> Self:
+        if self._dispatch is not None:
+            self._keeping = asyncio.create_task(contained(self.keep_telling))
+        return self
+
+    async def __aexit__(self, error: type[BaseException] | None, *_: object) -> None:
+        if self._keeping is None:
+            return
+        try:
+            if error is None and self._keeping.done():
+                # A handler that raises on purpose has ended it.
+                (await self._keeping).result()
+            if error is None:
+                await self.tell()
+        finally:
+            self._keeping.cancel()
+            await asyncio.gather(self._keeping, return_exceptions=True)
 
     @property
     def observer(self) -> Observer | None:
@@ -80,29 +101,13 @@ class Progress:
             await self.tell()
 
 
-@asynccontextmanager
-async def progress_reported(
-    run_manager: RunManager | None, observer: Observer | None
-) -> AsyncGenerator[Progress, None]:
-    """Report a run's progress: to LangChain's handlers, and to another observer.
+def progress_reported(run_manager: RunManager | None, observer: Observer | None) -> Progress:
+    """Return what reports a run's progress, to LangChain's handlers and to another observer.
 
     The events go to the run's own handlers where LangChain hands the run over; else to those of the
     run around it (a chain's, a graph's); else to none, as there is no way to reach them.
     """
-    dispatch = _dispatch(run_manager)
-    progress = Progress(dispatch, observer)
-    if dispatch is None:
-        yield progress
-        return
-    telling = asyncio.create_task(progress.keep_telling())
-    try:
-        yield progress
-        if telling.done():
-            await telling  # a handler that raises on purpose has ended it
-        await progress.tell()
-    finally:
-        telling.cancel()
-        await asyncio.gather(telling, return_exceptions=True)
+    return Progress(_dispatch(run_manager), observer)
 
 
 def _dispatch(run_manager: RunManager | None) -> _Dispatch | None:

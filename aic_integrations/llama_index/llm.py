@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +60,7 @@ from selfeval_backend.calls import (
 )
 from selfeval_backend.chat import Message
 from selfeval_backend.errors import ConfigurationError, NoFinishedSampleError, StreamBrokenError
+from selfeval_backend.generators import Owned
 from selfeval_backend.model import Answer, ReasoningPiece, SelfEvaluatingModel
 from selfeval_backend.structured import FORM_KEYWORDS, AnswerForm, form_of
 from selfeval_backend.sync import iterate_sync, run_sync
@@ -404,7 +404,7 @@ class AdaptiveLLM(AdaptiveFields, FunctionCallingLLM):
         form = await self._read_by_parser(model, request.form)
         text = thinking = ""
         try:
-            async with aclosing(
+            async with Owned(
                 model.stream(request.conversation, settings, form=form, observer=self.on_progress)
             ) as items:
                 async for item in items:
@@ -433,14 +433,14 @@ class AdaptiveLLM(AdaptiveFields, FunctionCallingLLM):
     async def _chat_steps(
         self, model: SelfEvaluatingModel, request: _Request
     ) -> AsyncGenerator[ChatResponse, None]:
-        async with aclosing(self._pieces(model, request)) as pieces:
+        async with Owned(self._pieces(model, request)) as pieces:
             async for piece in pieces:
                 yield to_chat_step(piece)
 
     async def _completion_steps(
         self, model: SelfEvaluatingModel, request: _Request
     ) -> AsyncGenerator[CompletionResponse, None]:
-        async with aclosing(self._pieces(model, request)) as pieces:
+        async with Owned(self._pieces(model, request)) as pieces:
             async for piece in pieces:
                 if not piece.thinking_delta:  # of which a completion shows nothing
                     yield to_completion_step(piece)

@@ -8,7 +8,6 @@ takes it along with `contextvars.copy_context().run`.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,6 +16,7 @@ from types import MappingProxyType
 from typing import Any
 
 from selfeval_backend.calls import CALL_NAMES, check_fields, check_names, spell_out
+from selfeval_backend.forks import Lock
 from selfeval_backend.types import Usage, to_json
 
 __all__ = [
@@ -61,7 +61,7 @@ class Collection:
 
     def __init__(self) -> None:
         self._calls: list[CollectedCall] = []
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def add(self, call: CollectedCall) -> None:
         """Append a call; from any thread."""

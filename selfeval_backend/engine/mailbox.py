@@ -13,6 +13,7 @@ from typing import Generic, Protocol, Self, TypeVar
 from selfeval_backend.engine.base import Chunk
 from selfeval_backend.engine.chunking import join_chunks
 from selfeval_backend.errors import EngineError
+from selfeval_backend.forks import Home
 
 __all__ = ["Delivery", "Mailbox", "MailboxStream", "Outbox", "Postman"]
 
@@ -72,6 +73,7 @@ class MailboxStream:
         go_on: Asks the worker to start, and to go on where it paused.
         drop: Asks it to stop; from any thread. It answers with the last word, unless the sample
             has finished or failed.
+        home: The engine's.
         prepare: Awaited before `begin`: what takes long; None: nothing.
     """
 
@@ -81,9 +83,11 @@ class MailboxStream:
         *,
         go_on: Callable[[], None],
         drop: Callable[[], None],
+        home: Home,
         prepare: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._prepare = prepare
+        self._home = home
         self._begin = begin
         self._go_on = go_on
         self._drop = drop
@@ -100,6 +104,7 @@ class MailboxStream:
         """Return the next chunk; see `SampleStream`."""
         if self._is_over or self._is_dropped or self._is_closed:
             raise StopAsyncIteration
+        self._home.check()
         try:
             if self._mailbox is None:
                 if self._prepare is not None:
@@ -127,7 +132,7 @@ class MailboxStream:
         self._drop_once()
         rest: list[Chunk] = []
         with contextlib.suppress(EngineError):  # then there is no more to be had
-            while self._mailbox is not None and not self._is_over:
+            while self._home.is_here and self._mailbox is not None and not self._is_over:
                 delivery = await self._mailbox.get()
                 rest.append(delivery.chunk)
                 finished = delivery.chunk.finish_reason is not None

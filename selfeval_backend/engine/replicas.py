@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from selfeval_backend.errors import (
     EngineResponseError,
     EngineTimeoutError,
 )
+from selfeval_backend.forks import Lock, in_child
 
 __all__ = ["ReplicaSet", "connect_replicas"]
 
@@ -119,7 +119,8 @@ class ReplicaSet:
         self._pins: dict[tuple[int, ...], _Pin] = {}
         self._closed = False
         # Runs in several threads, each with a loop of its own, may share the engine.
-        self._lock = threading.RLock()
+        self._lock = Lock()
+        in_child(self._forget_parents_work)
         all_have = [r.engine.capabilities for r in replicas if r.engine is not None]
         self._capabilities = replace(
             all_have[0],
@@ -198,6 +199,11 @@ class ReplicaSet:
                     return await engine.label_logprobs(token_ids, label_ids)
             except EngineError as error:
                 self._failed(replica, engine, error)
+
+    def _forget_parents_work(self) -> None:
+        self._pins = {}
+        for replica in self._replicas:
+            replica.num_requests, replica.reconnecting = 0, None
 
     def _prompt_of(self, token_ids: tuple[int, ...]) -> tuple[int, ...]:
         """Return the longest prompt being worked on that these tokens begin with; else them all."""

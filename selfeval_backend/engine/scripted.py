@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import threading
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -38,6 +37,7 @@ from selfeval_backend.errors import (
     EngineRequestError,
     EngineResponseError,
 )
+from selfeval_backend.forks import Lock
 from selfeval_backend.types import FinishReason
 
 __all__ = [
@@ -301,7 +301,7 @@ class ScriptedEngine:
         self._begun: dict[tuple[int, ...], list[_Stream]] = {}
         self._closed = False
         # Runs in several threads, each with a loop of its own, may share the engine.
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     @property
     def num_open(self) -> int:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from selfeval_backend.chat import Chat, ChatTemplate, ToolSpec
 from selfeval_backend.errors import ConfigurationError, MissingDependencyError
+from selfeval_backend.forks import Lock
 
 __all__ = ["Found", "PlainToolParser", "RawCall", "ToolParser", "load_tool_parser", "read_calls"]
 
@@ -135,7 +135,7 @@ class VllmToolParser:
             raise ConfigurationError(
                 "tool_parser", name, "one for this model", remedy=f"vLLM says: {error}"
             ) from error
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def find(self, text: str, tools: Sequence[ToolSpec]) -> Found:
         """Return the calls in a text."""

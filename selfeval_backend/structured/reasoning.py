@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from selfeval_backend.chat import Chat, ChatTemplate, Message, ToolSpec
 from selfeval_backend.engine.base import Grammar
 from selfeval_backend.errors import ConfigurationError, MissingDependencyError
+from selfeval_backend.forks import Lock
 from selfeval_backend.structured.forms import AnswerForm, Parsed
 
 __all__ = ["ReasoningForm", "ReasoningParser", "Thought", "load_reasoning_parser"]
@@ -112,7 +112,7 @@ class VllmReasoningParser:
             raise ConfigurationError(
                 "reasoning_parser", name, "one for this model", remedy=f"vLLM says: {error}"
             ) from error
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def split(self, text: str) -> Thought:
         """Return the parts of a whole response."""

@@ -109,6 +109,7 @@ async def test_chunks_end_at_checkpoints(case: EngineCase) -> None:
         assert tokens_of(chunks) == await sample(case, SAMPLED)
 
 
+@pytest.mark.timeout(120)
 async def test_a_seed_fixes_a_sample(case: EngineCase) -> None:
     first, again, other = await asyncio.gather(
         sample(case, replace(SAMPLED, seed=1)),
@@ -119,6 +120,7 @@ async def test_a_seed_fixes_a_sample(case: EngineCase) -> None:
     assert first != other
 
 
+@pytest.mark.timeout(120)
 async def test_a_sample_does_not_depend_on_what_else_runs(case: EngineCase) -> None:
     wanted = [replace(SAMPLED, seed=seed, max_tokens=5 + 3 * seed) for seed in range(10)]
     alone = [await sample(case, params) for params in wanted]
@@ -155,6 +157,7 @@ async def test_label_logprobs_say_what_they_cost(case: EngineCase) -> None:
     assert answer.computed_tokens >= 1
 
 
+@pytest.mark.timeout(120)
 async def test_evaluations_leave_generation_as_it_was(case: EngineCase) -> None:
     if not case.engine.capabilities.evaluates_mid_generation:
         pytest.skip("evaluates finished samples only")
@@ -227,6 +230,7 @@ async def test_a_finished_stream_and_one_that_never_began_have_none(case: Engine
     assert (await case.engine.stream(case.prompt, SAMPLED).aclose()).num_generated_tokens == 0
 
 
+@pytest.mark.timeout(120)
 async def test_a_stream_closed_while_somebody_waits_for_it_stops(case: EngineCase) -> None:
     params = replace(SAMPLED, max_tokens=200)
     stream = case.engine.stream(case.prompt, params)
@@ -264,6 +268,7 @@ async def test_a_cancelled_evaluation_leaves_the_engine_usable(case: EngineCase)
     assert len((await evaluate(case, ())).logprobs) == len(case.label_ids)
 
 
+@pytest.mark.timeout(120)
 def test_two_event_loops_share_an_engine(case: EngineCase) -> None:
     answers: dict[int, list[tuple[int, ...]]] = {}
 
@@ -360,6 +365,7 @@ def under_grammar(case: EngineCase, params: SamplingParams) -> SamplingParams:
     return replace(params, grammar=SIGNS, stop_token_ids=eos, max_tokens=120)
 
 
+@pytest.mark.timeout(120)
 async def test_a_sample_under_a_grammar_is_what_the_grammar_says(case: EngineCase) -> None:
     skip_without_grammars(case)
     wanted = [under_grammar(case, GREEDY)]

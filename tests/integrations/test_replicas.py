@@ -21,6 +21,7 @@ async def ask(model: SelfEvaluatingModel, prompt: str) -> Answer:
     return await model.answer([Message(role="user", content=prompt)], model.settings(given))
 
 
+@pytest.mark.timeout(600)
 async def test_work_is_spread_and_a_server_that_is_killed_loses_no_call(
     vllm_server: VllmServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

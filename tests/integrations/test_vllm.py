@@ -92,6 +92,7 @@ async def test_a_stream_that_is_left_leaves_nothing_running(model: SelfEvaluatin
     assert model.engine.num_running == 0  # type: ignore[attr-defined]  # as above
 
 
+@pytest.mark.timeout(600)
 async def test_more_prompts_at_once_than_a_step_takes(model: SelfEvaluatingModel) -> None:
     """Their prompts exceed one step's tokens, on which a CPU's vLLM must not cut them up."""
     engine, prompts = model.engine, [tuple(range(n, n + 200)) for n in range(40)]

@@ -495,6 +495,7 @@ async def test_the_run_seed_and_the_index_make_the_sample_seed(make_model: Model
     assert {params.stop_token_ids for params in called} == {CHAT.end_token_ids}
 
 
+@pytest.mark.timeout(120)
 async def test_concurrent_runs_share_an_engine(make_model: ModelFactory) -> None:
     model = make_model(lambda call: respond(f"{call.params.seed}", 0.1))
     answers = await asyncio.gather(*(ask_open(model, seed) for seed in range(8)))

@@ -6,7 +6,7 @@ import json
 import ssl
 import weakref
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -28,6 +28,7 @@ from selfeval_backend.errors import (
     EngineResponseError,
     EngineTimeoutError,
 )
+from selfeval_backend.generators import Owned
 from selfeval_backend.web import (
     address_hint,
     bearer,
@@ -153,7 +154,7 @@ class Client:
         async for attempt in self._attempts():
             with attempt:
                 try:
-                    async with aclosing(self._events(path, body)) as events:
+                    async with Owned(self._events(path, body)) as events:
                         async for event in events:
                             began = True
                             yield event

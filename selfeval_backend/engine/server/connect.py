@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from contextlib import aclosing
 from typing import Any
 
 import httpx
@@ -14,6 +13,7 @@ from selfeval_backend.engine.server.client import Client
 from selfeval_backend.engine.server.engine import ABORT_PATH, ServerEngine, ServerFacts
 from selfeval_backend.engine.server.wire import Delta, generation_body, is_usage
 from selfeval_backend.errors import ConfigurationError, EngineRequestError, EngineResponseError
+from selfeval_backend.generators import Owned
 
 __all__ = [
     "aborts_by_name",
@@ -131,7 +131,7 @@ async def streams_token_ids(client: Client, model: str) -> bool:
     params = SamplingParams(temperature=0.0, max_tokens=2, seed=0, stop_token_ids=frozenset())
     body = generation_body(model, (0,), params, streamed=True)
     try:
-        async with aclosing(client.stream("/completions", body)) as events:
+        async with Owned(client.stream("/completions", body)) as events:
             async for event in events:
                 if not is_usage(event):
                     Delta.read(event, with_logprobs=False)

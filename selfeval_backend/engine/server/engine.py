@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,6 +35,7 @@ from selfeval_backend.errors import (
     EngineRequestError,
     EngineResponseError,
 )
+from selfeval_backend.generators import Owned
 
 __all__ = ["ABORT_PATH", "ServerEngine", "ServerFacts"]
 
@@ -177,7 +177,7 @@ class ServerEngine:
         last: Delta | None = None
         cached = 0
         try:
-            async with aclosing(self._client.stream(_COMPLETIONS, body)) as events:
+            async with Owned(self._client.stream(_COMPLETIONS, body)) as events:
                 async for event in events:
                     if is_usage(event):
                         cached = num_cached_tokens(event)

@@ -11,6 +11,7 @@ import asyncio
 import warnings
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from transformers import (
@@ -37,6 +38,7 @@ from selfeval_backend.errors import (
     ConfigurationError,
     EngineClosedError,
 )
+from selfeval_backend.forks import check_may_load
 
 __all__ = ["TransformersEngine", "check_transformers_model", "load_transformers_engine"]
 
@@ -92,6 +94,8 @@ class TransformersEngine:
         self._grammars = (
             None if tokenizer is None else GrammarCompiler(tokenizer, num_logits=facts.num_logits)
         )
+        # A thread of its own: those of the loop are few, and other models' calls wait for them.
+        self._compiling = ThreadPoolExecutor(1, "transformers-grammars")
         self._worker = Worker(model, max_batch=max_batch)
         self._outbox: Outbox[Command] = Outbox(self._worker.submit)
         # The thread keeps the worker alive, not the engine: an engine that is forgotten ends it.
@@ -124,6 +128,7 @@ class TransformersEngine:
                 that llguidance cannot follow.
             ContextLengthError: Prompt and max_tokens exceed the context.
             CheckpointError: There is a grammar, and the model's tokenizer cannot be loaded.
+            ConfigurationError: This process was forked from the one that loaded the model.
             EngineClosedError: The engine is, or was meanwhile, closed.
             EngineResponseError: The model's logits were not finite.
             EngineError: The forward pass failed.
@@ -133,8 +138,8 @@ class TransformersEngine:
         async def prepare() -> None:
             check_params(params, self._capabilities)
             if params.grammar is not None and self._grammars is not None:
-                row.guide = await asyncio.to_thread(
-                    self._grammars.guide, params.grammar, params.stop_token_ids
+                row.guide = await asyncio.get_running_loop().run_in_executor(
+                    self._compiling, self._grammars.guide, params.grammar, params.stop_token_ids
                 )
 
         def begin() -> Mailbox[Delivery]:
@@ -147,6 +152,7 @@ class TransformersEngine:
             begin,
             go_on=lambda: self._outbox.put(("enqueue", row)),
             drop=lambda: self._worker.submit([("drop", row)]),
+            home=self._worker.home,
             prepare=prepare if params.grammar is not None else None,
         )
 
@@ -165,6 +171,7 @@ class TransformersEngine:
         Raises:
             ConfigurationError: A token is not of the vocabulary.
             ContextLengthError: The sequence exceeds the context.
+            ConfigurationError: This process was forked from the one that loaded the model.
             EngineClosedError: The engine is, or was meanwhile, closed.
             EngineResponseError: The model's logits were not finite.
             EngineError: The forward pass failed.
@@ -186,6 +193,7 @@ class TransformersEngine:
     def _check_tokens(
         self, field: str, token_ids: tuple[int, ...], num_reserved_tokens: int
     ) -> None:
+        self._worker.home.check()
         if self._worker.closing:
             raise EngineClosedError("The engine was closed.")
         # One bad index would fail the whole batch, and on CUDA the whole process.
@@ -207,9 +215,11 @@ def load_transformers_engine(
         max_batch: Most samples that generate at once.
 
     Raises:
-        ConfigurationError: Device or dtype is unknown, or the model needs another cache.
+        ConfigurationError: Device or dtype is unknown, the model needs another cache, or this
+            process was forked from one that had loaded a model.
         CheckpointError: The model cannot be loaded.
     """
+    check_may_load("transformers")
     where = _device(device)
     if dtype != "auto" and dtype not in _DTYPES:
         raise ConfigurationError("dtype", dtype, f"'auto' or one of {sorted(_DTYPES)}")

@@ -6,7 +6,6 @@ cannot express, and is one of those that vLLM has, so that both engines draw the
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from selfeval_backend.engine.base import Grammar
 from selfeval_backend.engine.checks import refused_grammar
 from selfeval_backend.engine.grammars import structured_outputs
 from selfeval_backend.errors import CheckpointError, MissingDependencyError
+from selfeval_backend.forks import Lock
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
@@ -68,7 +68,7 @@ class GrammarCompiler:
         self._loaded: PreTrainedTokenizerBase | None = None
         self._tokenizers: dict[frozenset[int], LLTokenizer] = {}
         self._compiled: OrderedDict[tuple[Grammar, frozenset[int]], LLMatcher] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def guide(self, grammar: Grammar, stop_token_ids: frozenset[int]) -> MatcherGuide:
         """Return a new guide along a grammar.

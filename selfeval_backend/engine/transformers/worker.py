@@ -23,6 +23,7 @@ from selfeval_backend.engine.transformers.runner import ModelRunner, Segment
 from selfeval_backend.engine.transformers.sampler import NOT_FINITE, Draws, Sampler
 from selfeval_backend.engine.transformers.scheduler import Match, Row, Scheduler
 from selfeval_backend.errors import EngineClosedError, EngineError, EngineResponseError
+from selfeval_backend.forks import Home
 
 __all__ = ["Command", "Evaluation", "Worker"]
 
@@ -96,6 +97,7 @@ class Worker:
         self._wakeup = threading.Condition()
         self._closing = False
         self._thread: threading.Thread | None = None
+        self.home = Home("transformers")
 
     @property
     def num_running(self) -> int:
@@ -113,7 +115,12 @@ class Worker:
         return self._closing
 
     def submit(self, commands: Sequence[Command]) -> None:
-        """Hand commands in; from any thread. Once closed they fail with EngineClosedError."""
+        """Hand commands in; from any thread. Once closed they fail with EngineClosedError.
+
+        In a child process nothing happens: there is no thread that could answer.
+        """
+        if not self.home.is_here:
+            return
         with self._wakeup:
             if not self._closing:
                 self._inbox.extend(commands)
@@ -136,6 +143,8 @@ class Worker:
         Args:
             wait_s: How long to wait for the step that runs; None is until it is over.
         """
+        if not self.home.is_here:
+            return
         with self._wakeup:
             self._closing = True
             self._wakeup.notify()

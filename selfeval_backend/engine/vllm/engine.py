@@ -78,6 +78,7 @@ class VllmEngine:
             ConfigurationError: The prompt or a parameter is out of range, or vLLM refuses the
                 grammar.
             ContextLengthError: Prompt and max_tokens exceed the context.
+            ConfigurationError: This process was forked from the one that loaded the model.
             EngineClosedError: The engine is, or was meanwhile, closed.
             EngineError: vLLM failed.
         """
@@ -93,6 +94,7 @@ class VllmEngine:
             begin,
             go_on=lambda: self._outbox.put(generation),
             drop=lambda: self._abandon(generation),
+            home=self._worker.home,
         )
 
     def _abandon(self, request: Request) -> None:
@@ -114,6 +116,7 @@ class VllmEngine:
         Raises:
             ConfigurationError: A token is not of the vocabulary, or there are too many labels.
             ContextLengthError: The sequence exceeds the context.
+            ConfigurationError: This process was forked from the one that loaded the model.
             EngineClosedError: The engine is, or was meanwhile, closed.
             EngineError: vLLM failed.
         """
@@ -136,6 +139,7 @@ class VllmEngine:
     def _check_tokens(
         self, field: str, token_ids: tuple[int, ...], num_reserved_tokens: int
     ) -> None:
+        self._worker.home.check()
         if self._worker.closing:
             raise EngineClosedError("The engine was closed.")
         check_token_ids(field, token_ids, limit=self._worker.facts.vocab_size)

@@ -15,6 +15,7 @@ from selfeval_backend.errors import (
     EngineError,
     MissingDependencyError,
 )
+from selfeval_backend.forks import check_may_load
 
 __all__ = ["check_vllm_model", "load_vllm_engine"]
 
@@ -59,10 +60,12 @@ def load_vllm_engine(
 
     Raises:
         MissingDependencyError: vLLM is not installed.
-        ConfigurationError: An engine argument is unknown, or vLLM refuses it or the model.
+        ConfigurationError: An engine argument is unknown, or vLLM refuses it or the model; or this
+            process was forked from one that had loaded a model.
         CheckpointError: The model cannot be loaded.
         EngineError: vLLM could not start.
     """
+    check_may_load("vllm")
     given = dict(engine_args or {})
     parsed = _parsed(path_or_name, given)
     return VllmEngine(Worker(lambda: _start(parsed, given)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -26,6 +27,7 @@ from selfeval_backend.errors import (
     EngineResponseError,
     SelfEvaluationError,
 )
+from selfeval_backend.forks import Home, in_child
 from selfeval_backend.types import FinishReason
 
 if TYPE_CHECKING:
@@ -209,6 +211,9 @@ class Worker:
         self._names = map(str, itertools.count())
         self._requests: dict[str, Request] = {}
         self._dead: EngineError | None = None
+        self.home = Home("vllm")
+        self._engine: Any = None
+        in_child(self._leave_to_parent)
         started: Future[Facts] = Future()
         self._thread = threading.Thread(
             target=self._run, args=(started,), name="vllm-engine", daemon=True
@@ -227,7 +232,12 @@ class Worker:
         return self._closing
 
     def submit(self, commands: Sequence[Command]) -> None:
-        """Hand commands in; from any thread. Once closed they fail with EngineClosedError."""
+        """Hand commands in; from any thread. Once closed they fail with EngineClosedError.
+
+        In a child process nothing happens: there is no thread that could answer.
+        """
+        if not self.home.is_here:
+            return
         with self._wakeup:
             if not self._closing:
                 self._inbox.extend(commands)
@@ -245,15 +255,30 @@ class Worker:
         Args:
             wait_s: How long to wait for the step that runs; None is until it is over.
         """
+        if not self.home.is_here:
+            return
         with self._wakeup:
             self._closing = True
             self._wakeup.notify()
         if self._thread is not threading.current_thread():
             self._thread.join(wait_s)
 
+    def _leave_to_parent(self) -> None:
+        """Keep vLLM from cleaning up when a child ends: it would end its parent's processes."""
+        core = getattr(self._engine, "engine_core", None)
+        resources = getattr(core, "resources", None)
+        for part in (
+            self._engine,
+            core,
+            getattr(resources, "engine_manager", None),
+            getattr(resources, "coordinator", None),
+        ):
+            if isinstance(finalizer := getattr(part, "_finalizer", None), weakref.finalize):
+                finalizer.detach()
+
     def _run(self, started: Future[Facts]) -> None:
         try:
-            engine = self._make_engine()
+            engine = self._engine = self._make_engine()
             self._warm_up(engine)
             config = engine.model_config
             facts = Facts(
@@ -283,6 +308,7 @@ class Worker:
             self._inbox.clear()
         self._fail_all(_closed())
         self._postman.deliver()
+        self._engine = None
         engine.engine_core.shutdown()
 
     def _wait(self) -> list[Command]:

@@ -31,7 +31,7 @@ from langchain_core.runnables import ConfigurableField
 
 from aic_integrations.langchain import ChatAdaptive
 from aic_integrations.langchain.messages import to_conversation
-from selfeval_backend import model as model_module
+from selfeval_backend import shared as shared_module
 from selfeval_backend.engine.scripted import ScriptedChat, ScriptedEngine, StreamCall
 from selfeval_backend.errors import (
     CheckpointError,
@@ -184,6 +184,7 @@ async def test_abatch_runs_together(echo: ChatAdaptive) -> None:
     assert engine_of(echo).num_open == 0
 
 
+@pytest.mark.timeout(120)
 def test_threads_and_loops_share_one_model(echo: ChatAdaptive) -> None:
     answers: dict[int, list[Any]] = {}
 
@@ -314,8 +315,8 @@ def test_a_model_is_loaded_once_at_the_first_call(
         loaded.append(model)
         return make_model(SCRIPT, repeat=True)
 
-    monkeypatch.setattr(model_module, "load_model", load)
-    monkeypatch.setattr(model_module, "_shared", {})
+    monkeypatch.setattr(shared_module, "load_model", load)
+    monkeypatch.setattr(shared_module, "choose_engine", lambda: "transformers")
     one, two = ChatAdaptive(model="m"), ChatAdaptive(model="m", threshold=0.1)
     assert loaded == []
     with pytest.raises(ConfigurationError):

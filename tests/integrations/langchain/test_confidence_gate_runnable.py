@@ -176,6 +176,7 @@ async def test_asynchronously() -> None:
         await chain(ConfidentModel(0.1)).ainvoke({"what": "x"})
 
 
+@pytest.mark.timeout(120)
 def test_one_gate_serves_many_threads_and_loops(make_model: ModelFactory) -> None:
     def script(call: Any) -> Any:
         return CHAT.response(CHAT.decode(call.prompt_ids).upper(), 0.95)

@@ -53,6 +53,7 @@ def question(text: str) -> Any:
     return {"messages": [HumanMessage(text)]}
 
 
+@pytest.mark.timeout(600)
 async def test_an_agent_retries_escalates_and_refuses(llm: ChatAdaptive) -> None:
     strong = ChatAdaptive(model="reference", max_samples=8, adaptive=False, seed=1)
     made = agent(llm, on_low=("retry", "escalate", "refuse"), stronger=strong)
@@ -83,6 +84,7 @@ def test_a_retry_has_more_samples_and_another_seed(llm: ChatAdaptive) -> None:
     assert second.usage.output_tokens > first.usage.output_tokens
 
 
+@pytest.mark.timeout(600)
 async def test_an_agent_streams_only_what_passed(llm: ChatAdaptive) -> None:
     gate = ConfidenceGateChatModel(llm, threshold=0.9, on_low=("retry", "refuse"), max_retries=2)
     made = create_agent(gate, [])
@@ -120,6 +122,7 @@ async def test_a_person_is_asked_asynchronously(llm: ChatAdaptive) -> None:
     assert state["messages"][-1].text == "I do not know."
 
 
+@pytest.mark.timeout(600)
 def test_many_threads_share_one_agent(llm: ChatAdaptive) -> None:
     made = agent(llm, on_low=("retry", "accept"))
     answers: dict[int, str] = {}

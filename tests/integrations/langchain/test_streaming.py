@@ -306,6 +306,7 @@ async def test_a_timeout_leaves_nothing_running(slow: ChatAdaptive) -> None:
     await gone(engine_of(slow))
 
 
+@pytest.mark.timeout(120)
 def test_streams_of_many_threads_and_loops_at_once(make_model: ModelFactory) -> None:
     model = make_model(
         lambda call: CHAT.response(CHAT.decode(call.prompt_ids).upper(), 0.95, delay_s=0.001)

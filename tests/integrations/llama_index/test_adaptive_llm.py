@@ -288,6 +288,7 @@ async def test_a_time_limit_ends_with_the_best_so_far(make_model: ModelFactory) 
     assert response.additional_kwargs["best_of_n"]["stop_reason"] == "max_seconds"
 
 
+@pytest.mark.timeout(120)
 async def test_threads_and_loops_share_one_model(make_model: ModelFactory) -> None:
     def script(call: Any) -> Any:
         return CHAT.response(CHAT.decode(call.prompt_ids).upper(), 0.95, delay_s=0.001)

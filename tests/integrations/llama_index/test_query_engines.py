@@ -217,6 +217,7 @@ def test_an_attempt_without_a_sample_is_counted_and_never_passes(
         ask(giving, "Who?")
 
 
+@pytest.mark.timeout(120)
 async def test_queries_at_once_keep_apart(llm: AdaptiveLLM) -> None:
     gate = ConfidenceGateQueryEngine(make_engine(llm), threshold=0.8)
     questions = ["Who?", "Who wrote it?"] * 8

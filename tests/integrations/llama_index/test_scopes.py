@@ -70,6 +70,7 @@ def test_blocks_may_be_nested(llm: AdaptiveLLM) -> None:
     assert inner.calls == outer.calls[1:]
 
 
+@pytest.mark.timeout(120)
 async def test_tasks_belong_to_where_they_were_started(llm: AdaptiveLLM) -> None:
     async def ask(question: str) -> list[str | None]:
         with collect_best_of_n() as collected:
@@ -82,6 +83,7 @@ async def test_tasks_belong_to_where_they_were_started(llm: AdaptiveLLM) -> None
     assert len(everything.calls) == 6
 
 
+@pytest.mark.timeout(120)
 async def test_threads_that_carry_the_context(llm: AdaptiveLLM) -> None:
     async def ask() -> None:
         await llm.acomplete("Who?")

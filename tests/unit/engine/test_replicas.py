@@ -70,6 +70,7 @@ def tokens(chunks: Sequence[Chunk]) -> tuple[int, ...]:
     return tuple(token for chunk in chunks for token in chunk.token_ids)
 
 
+@pytest.mark.timeout(120)
 async def test_prompts_are_spread_and_each_stays_on_its_replica() -> None:
     engines = [sound(), sound(), sound()]
     made = await replicas(*map(Host, engines))
@@ -128,6 +129,7 @@ async def test_any_failures_leave_the_sample_whole(after: list[int]) -> None:
     assert [chunk.finish_reason for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
 
 
+@pytest.mark.timeout(120)
 async def test_all_samples_of_a_prompt_move_together() -> None:
     second, third = sound(), sound()
     made = await replicas(Host(breaking(5)), Host(second), Host(third))
@@ -151,6 +153,7 @@ async def test_an_evaluation_is_asked_elsewhere() -> None:
     assert answer.logprobs == (-3.0, -4.0)
 
 
+@pytest.mark.timeout(120)
 async def test_a_replica_is_used_again_once_it_can_be_connected_to() -> None:
     again = sound()
     made = await replicas(Host(breaking(2), DOWN, again), Host(sound()), pause_s=0.01)

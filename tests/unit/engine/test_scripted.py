@@ -236,6 +236,7 @@ RECORDED = RecordedSample(
 )
 
 
+@pytest.mark.timeout(120)
 async def test_a_replay_hands_out_samples_in_order_until_they_are_used_up() -> None:
     engine = ReplayEngine({PROMPT: [RECORDED, replace(RECORDED, token_ids=(4, 5, 6))]})
     params = replace(PARAMS, logprobs=True)

@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from selfeval_backend.engine.server import pools as pools_module
 from selfeval_backend.engine.server.client import Client
 
 
@@ -103,6 +104,22 @@ async def test_closing_drops_the_connections_and_the_client_can_be_used_again(
         assert await asyncio.to_thread(server.comes_to, 0)
 
 
+@pytest.mark.timeout(120)
+async def test_connections_that_are_not_used_are_closed_after_a_while(
+    client: Client, server: CountingServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pools_module, "_IDLE_S", 0.3)
+    await ask(client, 5)
+    assert server.num_open == 5
+    for _ in range(8):  # one of them is enough, and stays
+        await ask(client, 1)
+        await asyncio.sleep(0.1)
+    assert await asyncio.to_thread(server.comes_to, 1)
+    assert await asyncio.to_thread(server.comes_to, 0)
+    await ask(client, 2)
+    assert server.num_open == 2
+
+
 @pytest.fixture
 def other_loop() -> Iterator[asyncio.AbstractEventLoop]:
     """A loop that runs in a thread of its own."""
@@ -115,6 +132,7 @@ def other_loop() -> Iterator[asyncio.AbstractEventLoop]:
     loop.close()
 
 
+@pytest.mark.timeout(120)
 async def test_connections_of_another_loop_are_closed_from_here(
     client: Client, server: CountingServer, other_loop: asyncio.AbstractEventLoop
 ) -> None:
@@ -124,6 +142,7 @@ async def test_connections_of_another_loop_are_closed_from_here(
     assert await asyncio.to_thread(server.comes_to, 0)
 
 
+@pytest.mark.timeout(120)
 def test_a_client_that_is_forgotten_leaves_no_connection(
     server: CountingServer, other_loop: asyncio.AbstractEventLoop
 ) -> None:

@@ -151,6 +151,7 @@ def passes(
 
 
 @pytest.mark.parametrize("make", [llama, qwen, gpt2])
+@pytest.mark.timeout(120)
 async def test_greedy_equals_generate(make: Callable[[], PreTrainedModel]) -> None:
     model = make()
     wanted = []
@@ -168,6 +169,7 @@ async def test_greedy_equals_generate(make: Callable[[], PreTrainedModel]) -> No
     assert got == wanted
 
 
+@pytest.mark.timeout(120)
 async def test_sampling_does_not_depend_on_companions(engine: TransformersEngine) -> None:
     wanted = [
         (prompt, replace(SAMPLED, seed=seed, temperature=t, top_p=p, max_tokens=20 + seed))
@@ -187,6 +189,7 @@ async def test_sampling_does_not_depend_on_companions(engine: TransformersEngine
     assert together == alone
 
 
+@pytest.mark.timeout(120)
 async def test_max_batch_only_makes_samples_wait(model: PreTrainedModel) -> None:
     narrow, wide = TransformersEngine(model, max_batch=3), TransformersEngine(model)
     params = [replace(SAMPLED, seed=seed, max_tokens=8) for seed in range(8)]
@@ -207,6 +210,7 @@ async def test_max_batch_only_makes_samples_wait(model: PreTrainedModel) -> None
     await wide.aclose()
 
 
+@pytest.mark.timeout(120)
 async def test_paused_samples_do_not_hold_places(model: PreTrainedModel) -> None:
     # Each waits at its checkpoint for all others: with places held, nobody would get there.
     engine = TransformersEngine(model, max_batch=2)
@@ -257,6 +261,7 @@ async def test_chunks_are_coalesced(model: PreTrainedModel) -> None:
     await engine.aclose()
 
 
+@pytest.mark.timeout(120)
 async def test_label_logprobs_equal_a_plain_forward_pass(
     engine: TransformersEngine, model: PreTrainedModel
 ) -> None:
@@ -310,6 +315,7 @@ async def test_an_evaluation_leaves_the_row_as_it_was(
     assert head + tuple(tail) == free
 
 
+@pytest.mark.timeout(120)
 async def test_evaluations_made_together_are_one_pass(
     engine: TransformersEngine, passes: Passes
 ) -> None:
@@ -327,6 +333,7 @@ async def test_evaluations_made_together_are_one_pass(
         await stream.aclose()
 
 
+@pytest.mark.timeout(120)
 async def test_a_prompt_is_computed_once(engine: TransformersEngine, passes: Passes) -> None:
     streams = [engine.stream(PROMPT, replace(SAMPLED, seed=seed)) for seed in range(3)]
     first = await asyncio.gather(*(anext(stream) for stream in streams))
@@ -356,6 +363,7 @@ async def test_logprobs_equal_a_plain_forward_pass(
     assert got == pytest.approx(plain.tolist(), abs=1e-4)
 
 
+@pytest.mark.timeout(120)
 async def test_first_tokens_follow_the_softmax(
     engine: TransformersEngine, model: PreTrainedModel
 ) -> None:
@@ -378,6 +386,7 @@ async def test_first_tokens_follow_the_softmax(
     assert statistic < bound
 
 
+@pytest.mark.timeout(120)
 async def test_nothing_runs_on_after_a_cancel(engine: TransformersEngine, passes: Passes) -> None:
     streams = [engine.stream(PROMPT, replace(SAMPLED, seed=s, max_tokens=230)) for s in range(4)]
     for stream in streams:
@@ -443,6 +452,7 @@ async def test_a_failed_pass_fails_its_rows_only(
     assert head.token_ids + tuple(tail) == await sample(engine, SAMPLED)
 
 
+@pytest.mark.timeout(120)
 async def test_a_failure_while_decoding_reaches_every_running_stream(
     engine: TransformersEngine, passes: Passes
 ) -> None:
@@ -455,6 +465,7 @@ async def test_a_failure_while_decoding_reaches_every_running_stream(
     assert len(await sample(engine, SAMPLED)) == SAMPLED.max_tokens
 
 
+@pytest.mark.timeout(120)
 async def test_logits_that_are_not_finite_fail_their_row_only() -> None:
     model = llama()
     engine = TransformersEngine(model)
