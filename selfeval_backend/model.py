@@ -35,6 +35,7 @@ from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
 from selfeval_backend.settings import Settings, resolve_settings
 from selfeval_backend.stop_strings import StopStrings
 from selfeval_backend.structured import (
+    NO_REASONING,
     AnswerForm,
     Parsed,
     ReasoningForm,
@@ -42,6 +43,7 @@ from selfeval_backend.structured import (
     ToolParser,
     load_reasoning_parser,
     load_tool_parser,
+    reasoning_of,
 )
 from selfeval_backend.sync import run_sync
 from selfeval_backend.text_flow import TextFlow
@@ -193,28 +195,41 @@ class SelfEvaluatingModel:
                 stacklevel=3,
             )
         self._tool_parsers: dict[str | None, ToolParser] = {}
-        self._reasoning_parsers: dict[str, ReasoningParser] = {}
+        self._reasoning_parsers: dict[str | None, ReasoningParser | None] = {}
 
     def tool_parser(self, name: str | None) -> ToolParser:
-        """Return one of vLLM's tool parsers for this model; None: the one of plain JSON.
+        """Return what reads this model's calls where it is free to call.
+
+        Args:
+            name: As for `selfeval_backend.structured.load_tool_parser`; None: what the model's
+                tokenizer and chat template say.
 
         Raises:
-            ConfigurationError: There is none of that name, or it does not go with the model.
-            MissingDependencyError: vLLM is not installed.
+            ConfigurationError: There is none of that name, it does not go with the model, or it
+                has to be named, as the model writes calls in a way that nothing here reads.
+            MissingDependencyError: It is vLLM's, which is not installed.
         """
         if name not in self._tool_parsers:
             self._tool_parsers[name] = load_tool_parser(name, self.chat)
         return self._tool_parsers[name]
 
-    def reasoning_parser(self, name: str) -> ReasoningParser:
-        """Return what tells this model's reasoning from its answers.
+    def reasoning_parser(self, name: str | None) -> ReasoningParser | None:
+        """Return what tells this model's reasoning from its answers; None: it shows none.
+
+        Args:
+            name: As for `selfeval_backend.structured.load_reasoning_parser`; or "none": nothing is
+                told apart; or None: what the model's tokenizer and chat template say.
 
         Raises:
             ConfigurationError: There is none of that name, or it does not go with the model.
             MissingDependencyError: It is vLLM's, which is not installed.
         """
+        if name == NO_REASONING:
+            return None
         if name not in self._reasoning_parsers:
-            self._reasoning_parsers[name] = load_reasoning_parser(name, self.chat)
+            self._reasoning_parsers[name] = (
+                reasoning_of(self.chat) if name is None else load_reasoning_parser(name, self.chat)
+            )
         return self._reasoning_parsers[name]
 
     def settings(self, given: Mapping[str, Any] | None = None) -> Settings:
@@ -460,11 +475,13 @@ class _AnswerFlow:
 
     def __init__(
         self,
-        decode: Callable[[Sequence[int]], str],
+        decode: Callable[..., str],
         stop_strings: StopStrings | None,
         form: AnswerForm | None,
     ) -> None:
         settled = None if form is None else form.settled
+        if form is not None and form.keeps_special_tokens:
+            decode = partial(decode, keep_special_tokens=True)
         self._text = TextFlow(decode, stop_strings, settled=settled)
         self._reasoning = (
             TextFlow(decode, stop_strings, settled=form.settled_reasoning)
