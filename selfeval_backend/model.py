@@ -160,6 +160,7 @@ def _describe(outcome: Outcome, index: int) -> dict[str, Any]:
         "generated_tokens": sample.num_generated_tokens,
         "finish_reason": sample.finish_reason,
         "valid": sample.valid,
+        "beyond_training": sample.beyond_training,
         "fate": outcome.fate(index),
         "evaluations": to_json(sample.evaluations),
     }
@@ -305,11 +306,7 @@ class SelfEvaluatingModel:
                 chunk_tokens=None if follower is None else _STREAMED_TOKENS,
             ),
             stop_strings=self._stop_strings(settings),
-            validator=(
-                None
-                if form is None
-                else lambda token_ids: self._parsed(token_ids, settings, form).valid
-            ),
+            validator=lambda token_ids: self._valid(token_ids, settings, form),
             observer=observer,
             follower=follower,
         )
@@ -430,6 +427,15 @@ class SelfEvaluatingModel:
     def text(self, sample: Sample, settings: Settings) -> str:
         """Return the text of a sample: without stop strings, and without space around it."""
         return self._text(sample.token_ids, settings)
+
+    def _valid(
+        self, token_ids: tuple[int, ...], settings: Settings, form: AnswerForm | None
+    ) -> bool | None:
+        """Tell whether a sample is of the form that was asked for; one without text is of none."""
+        text = self._text(token_ids, settings)
+        if not any(letter.isprintable() and not letter.isspace() for letter in text):
+            return False
+        return None if form is None else self._parsed(token_ids, settings, form).valid
 
     def _parsed(self, token_ids: tuple[int, ...], settings: Settings, form: AnswerForm) -> Parsed:
         keep = form.keeps_special_tokens

@@ -53,7 +53,7 @@ class CallsOfModel:
     """How a model writes calls where it is free to."""
 
     source: Literal["response template", "chat template", "plain"]
-    """What says so; "plain": nothing does, and they can be plain JSON, or in a form that is known."""
+    """What says so; "plain": nothing does: they may be plain JSON, or in a form that is known."""
     written: str
     """A call as its chat template writes it, for people; "": it writes none."""
     parser: ToolParser | None
