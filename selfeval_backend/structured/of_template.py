@@ -255,7 +255,7 @@ class ResponseTemplateParser:
         # Only JSON tells by itself whether it is whole.
         if not is_whole and self._field.content != "json":
             return (broken(text),)
-        shown = [{"type": "function", "function": asdict(tool)} for tool in tools]
+        shown: list[Any] = [{"type": "function", "function": asdict(tool)} for tool in tools]
         try:
             found = parse_response(text, self._spec, prefix="", tools=shown)["tool_calls"]
             json.dumps(found, allow_nan=False)

@@ -160,7 +160,8 @@ class Channels:
         messages = list(_MESSAGE.finditer(text))
         if not messages:
             return Thought(reasoning="", answer=text)
-        thoughts, answers = [], [text[: messages[0].start()]]
+        thoughts: list[str] = []
+        answers = [text[: messages[0].start()]]
         for found in messages:
             to = found["to"] or found["to_too"]
             if to is not None:
@@ -344,12 +345,11 @@ def _template_text(chat: ChatTemplate) -> str:
 
 def _tags_of_template(chat: ChatTemplate) -> tuple[str, str] | None:
     """Return the tags that a response template names, where they are no patterns."""
-    template = response_template_of(chat)
-    for name in _FIELDS if template is not None else ():
-        field = template["fields"].get(name)
-        tags = (field.get("open"), field.get("close")) if isinstance(field, Mapping) else ()
-        if tags and all(isinstance(tag, str) and tag.strip() for tag in tags):
-            return tags[0].strip(), tags[1].strip()
+    template = response_template_of(chat) or {"fields": {}}
+    for name in _FIELDS:
+        match template["fields"].get(name):
+            case {"open": str(begin), "close": str(end)} if begin.strip() and end.strip():
+                return begin.strip(), end.strip()
     return None
 
 

@@ -33,8 +33,9 @@ from selfeval_backend.training.examples import StoredExamples, half_and_whole
 from selfeval_backend.training.hashing import Hasher
 from selfeval_backend.training.losses import LossWeights
 from selfeval_backend.training.pipeline import Workplace
+from selfeval_backend.training.preferences import holds_cut_off
 from selfeval_backend.training.recipe import FinetuneSettings, LoraSettings, PhaseSettings, Recipe
-from selfeval_backend.training.shards import count_rows, iterate_rows, shards_of
+from selfeval_backend.training.shards import count_rows, shards_of
 from selfeval_backend.training.trainer import Phase, RowCollator, train_phase
 
 __all__ = ["FinetuneStage", "load_weights", "pad_id_of"]
@@ -230,6 +231,11 @@ class _Training:
         phases = [("preferences", settings.preferences)]
         return phases if settings.contrast is None else [("contrast", settings.contrast), *phases]
 
+    def _learned_from_cut_off(self) -> bool:
+        sets = ("train",) if self._settings.contrast is None else ("train", "contrast")
+        folders = [self._examples / name for name in sets]
+        return holds_cut_off(folders, self._asking.chat.end_token_ids)
+
     def _dataset(self, name: str) -> StoredExamples:
         pairs = name == "contrast"
         return StoredExamples(
@@ -314,23 +320,13 @@ class _Training:
         model.to(kept or model.dtype).save_pretrained(folder)
         AutoTokenizer.from_pretrained(self._base).save_pretrained(folder)
         config = self._asking.config.model_copy(
-            update={"trained_on_cut_off": self._holds_cut_off()}
+            update={"trained_on_cut_off": self._learned_from_cut_off()}
         )
         config.save(folder)
         logs = self._place.folder / "logs"
         logs.mkdir(exist_ok=True)
         write_atomically(logs / "history.json", json.dumps(self._history, indent=1) + "\n")
         shutil.rmtree(self._place.folder / "checkpoints", ignore_errors=True)
-
-    def _holds_cut_off(self) -> bool:
-        """Tell whether a response without an end was learned from, and asked about at its end."""
-        ends = self._asking.chat.end_token_ids
-        sets = ("train",) if self._settings.contrast is None else ("train", "contrast")
-        shards = [path for name in sets for path in shards_of(self._examples / name)]
-        return any(
-            row["response_ids"][-1] not in ends and row["cuts"][-1] == len(row["response_ids"])
-            for row in iterate_rows(shards, columns=["response_ids", "cuts"])
-        )
 
 
 def _watching(validation: StoredExamples) -> _Watched:
