@@ -56,8 +56,8 @@ BODY_MARKS = (
 )
 """What calls begin with that need no mark in front."""
 
-_IN_FRONT = ("<|plugin|>",)
-"""Words of a mark that stand between it and the call."""
+_IN_FRONT = ("<|plugin|>", "```python", "```json", "```")
+"""What may stand between a mark and the call."""
 
 
 def read_marked(text: str, start: int, closer: str, tools: Sequence[ToolSpec]) -> Run:

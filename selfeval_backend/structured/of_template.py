@@ -173,7 +173,19 @@ def _shown(written: str) -> str:
 
 
 def _reads(parser: ToolParser, written: str) -> bool:
-    return any(_is_probe(call) for call in parser.find(written, (_TOOL,)).calls)
+    return any(
+        _is_probe(call) for text in _spelled(written) for call in parser.find(text, (_TOOL,)).calls
+    )
+
+
+def _spelled(written: str) -> tuple[str, ...]:
+    """Return a call as it is written, and as it was meant.
+
+    Some templates write arguments as Python shows them, or texts without quotes; models do not.
+    """
+    shown = written.replace(str(dict(_CALL.arguments)), json.dumps(_CALL.arguments))
+    quoted = re.sub(rf"""(?<!["'])\b{_VALUE}\b(?!["'])""", json.dumps(_VALUE), written)
+    return written, shown, quoted
 
 
 def _is_probe(call: RawCall) -> bool:

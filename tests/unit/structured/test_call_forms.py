@@ -61,6 +61,7 @@ ONE_CALL = {
     "Llama 4": f"[{PYTHON}]",
     "Llama 4, with marks": f"<|python_start|>[{PYTHON}]<|python_end|>",
     "LFM2": f"<|tool_call_start|>[{PYTHON}]<|tool_call_end|>",
+    "MiniCPM3": f"<|tool_call_start|>\n```python\n{PYTHON}\n```\n<|tool_call_end|>",
     "OLMo 3": f"<function_calls>\n{PYTHON}\n</function_calls>",
     "Gemma 3": f"```tool_code\nprint({PYTHON})\n```",
     "Gemma 4": '<|tool_call>call:get_weather{city:<|"|>Oslo {north}<|"|>,days:3}<tool_call|>',

@@ -60,6 +60,8 @@ PYTHONIC = (
     "{% endfor %}){% endfor %}]"
 )
 OWN_MARK = EACH + "<<call>>" + IN_JSON + "<</call>>{% endfor %}"
+SHOWN_BY_PYTHON = EACH + '{"name": "{{ f.name }}", "arguments": {{ f.arguments }}}{% endfor %}'
+WITHOUT_QUOTES = PYTHONIC.replace("{{ v | tojson }}", "{{ v }}")
 OWN_WORDS = (
     EACH + "DO {{ f.name }} WITH {% for k, v in f.arguments.items() %}{{ k }} AS {{ v }};"
     "{% endfor %}{% endfor %}"
@@ -98,9 +100,11 @@ def found(form: ToolForm, chat: ChatTemplate, text: str) -> list[tuple[str, dict
         (QWEN_CODER, "<tool_call>\n<function=add>\n<parameter=a>\n1\n</parameter>\n</function>\n"
          "</tool_call>", "<function="),
         (PYTHONIC, "[add(a=1)]", "[look_up_mark("),
+        (SHOWN_BY_PYTHON, '{"name": "add", "arguments": {"a": 1}}', "'mark'"),
+        (WITHOUT_QUOTES, "[add(a=1)]", "=the marked one"),
         (OWN_MARK, '<<call>>{"name": "add", "arguments": {"a": 1}}<</call>>', "<<call>>"),
     ],
-    ids=["hermes", "llama", "mistral", "qwen coder", "pythonic", "a mark of its own"],
+    ids=["hermes", "llama", "mistral", "qwen coder", "pythonic", "repr", "str", "own mark"],
 )  # fmt: skip
 def test_the_form_that_a_template_gives_a_call_is_read(
     calls: str, response: str, shown: str
