@@ -395,11 +395,11 @@ class SelfEvaluatingModel:
             response: Its text.
 
         Raises:
-            ConfigurationError: The messages cannot be used, or the response is empty.
+            ConfigurationError: The messages cannot be used, or the response is blank.
             ContextLengthError: They do not fit, with the question.
         """
         response_ids = self.chat.response_ids(response)
-        if not response_ids:
+        if not response_ids or _is_blank(response):
             raise ConfigurationError("response", response, "a response with text")
         prompt_ids = self.chat.prompt_ids(messages)
         question_ids = self.evaluator.question_ids
@@ -432,8 +432,7 @@ class SelfEvaluatingModel:
         self, token_ids: tuple[int, ...], settings: Settings, form: AnswerForm | None
     ) -> bool | None:
         """Tell whether a sample is of the form that was asked for; one without text is of none."""
-        text = self._text(token_ids, settings)
-        if not any(letter.isprintable() and not letter.isspace() for letter in text):
+        if _is_blank(self._text(token_ids, settings)):
             return False
         return None if form is None else self._parsed(token_ids, settings, form).valid
 
@@ -474,6 +473,11 @@ class SelfEvaluatingModel:
     async def aclose(self) -> None:
         """Close the engine."""
         await self.engine.aclose()
+
+
+def _is_blank(text: str) -> bool:
+    """Tell whether a text shows nothing: white space, control characters, or none at all."""
+    return not any(letter.isprintable() and not letter.isspace() for letter in text)
 
 
 class _AnswerFlow:

@@ -30,6 +30,10 @@ OWN_NAMES = frozenset(
 )
 """Of vLLM's parsers, those whose forms are read here too."""
 
+_MOST_MISSES = 200
+"""Of lines that begin as JSON and are no call; behind so many, plain JSON is looked for no more, as
+each may be read to the text's end."""
+
 _LEAST_OF_A_MARK = 5
 """Letters of a mark that is cut off, from which on it is taken for one."""
 
@@ -78,9 +82,11 @@ class TextToolParser:
         """Return the calls in a text."""
         kept: list[str] = []
         calls: list[RawCall] = []
-        last = place = 0
+        last = place = misses = 0
         while (opening := self._opening.search(text, place)) is not None:
-            run = self._read(text, opening, tools)
+            missed = opening["line"] is not None and misses >= _MOST_MISSES
+            run = Run(end=place) if missed else self._read(text, opening, tools)
+            misses += opening["mark"] is None and not run.calls
             place = max(run.end, opening.end(), place + 1)
             if run.calls:
                 kept.append(text[last : opening.start()])
@@ -136,9 +142,10 @@ def _fenced(text: str, opening: re.Match[str], tools: Sequence[ToolSpec]) -> Run
     start, closing = opening.end(), text.find("```", opening.end())
     read = _FENCED.get(opening["language"])
     if read is not None:
-        run = read(text, start, tools)
+        run = read(text if closing < 0 else text[:closing], start, tools)
         if closing >= 0 and any(call.error for call in run.calls):
-            run = read(text[:closing], start, tools)
+            whole = read(text, start, tools)  # the fence may stand in a string
+            run = run if any(call.error for call in whole.calls) else whole
         behind = len(text) - len(text[run.end :].lstrip())
         if run.calls and (behind == len(text) or text.startswith("```", behind)):
             return Run(calls=run.calls, end=min(behind + 3, len(text)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,9 @@ from typing import Any
 __all__ = ["Written", "end_of_brackets", "read_json", "read_written"]
 
 _PAIRS = {"{": "}", "[": "]", "(": ")"}
-_QUOTES = "\"'"
+_QUOTED_OR_BRACKET = re.compile(
+    r""""(?:[^"\\]|\\.)*+(?:"|\\?\Z)|'(?:[^'\\]|\\.)*+(?:'|\\?\Z)|[\[\](){}]""", re.DOTALL
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,21 +69,14 @@ def end_of_brackets(text: str, start: int) -> int | None:
     Brackets within quotes of either kind do not count.
     """
     waiting: list[str] = []
-    quote, place = "", start
-    while place < len(text):
-        letter = text[place]
-        if quote:
-            place += letter == "\\"
-            quote = "" if letter == quote else quote
-        elif letter in _QUOTES:
-            quote = letter
-        elif letter in _PAIRS:
+    for found in _QUOTED_OR_BRACKET.finditer(text, start):
+        letter = found[0]
+        if letter in _PAIRS:
             waiting.append(_PAIRS[letter])
         elif waiting and letter == waiting[-1]:
             waiting.pop()
             if not waiting:
-                return place + 1
-        place += 1
+                return found.end()
     return None
 
 

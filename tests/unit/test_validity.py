@@ -89,6 +89,11 @@ async def test_a_sample_without_text_says_nothing(make_model: ModelFactory, blan
     assert said.summary()["valid"] is False
 
 
+async def test_a_blank_response_is_not_judged(make_model: ModelFactory) -> None:
+    with pytest.raises(ConfigurationError, match="text"):
+        await make_model([CHAT.response("x", 0.5)]).judge(QUESTION, " \n")
+
+
 async def test_a_blank_sample_is_of_no_form(make_model: ModelFactory) -> None:
     model = make_model([CHAT.response(" \n", 0.99), CHAT.response("Yes.", 0.95)])
     answer = await ask(model, form=ToolForm(tools=(ADD,)), adaptive=False, max_samples=2)

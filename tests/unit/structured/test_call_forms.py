@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -275,6 +276,22 @@ def test_a_broken_call_among_others_does_not_take_them_away(text: str) -> None:
 )
 def test_what_is_no_call_is_left_as_it_is(text: str) -> None:
     assert FORM.parse(text) == Parsed(text=text)
+
+
+def test_a_fence_within_an_argument_ends_no_block() -> None:
+    call = json.dumps({"name": "get_weather", "arguments": {"city": "```js\n1\n```"}})
+    assert calls(FORM.parse(f"```json\n{call}\n```")) == [
+        ("get_weather", {"city": "```js\n1\n```"})
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["{\n" * 4000, "```json\n{\n```\n" * 800, '{"name": "x"\n' * 800, "[" * 9000]
+)
+def test_a_long_text_is_read_at_once(text: str) -> None:
+    began = time.process_time()
+    assert FORM.parse(text).tool_calls == ()
+    assert time.process_time() - began < 5.0
 
 
 def test_a_call_of_an_unknown_tool_is_told_by_its_name() -> None:
