@@ -98,12 +98,15 @@ class AdaptiveFields(BaseModel):
     verify: bool | str = True
     """Of a server: False: certificates are not checked; a path: a bundle of authorities."""
     tool_parser: str | None = None
-    """One of vLLM's, as in its ``--tool-call-parser`` ("hermes", "llama3_json", ...), for a model
-    that calls tools in its own words; None: calls are plain JSON."""
+    """What reads calls where the model is free to call. None: the tokenizer's `response_template`
+    if it has one, else what reads a call as its chat template writes it, and plain JSON in either
+    case. "json": plain JSON alone. Else one of vLLM's, as in its ``--tool-call-parser`` ("hermes",
+    "llama3_json", ...); the common ones are read without vLLM too."""
     reasoning_parser: str | None = None
-    """For a model that thinks before it answers: "think", where it does so between ``<think>`` and
-    ``</think>``, or one of vLLM's, as in its ``--reasoning-parser`` ("qwen3", "deepseek_r1", ...).
-    What it thought is then no part of the answer's text, and stands beside it."""
+    """What tells the reasoning from the answer, of a model that thinks first: it is then no part of
+    the answer's text, and stands beside it. None: as the tokenizer or the chat template says, if
+    one does. "none": all is the answer. "think": ``<think>...</think>``. Else one of vLLM's, as in
+    its ``--reasoning-parser`` ("qwen3", "deepseek_r1", ...)."""
     max_samples: int | None = None
     """At least 1."""
     adaptive: bool | None = None
@@ -194,15 +197,23 @@ class AdaptiveFields(BaseModel):
     async def _read_by_parser(
         self, model: SelfEvaluatingModel, form: AnswerForm | None
     ) -> AnswerForm | None:
-        """Return a form whose calls and whose reasoning are read by the parsers that are set."""
-        # The first time vLLM is imported, which takes seconds.
-        if isinstance(form, ToolForm) and self.tool_parser is not None:
+        """Return a form whose calls and whose reasoning are read by the parsers that are set.
+
+        Those that are not set are found, once for each model.
+
+        Raises:
+            ConfigurationError: One cannot be used, or has to be set.
+            MissingDependencyError: One is vLLM's, which is not installed.
+        """
+        # The first time chat templates are tried, or vLLM is imported, which takes seconds.
+        free = isinstance(form, ToolForm) and form.choice == "auto"
+        if isinstance(form, ToolForm) and (free or self.tool_parser is not None):
             calls = await asyncio.to_thread(model.tool_parser, self.tool_parser)
             form = replace(form, parser=calls)
-        if self.reasoning_parser is None or (form is not None and form.grammar is not None):
+        if form is not None and form.grammar is not None:
             return form  # under a grammar a model cannot think
         thoughts = await asyncio.to_thread(model.reasoning_parser, self.reasoning_parser)
-        return ReasoningForm(parser=thoughts, inner=form)
+        return form if thoughts is None else ReasoningForm(parser=thoughts, inner=form)
 
     def _server(self) -> Server | None:
         if self.base_url is None:

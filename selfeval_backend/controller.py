@@ -57,8 +57,9 @@ __all__ = ["Follower", "Observer", "Validator", "derive_seed", "run"]
 Observer = Callable[[TraceEvent], None]
 """Told of every decision once it has been carried out."""
 
-Validator = Callable[[tuple[int, ...]], bool]
-"""Tells whether the tokens of a finished sample are of the form that was asked for; pure."""
+Validator = Callable[[tuple[int, ...]], bool | None]
+"""Tells whether the tokens of a finished sample are of the form that was asked for; None: no form
+was. Pure."""
 
 Follower = Callable[[Sample], None]
 """Told of the sample that is certain to be the answer if it finishes: as it stands when that is
@@ -102,8 +103,8 @@ async def run(
         stop_strings: End a sample as an end token does. Its tokens up to the one that completes
             the string stay; its text is to be cut (`StopStrings.cut`).
         validator: Tells which finished samples are of the form that was asked for
-            (`Sample.valid`): another one is chosen only where there is none. None: all that say
-            anything are.
+            (`Sample.valid`): another one is chosen only where there is none. None: all that have a
+            token are.
         observer: Told of every step.
         follower: Told of the answer as it grows, from when it is certain which sample that is.
 
@@ -178,11 +179,14 @@ class _Live:
         stream: SampleStream,
         stops: StopStrings | None,
         validator: Validator | None,
+        *,
+        trained_on_cut_off: bool,
     ) -> None:
         self.sample = sample
         self.stream = stream
         self._stops = stops
         self._validator = validator
+        self._trained_on_cut_off = trained_on_cut_off
         self._ahead: tuple[int, ...] = ()
         self._finish: FinishReason | None = None
         self.follower: Follower | None = None
@@ -248,7 +252,11 @@ class _Live:
             return True
         if self._finish is not None and not self._ahead:
             self.sample = replace(
-                self.sample, status="finished", finish_reason=self._finish, valid=self._valid(shown)
+                self.sample,
+                status="finished",
+                finish_reason=self._finish,
+                valid=self._valid(shown),
+                beyond_training=self._finish == "length" and not self._trained_on_cut_off,
             )
             return True
         return False
@@ -336,7 +344,15 @@ class _Run:
             params = replace(self._sampling, temperature=temperature, seed=seed)
             sample = Sample(index=index, temperature=temperature, seed=seed)
             stream = self._engine.stream(self._prompt_ids, params)
-            self._live.append(_Live(sample, stream, self._stop_strings, self._validator))
+            self._live.append(
+                _Live(
+                    sample,
+                    stream,
+                    self._stop_strings,
+                    self._validator,
+                    trained_on_cut_off=self._evaluator.config.trained_on_cut_off,
+                )
+            )
 
     async def _advance(self, until: int | None) -> None:
         running = [live for live in self._live if live.sample.status == "running"]

@@ -87,6 +87,9 @@ class ConfidenceReading:
     """Whether it is calibrated for the model that answered."""
     problem: str | None = None
     """Why there is no confidence; None if there is one."""
+    valid: bool = True
+    """False: it is marked ``valid: false``: blank, cut off, or not of the form that was asked for.
+    Its confidence is then low, whatever it is."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What the answer was drawn with (``best_of_n["policy"]``); empty if it does not say."""
 
@@ -107,6 +110,7 @@ def read_confidence(best_of_n: object) -> ConfidenceReading:
         )
     settings = best_of_n.get("policy")
     settings = dict(settings) if isinstance(settings, Mapping) else {}
+    valid = best_of_n.get("valid") is not False
     confidence = best_of_n.get("confidence")
     if not _is_number(confidence) or not 0.0 <= confidence <= 1.0:
         shown = (
@@ -115,12 +119,16 @@ def read_confidence(best_of_n: object) -> ConfidenceReading:
             else f"{confidence!r:.40} is no number in [0, 1]"
         )
         return ConfidenceReading(
-            confidence=None, problem=f"best_of_n has no confidence: {shown}", settings=settings
+            confidence=None,
+            problem=f"best_of_n has no confidence: {shown}",
+            settings=settings,
+            valid=valid,
         )
     return ConfidenceReading(
         confidence=float(confidence),
         calibrated=best_of_n.get("calibrated") is True,
         settings=settings,
+        valid=valid,
     )
 
 
@@ -167,6 +175,8 @@ class GateRecord:
     """Of this attempt, whatever became of its answer; None: it was not reported."""
     place: int = 0
     """Of the action in the chain that it was taken from."""
+    valid: bool = True
+    """`ConfidenceReading.valid` of the attempt."""
 
     @property
     def final(self) -> bool:
@@ -200,7 +210,8 @@ class GatePolicy:
     threshold: Probability
     """In [0, 1]: the least confidence that passes."""
     on_low: _Actions = ("retry", "raise")
-    """The chain for a confidence below `threshold`; "accept" gives the best answer out."""
+    """The chain for a confidence below `threshold`, and for an answer that is marked ``valid:
+    false``; "accept" gives the best answer out."""
     on_missing: _Actions = "raise"
     """The chain for an answer without a confidence."""
     on_uncalibrated: _ActionsOrCompare = "raise"
@@ -284,10 +295,13 @@ def decide(
         model=model,
         usage=usage,
         place=place,
+        valid=reading.valid,
     )
 
 
 def _verdict(policy: GatePolicy, reading: ConfidenceReading, level: int) -> Verdict:
+    if not reading.valid:
+        return "low"
     if reading.confidence is None:
         return "trusted" if level > 0 and policy.trust_stronger else "missing"
     if not reading.calibrated and not policy.compares_uncalibrated:
@@ -305,6 +319,10 @@ def _place(policy: GatePolicy, verdict: Verdict, earlier: Sequence[GateRecord], 
 
 
 def _reason(policy: GatePolicy, reading: ConfidenceReading, verdict: Verdict) -> str:
+    if not reading.valid:
+        said = "none" if reading.confidence is None else f"{reading.confidence:.3f}"
+        why = "blank, cut off, or not of the form that was asked for"
+        return f"the answer is not valid ({why}), whatever its confidence ({said})"
     if reading.confidence is None:
         problem = reading.problem or "the answer carries no confidence"
         return f"{problem}; the stronger model is trusted" if verdict == "trusted" else problem
@@ -343,8 +361,8 @@ def best_attempt(records: Sequence[GateRecord]) -> int:
     """Return which attempt of a run is given out or shown to a person.
 
     The last one if it passed, or the one that a person was asked about. Else, of the strongest
-    model that was asked, the one of highest confidence, and of equal ones the latest: what two
-    models say of themselves does not compare.
+    model that was asked, a valid one before others, of these the one of highest confidence, and of
+    equal ones the latest: what two models say of themselves does not compare.
     """
     last = records[-1]
     if last.verdict in ("passed", "trusted", "person"):
@@ -352,7 +370,7 @@ def best_attempt(records: Sequence[GateRecord]) -> int:
     of_strongest = [record for record in records if record.level == last.level]
     return max(
         of_strongest,
-        key=lambda r: (-1.0 if r.confidence is None else r.confidence, r.attempt),
+        key=lambda r: (r.valid, -1.0 if r.confidence is None else r.confidence, r.attempt),
     ).attempt
 
 

@@ -34,6 +34,7 @@ from selfeval_backend.selfeval_files import find_selfeval
 from selfeval_backend.settings import Settings, resolve_settings
 from selfeval_backend.stop_strings import StopStrings
 from selfeval_backend.structured import (
+    NO_REASONING,
     AnswerForm,
     Parsed,
     ReasoningForm,
@@ -41,6 +42,7 @@ from selfeval_backend.structured import (
     ToolParser,
     load_reasoning_parser,
     load_tool_parser,
+    reasoning_of,
 )
 from selfeval_backend.sync import contained, run_sync
 from selfeval_backend.text_flow import TextFlow
@@ -169,6 +171,7 @@ def _describe(outcome: Outcome, index: int) -> dict[str, Any]:
         "generated_tokens": sample.num_generated_tokens,
         "finish_reason": sample.finish_reason,
         "valid": sample.valid,
+        "beyond_training": sample.beyond_training,
         "fate": outcome.fate(index),
         "evaluations": to_json(sample.evaluations),
     }
@@ -205,7 +208,7 @@ class SelfEvaluatingModel:
                 stacklevel=3,
             )
         self._tool_parsers: dict[str | None, ToolParser] = {}
-        self._reasoning_parsers: dict[str, ReasoningParser] = {}
+        self._reasoning_parsers: dict[str | None, ReasoningParser | None] = {}
 
     def __deepcopy__(self, memo: object) -> SelfEvaluatingModel:
         """Return itself: whatever is copied around it shares its weights and its batches."""
@@ -220,25 +223,38 @@ class SelfEvaluatingModel:
         )
 
     def tool_parser(self, name: str | None) -> ToolParser:
-        """Return one of vLLM's tool parsers for this model; None: the one of plain JSON.
+        """Return what reads this model's calls where it is free to call.
+
+        Args:
+            name: As for `selfeval_backend.structured.load_tool_parser`; None: what the model's
+                tokenizer and chat template say.
 
         Raises:
-            ConfigurationError: There is none of that name, or it does not go with the model.
-            MissingDependencyError: vLLM is not installed.
+            ConfigurationError: There is none of that name, it does not go with the model, or it
+                has to be named, as the model writes calls in a way that nothing here reads.
+            MissingDependencyError: It is vLLM's, which is not installed.
         """
         if name not in self._tool_parsers:
             self._tool_parsers[name] = load_tool_parser(name, self.chat)
         return self._tool_parsers[name]
 
-    def reasoning_parser(self, name: str) -> ReasoningParser:
-        """Return what tells this model's reasoning from its answers.
+    def reasoning_parser(self, name: str | None) -> ReasoningParser | None:
+        """Return what tells this model's reasoning from its answers; None: it shows none.
+
+        Args:
+            name: As for `selfeval_backend.structured.load_reasoning_parser`; or "none": nothing is
+                told apart; or None: what the model's tokenizer and chat template say.
 
         Raises:
             ConfigurationError: There is none of that name, or it does not go with the model.
             MissingDependencyError: It is vLLM's, which is not installed.
         """
+        if name == NO_REASONING:
+            return None
         if name not in self._reasoning_parsers:
-            self._reasoning_parsers[name] = load_reasoning_parser(name, self.chat)
+            self._reasoning_parsers[name] = (
+                reasoning_of(self.chat) if name is None else load_reasoning_parser(name, self.chat)
+            )
         return self._reasoning_parsers[name]
 
     def settings(self, given: Mapping[str, Any] | None = None) -> Settings:
@@ -314,11 +330,7 @@ class SelfEvaluatingModel:
                 chunk_tokens=None if follower is None else _STREAMED_TOKENS,
             ),
             stop_strings=self._stop_strings(settings),
-            validator=(
-                None
-                if form is None
-                else lambda token_ids: self._parsed(token_ids, settings, form).valid
-            ),
+            validator=lambda token_ids: self._valid(token_ids, settings, form),
             observer=observer,
             follower=follower,
         )
@@ -415,11 +427,11 @@ class SelfEvaluatingModel:
             response: Its text.
 
         Raises:
-            ConfigurationError: The messages cannot be used, or the response is empty.
+            ConfigurationError: The messages cannot be used, or the response is blank.
             ContextLengthError: They do not fit, with the question.
         """
         response_ids = self.chat.response_ids(response)
-        if not response_ids:
+        if not response_ids or _is_blank(response):
             raise ConfigurationError("response", response, "a response with text")
         prompt_ids = self.chat.prompt_ids(messages)
         question_ids = self.evaluator.question_ids
@@ -447,6 +459,14 @@ class SelfEvaluatingModel:
     def text(self, sample: Sample, settings: Settings) -> str:
         """Return the text of a sample: without stop strings, and without space around it."""
         return self._text(sample.token_ids, settings)
+
+    def _valid(
+        self, token_ids: tuple[int, ...], settings: Settings, form: AnswerForm | None
+    ) -> bool | None:
+        """Tell whether a sample is of the form that was asked for; one without text is of none."""
+        if _is_blank(self._text(token_ids, settings)):
+            return False
+        return None if form is None else self._parsed(token_ids, settings, form).valid
 
     def _parsed(self, token_ids: tuple[int, ...], settings: Settings, form: AnswerForm) -> Parsed:
         keep = form.keeps_special_tokens
@@ -487,16 +507,23 @@ class SelfEvaluatingModel:
         await self.engine.aclose()
 
 
+def _is_blank(text: str) -> bool:
+    """Tell whether a text shows nothing: white space, control characters, or none at all."""
+    return not any(letter.isprintable() and not letter.isspace() for letter in text)
+
+
 class _AnswerFlow:
     """An answer in pieces, before it is whole: its text, and its reasoning where a form has one."""
 
     def __init__(
         self,
-        decode: Callable[[Sequence[int]], str],
+        decode: Callable[..., str],
         stop_strings: StopStrings | None,
         form: AnswerForm | None,
     ) -> None:
         settled = None if form is None else form.settled
+        if form is not None and form.keeps_special_tokens:
+            decode = partial(decode, keep_special_tokens=True)
         self._text = TextFlow(decode, stop_strings, settled=settled)
         self._reasoning = (
             TextFlow(decode, stop_strings, settled=form.settled_reasoning)

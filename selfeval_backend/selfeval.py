@@ -92,6 +92,10 @@ class SelfEvalConfig(BaseModel):
     for it was trained as the template opens a turn."""
     calibration: tuple[CalibrationMap, ...] = ()
     """One for finished responses, others for positions; empty: not calibrated."""
+    trained_on_cut_off: bool = False
+    """Whether training held samples that ended at max_tokens, asked about at their end; prefixes
+    that were cut at random do not count. If not, a sample that ends there is chosen only where no
+    whole one is."""
     policy: dict[str, Any] = Field(default_factory=dict)
     """Settings that this model was tuned for: names and values of `Settings`."""
     provenance: dict[str, Any] = Field(default_factory=dict)

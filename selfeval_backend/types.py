@@ -94,7 +94,10 @@ class Sample:
     """In order of time."""
     valid: bool | None = None
     """Set once finished, where an answer of some form was asked for: whether it is of that form.
-    False, whatever was asked for, of a sample that ended without a token."""
+    False, whatever was asked for, of a sample without text: no token, or white space alone."""
+    beyond_training: bool = False
+    """Set once finished: it was cut off at max_tokens, and the question was never trained on
+    samples that were, so that its answer says little. Whole ones come first."""
     sum_logprob: float | None = None
     """Natural log-probability of the generated tokens, temperature 1; None if not asked for."""
 
@@ -210,8 +213,11 @@ class RunState:
 
     @cached_property
     def usable(self) -> tuple[Sample, ...]:
-        """Finished samples but for those that are not of the form that was asked for."""
-        return tuple(s for s in self.finished if s.valid is not False)
+        """Finished samples that a run may end on.
+
+        Not those that are not of the form that was asked for, or beyond training.
+        """
+        return tuple(s for s in self.finished if s.valid is not False and not s.beyond_training)
 
     @cached_property
     def to_evaluate(self) -> tuple[int, ...]:

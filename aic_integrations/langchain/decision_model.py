@@ -180,7 +180,8 @@ def _drawn(message: AIMessage) -> _Finding:
             remedy="Raise max_tokens, max_total_tokens or max_seconds of the chat model.",
         )
     return _Finding(
-        prob_win_or_tie=reading.confidence,
+        # An answer that is none, blank for example, speaks for starting over, whatever it says.
+        prob_win_or_tie=reading.confidence if reading.valid else 0.0,
         calibrated=reading.calibrated,
         usage=message.usage_metadata,
     )

@@ -51,6 +51,11 @@ class CollectedCall:
         return None if self.best_of_n is None else self.best_of_n["confidence"]
 
     @property
+    def valid(self) -> bool:
+        """False where the answer is none: blank, cut off, or not of the form asked for."""
+        return self.best_of_n is None or self.best_of_n.get("valid") is not False
+
+    @property
     def calibrated(self) -> bool:
         """Whether the confidence is a calibrated probability."""
         return self.best_of_n is not None and bool(self.best_of_n["calibrated"])
@@ -98,17 +103,22 @@ class Collection:
     def summary(self) -> dict[str, Any] | None:
         """Return ``best_of_n`` of all calls together, in JSON types; None without a call.
 
-        Confidence, `stop_reason` and `policy` are those of the weakest call, `tokens` the sum, and
+        `valid` is False if one call's answer is not, which is then the weakest call; confidence is
+        the lowest, `stop_reason` and `policy` are those of the weakest call, `tokens` the sum, and
         ``calls`` has each one's own.
         """
         calls = self.calls
         if not calls:
             return None
-        weakest = min(calls, key=lambda call: -1.0 if call.confidence is None else call.confidence)
+        weakest = min(
+            calls,
+            key=lambda call: (call.valid, -1.0 if call.confidence is None else call.confidence),
+        )
         usage = self.usage
         return {
             "confidence": self.confidence,
             "calibrated": self.calibrated,
+            "valid": None if weakest.valid else False,
             "stop_reason": _fact(weakest, "stop_reason"),
             "policy": _fact(weakest, "policy"),
             "tokens": {"total": usage.total_tokens, **to_json(usage)},

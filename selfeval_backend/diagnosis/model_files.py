@@ -20,12 +20,14 @@ from selfeval_backend.files import read_json
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
 from selfeval_backend.selfeval_files import find_selfeval
 from selfeval_backend.settings import Settings, resolve_settings
+from selfeval_backend.structured import CallsOfModel, calls_of, reasoning_of
 
 __all__ = ["ModelFiles", "check_model_files"]
 
 _TRAIN = "Train it with this project's training pipeline, or go on: probabilities are then marked "
 _UNCALIBRATED = _TRAIN + "calibrated: false."
 _INDEX = "model.safetensors.index.json"
+_FOUND = ("tool calls", "reasoning")
 _PROMPT, _RESPONSE = "Is this kept?", "Yes, word for word:\n\n1. A list.\n2. {Braces} <b>too</b>."
 
 
@@ -49,7 +51,7 @@ def check_model_files(model: str | Path, *, with_weights: bool) -> ModelFiles:
         model: "reference", a checkpoint folder, or a model name.
         with_weights: Whether the weights are needed here; a server has its own.
     """
-    names = ("tokenizer", "chat template", "labels", "selfeval.json", "policy")
+    names = ("tokenizer", "chat template", "labels", *_FOUND, "selfeval.json", "policy")
     try:
         folder = locate_checkpoint(model, with_weights=False)
     except AICError as error:
@@ -63,7 +65,7 @@ def check_model_files(model: str | Path, *, with_weights: bool) -> ModelFiles:
     chat, of_chat = _tokenizer(folder)
     evaluator, of_evaluator = _evaluator(chat, config)
     settings, of_policy = _policy(config)
-    checks += [of_chat, *of_evaluator, of_config, of_policy]
+    checks += [of_chat, *of_evaluator, *_found_in_template(chat), of_config, of_policy]
     return ModelFiles(checks=tuple(checks), evaluator=evaluator, settings=settings)
 
 
@@ -188,6 +190,37 @@ def _template(chat: ChatTemplate, config: SelfEvalConfig | None) -> Check:
     return ok(
         name, f"keeps a response word for word; the question takes {len(asked)} tokens{behind}"
     )
+
+
+def _found_in_template(chat: ChatTemplate | None) -> tuple[Check, Check]:
+    """Return what will read the model's calls of tools, and its reasoning, if nothing is named."""
+    calls, reasoning = _FOUND
+    if chat is None:
+        missing = "the tokenizer cannot be used"
+        return not_checked(calls, missing), not_checked(reasoning, missing)
+    try:
+        return _calls(calls, calls_of(chat)), _reasoning(reasoning, reasoning_of(chat))
+    except ConfigurationError as error:
+        refused = f"the chat template refuses a prompt: {error}"
+        return not_checked(calls, refused), not_checked(reasoning, refused)
+
+
+def _calls(name: str, found: CallsOfModel) -> Check:
+    if found.parser is None:
+        return warning(
+            name,
+            f"nothing here reads what its chat template writes: {found.written}",
+            remedy="Name one of vLLM's (tool_parser=...), or force calls (tool_choice=...).",
+        )
+    if found.source == "plain":
+        return ok(name, "plain JSON: its chat template writes none in words of its own")
+    return ok(name, f"by its {found.source}: {found.written}; and plain JSON")
+
+
+def _reasoning(name: str, parser: object | None) -> Check:
+    if parser is None:
+        return ok(name, "no sign of any: all that it says is its answer")
+    return ok(name, f"told from the answer {parser}")
 
 
 def _policy(config: SelfEvalConfig | None) -> tuple[Settings | None, Check]:

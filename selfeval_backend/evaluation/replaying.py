@@ -257,6 +257,10 @@ class PromptReplay:
             num_generated_tokens=record.num_generated_tokens,
             status="finished",
             finish_reason=record.finish_reason,
+            valid=False if _has_no_text(record) else None,
+            beyond_training=(
+                record.finish_reason == "length" and not self._reader.config.trained_on_cut_off
+            ),
         )
 
     def _evaluated(self, sample: Sample, _: str) -> Sample:
@@ -282,6 +286,8 @@ def _altered(
     status: SampleStatus | None = None,
     finish_reason: FinishReason | None = None,
     evaluations: tuple[SelfEvaluation, ...] | None = None,
+    valid: bool | None = None,
+    beyond_training: bool = False,
 ) -> Sample:
     """Return a sample with some fields changed; `replace` would take twice as long."""
     return Sample(
@@ -296,7 +302,13 @@ def _altered(
         finish_reason=finish_reason or sample.finish_reason,
         evaluations=sample.evaluations if evaluations is None else evaluations,
         sum_logprob=sample.sum_logprob,
+        valid=sample.valid if valid is None else valid,
+        beyond_training=sample.beyond_training or beyond_training,
     )
+
+
+def _has_no_text(record: SampleRecord) -> bool:
+    return not record.token_ids or record.response_characters == 0
 
 
 def _decisions(

@@ -18,7 +18,10 @@ def reached_limit(state: RunState) -> StopReason | None:
 
 
 def is_confident(state: RunState, threshold: float) -> bool:
-    """Tell whether a finished sample that can be used has at least this prob_win_or_tie.
+    """Tell whether a finished sample that a run may end on has at least this prob_win_or_tie.
+
+    One that was cut off, where training held no such ones, does not end a run while whole ones may
+    still come.
 
     Source: arXiv 2410.02725, section 4.
     """

@@ -14,26 +14,33 @@ from selfeval_backend.structured.forms import (
     Parsed,
     ToolForm,
 )
-from selfeval_backend.structured.parsers import PlainToolParser, ToolParser, load_tool_parser
+from selfeval_backend.structured.of_template import CallsOfModel, calls_of, load_tool_parser
+from selfeval_backend.structured.parsers import TextToolParser, ToolParser
 from selfeval_backend.structured.reasoning import (
+    NO_REASONING,
     ReasoningForm,
     ReasoningParser,
     load_reasoning_parser,
+    reasoning_of,
 )
 
 __all__ = [
     "FORM_KEYWORDS",
+    "NO_REASONING",
     "AnswerForm",
+    "CallsOfModel",
     "InvalidToolCall",
     "JsonForm",
     "Parsed",
-    "PlainToolParser",
     "ReasoningForm",
     "ReasoningParser",
+    "TextToolParser",
     "ToolForm",
     "ToolParser",
+    "calls_of",
     "form_of",
     "load_reasoning_parser",
     "load_tool_parser",
+    "reasoning_of",
     "tool_specs",
 ]

@@ -11,14 +11,10 @@ from typing import Any, Protocol
 from selfeval_backend.chat import ToolCall, ToolSpec, new_call_id
 from selfeval_backend.engine.base import Grammar
 from selfeval_backend.errors import ConfigurationError
-from selfeval_backend.structured.parsers import (
-    Found,
-    PlainToolParser,
-    RawCall,
-    ToolParser,
-    read_calls,
-)
+from selfeval_backend.structured.parsers import TextToolParser, ToolParser
+from selfeval_backend.structured.raw_calls import Found, RawCall, read_run
 from selfeval_backend.structured.schemas import call_schema, closed
+from selfeval_backend.structured.strict_json import read_json
 
 __all__ = ["AnswerForm", "InvalidToolCall", "JsonForm", "Parsed", "ToolForm"]
 
@@ -110,7 +106,7 @@ class JsonForm:
     def parse(self, text: str) -> Parsed:
         """Read a whole response. Drawn under the grammar it is JSON of the schema, if whole."""
         try:
-            return Parsed(text=text, value=json.loads(text))
+            return Parsed(text=text, value=read_json(text))
         except ValueError as error:
             return Parsed(text=text, error=f"it is no JSON: {error}")
 
@@ -134,7 +130,7 @@ class ToolForm:
     """"auto": a call or text; "required": a call; "none": text; or the name of the tool to call."""
     parallel: bool = True
     """Whether a response may have several calls; a named tool is called once."""
-    parser: ToolParser = field(default_factory=PlainToolParser)
+    parser: ToolParser = field(default_factory=TextToolParser)
     """Reads what was drawn freely. Where a call is forced it is plain JSON."""
 
     def __post_init__(self) -> None:
@@ -206,12 +202,15 @@ class ToolForm:
         return text if self.choice == "none" else self.parser.settled(text)
 
     def _forced(self, text: str) -> Found:
+        run = read_run(text, 0, self._callable, marked=True)
+        if run.calls and not text[run.end :].strip():
+            return Found(text="", calls=run.calls)
         try:
-            calls = read_calls(json.loads(text))
+            read_json(text)
             problem = "it is no call of a tool"
         except ValueError as error:
-            calls, problem = (), f"it is no JSON: {error}"
-        return Found(text="", calls=calls or (RawCall(name=None, arguments=text, error=problem),))
+            problem = f"it is no JSON: {error}"
+        return Found(text="", calls=(RawCall(name=None, arguments=text, error=problem),))
 
 
 def _checked(call: RawCall, tools: Sequence[ToolSpec]) -> ToolCall | InvalidToolCall:

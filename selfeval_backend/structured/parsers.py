@@ -1,37 +1,41 @@
-"""From a response's text to calls of tools: in plain JSON, or in a model's own words by vLLM."""
+"""From a response's text to calls of tools."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from selfeval_backend.chat import Chat, ChatTemplate, ToolSpec
+from selfeval_backend.chat import ToolSpec
 from selfeval_backend.errors import ConfigurationError, MissingDependencyError
 from selfeval_backend.forks import Lock
+from selfeval_backend.structured.call_forms import BODY_MARKS, MARKS, read_marked, read_pythonic
+from selfeval_backend.structured.raw_calls import Found, RawCall, Run, broken, read_run
+from selfeval_backend.structured.special_tokens import SpecialTokens
 
-__all__ = ["Found", "PlainToolParser", "RawCall", "ToolParser", "load_tool_parser", "read_calls"]
+__all__ = ["OWN_NAMES", "PLAIN", "TextToolParser", "ToolParser", "VllmToolParser"]
 
+PLAIN = "json"
+"""The name of the parser that reads plain JSON alone."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RawCall:
-    """What looks like a call, unchecked."""
+OWN_NAMES = frozenset(
+    {
+        *("hermes", "qwen3_coder", "qwen3_xml", "qwen3_json", "glm45", "glm47", "seed_oss"),
+        *("llama3_json", "llama4_json", "pythonic", "llama4_pythonic", "olmo3", "lfm2"),
+        *("mistral", "phi4_mini_json", "granite", "granite4", "jamba", "hunyuan_a13b", "xlam"),
+        *("deepseek_v3", "deepseek_v31", "deepseek_v32", "kimi_k2", "minimax_m2", "internlm"),
+        *("cohere_command3", "openai", "gemma4", "functiongemma", "longcat"),
+    }
+)
+"""Of vLLM's parsers, those whose forms are read here too."""
 
-    name: str | None
-    arguments: Any
-    """JSON value, or the text that is none."""
-    error: str | None = None
-    """Why it cannot be read."""
+_MOST_MISSES = 200
+"""Of lines that begin as JSON and are no call; behind so many, plain JSON is looked for no more, as
+each may be read to the text's end."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """What a parser found in a text."""
-
-    text: str
-    """What is not of a call."""
-    calls: tuple[RawCall, ...] = ()
+_LEAST_OF_A_MARK = 5
+"""Letters of a mark that is cut off, from which on it is taken for one."""
 
 
 class ToolParser(Protocol):
@@ -51,58 +55,130 @@ class ToolParser(Protocol):
         ...
 
 
-class PlainToolParser:
-    """Finds calls in plain JSON: ``{"name": ..., "arguments": {...}}``, or a list of them.
+class TextToolParser:
+    """Finds calls in all forms that are known, wherever they stand in a text.
 
-    They are the whole text, or all of one fenced block in it. JSON that is no call is text.
+    In plain JSON (``{"name": ..., "arguments": {...}}``, a list of them, several in a row) they
+    begin a line or fill a fenced block; in a model's own words they stand behind its marks. JSON
+    that is no call is text. What was to be one and cannot be read is a broken one, never text.
+
+    Args:
+        marks: What says that calls begin, and what, that they end; none: plain JSON alone is read.
+        special: The tokenizer's special tokens.
     """
 
-    keeps_special_tokens = False
+    def __init__(
+        self, *, marks: Mapping[str, str] = MARKS, special: SpecialTokens | None = None
+    ) -> None:
+        self._marks = dict(marks)
+        self._words = (*self._marks, *(BODY_MARKS if marks else ()))
+        self._special = special or SpecialTokens()
+        self.keeps_special_tokens = self._special.holds_any(self._words)
+        # The longest first: one may begin as another does.
+        words = "|".join(map(re.escape, sorted(self._words, key=len, reverse=True))) or r"(?!)"
+        self._opening = re.compile(rf"(?P<mark>{words})|{_FENCE}|{_LINE}", re.MULTILINE)
 
     def find(self, text: str, tools: Sequence[ToolSpec]) -> Found:
         """Return the calls in a text."""
-        around, body = _unfenced(text.strip())
-        if not body.startswith(("{", "[")):
-            return Found(text=text)
-        try:
-            value = json.loads(body)
-        except ValueError as error:
-            if '"name"' in body and '"arguments"' in body:
-                broken = RawCall(name=None, arguments=body, error=f"it is no JSON: {error}")
-                return Found(text=around, calls=(broken,))
-            return Found(text=text)
-        calls = read_calls(value)
-        return Found(text=around, calls=calls) if calls else Found(text=text)
+        kept: list[str] = []
+        calls: list[RawCall] = []
+        last = place = misses = 0
+        while (opening := self._opening.search(text, place)) is not None:
+            missed = opening["line"] is not None and misses >= _MOST_MISSES
+            run = Run(end=place) if missed else self._read(text, opening, tools)
+            misses += opening["mark"] is None and not run.calls
+            place = max(run.end, opening.end(), place + 1)
+            if run.calls:
+                kept.append(text[last : opening.start()])
+                calls += run.calls
+                last = place
+        rest = text[last:]
+        if cut := self._cut_mark(rest):
+            rest = rest[: len(rest) - len(cut)]
+            calls.append(broken(cut))
+        if not calls:
+            return Found(text=self._special.left_out(text))
+        parts = [self._special.left_out(part).strip() for part in (*kept, rest)]
+        return Found(text="\n".join(filter(None, parts)), calls=tuple(calls))
 
     def settled(self, text: str) -> str:
-        """Return what stands in front of a fence, or nothing where the text begins as JSON."""
-        before, fence, _ = text.partition("```")
-        if before.lstrip().startswith(("{", "[")):
-            return ""
-        return before if fence else before.rstrip("`")
+        """Return what stands in front of anything that may become a call."""
+        opening = self._opening.search(text) or _LABEL_AT_END.search(text)
+        end = len(text) if opening is None else opening.start()
+        for word in (*self._words, *_FENCES):
+            end = min(end, len(text) - len(_begun(word, text)))
+        return self._special.left_out(text[:end])
+
+    def _read(self, text: str, opening: re.Match[str], tools: Sequence[ToolSpec]) -> Run:
+        word = opening["mark"]
+        if word is None:
+            is_fenced = opening["fence"] is not None
+            return _fenced(text, opening, tools) if is_fenced else _line(text, opening, tools)
+        if word in BODY_MARKS:
+            return read_marked(text, opening.start(), "", tools)
+        start = opening.end() - word.endswith("[")
+        if word == "<tools>" and text[start:].lstrip()[:1] not in ("{", "[", ""):
+            return Run(end=start)
+        return read_marked(text, start, self._marks[word], tools)
+
+    def _cut_mark(self, text: str) -> str:
+        begun = [_begun(mark, text) for mark in self._words]
+        return max((b for b in begun if len(b) >= _LEAST_OF_A_MARK), key=len, default="")
 
 
-def read_calls(value: object) -> tuple[RawCall, ...]:
-    """Return the calls that a JSON value holds; none if anything else is in it."""
-    items: list[object] = value if isinstance(value, list) else [value]
-    calls = [
-        RawCall(name=item["name"], arguments=item["arguments"])
-        for item in items
-        if isinstance(item, dict) and item.keys() == {"name", "arguments"}
-    ]
-    return tuple(calls) if len(calls) == len(items) else ()
+_LABEL_AT_END = re.compile(r"\bAction:\s*`{0,2}\Z")
+_FENCES = ("```", "Action:")
+_FENCE = r"(?P<fence>(?:\bAction:\s*)?```(?P<language>\w*)[^\S\n]*\n?)"
+_LINE = r"(?P<line>^[^\S\n]*(?=\{|\[\s*(?:\{|\Z|[A-Za-z_][\w.]*\s*(?:\(|\Z))))"
 
 
-def _unfenced(text: str) -> tuple[str, str]:
-    """Return what stands around a fenced block, and what is in it; or nothing, and the text."""
-    before, fence, rest = text.partition("```")
-    body, closing, after = rest.partition("```")
-    if not fence or not closing:
-        return "", text
-    language, newline, inside = body.partition("\n")
-    if not newline or language.strip() not in ("", "json"):
-        return "", text
-    return f"{before.strip()}\n{after.strip()}".strip(), inside.strip()
+def _begun(word: str, text: str) -> str:
+    """Return the beginning of a word that a text ends with; the whole word is none."""
+    return next((word[:n] for n in range(len(word) - 1, 0, -1) if text.endswith(word[:n])), "")
+
+
+def _fenced(text: str, opening: re.Match[str], tools: Sequence[ToolSpec]) -> Run:
+    """Read calls that fill a fenced block, which may be cut off; else pass over the block."""
+    start, closing = opening.end(), text.find("```", opening.end())
+    read = _FENCED.get(opening["language"])
+    if read is not None:
+        run = read(text if closing < 0 else text[:closing], start, tools)
+        if closing >= 0 and any(call.error for call in run.calls):
+            whole = read(text, start, tools)  # the fence may stand in a string
+            run = run if any(call.error for call in whole.calls) else whole
+        behind = len(text) - len(text[run.end :].lstrip())
+        if run.calls and (behind == len(text) or text.startswith("```", behind)):
+            return Run(calls=run.calls, end=min(behind + 3, len(text)))
+    return Run(end=closing + 3 if closing >= 0 else len(text))
+
+
+def _fenced_json(text: str, start: int, tools: Sequence[ToolSpec]) -> Run:
+    return read_run(text, start, tools)
+
+
+def _fenced_python(text: str, start: int, tools: Sequence[ToolSpec]) -> Run:
+    run = read_pythonic(text, start)
+    closes_print = text[run.end :].startswith(")")
+    return Run(calls=run.calls, end=run.end + closes_print) if run.calls else run
+
+
+_FENCED = {
+    **dict.fromkeys(("", "json", "tool_call", "tool_calls"), _fenced_json),
+    "tool_code": _fenced_python,  # Gemma 3
+}
+
+
+def _line(text: str, opening: re.Match[str], tools: Sequence[ToolSpec]) -> Run:
+    """Read calls that begin a line: JSON, or a list in Python's words of a tool that there is."""
+    start = opening.end()
+    run = read_run(text, start, tools)
+    if run.calls or not text.startswith("[", start):
+        return run
+    names = {tool.name for tool in tools}
+    if text[start + 1 :].strip() in names:
+        return Run(calls=(broken(text[start:]),), end=len(text))
+    run = read_pythonic(text, start)
+    return run if run.calls and run.calls[0].name in names else Run(end=start)
 
 
 class VllmToolParser:
@@ -174,21 +250,3 @@ def _of_vllm(function: Any) -> RawCall:
     except ValueError as error:
         problem = f"its arguments are no JSON: {error}"
         return RawCall(name=function.name, arguments=function.arguments, error=problem)
-
-
-def load_tool_parser(name: str | None, chat: Chat) -> ToolParser:
-    """Return a parser.
-
-    Args:
-        name: One of vLLM's ("hermes", "llama3_json", ...); None: plain JSON.
-        chat: The model's.
-
-    Raises:
-        ConfigurationError: There is none of that name, or it does not go with the model.
-        MissingDependencyError: vLLM is not installed.
-    """
-    if name is None:
-        return PlainToolParser()
-    if not isinstance(chat, ChatTemplate):
-        raise ConfigurationError("tool_parser", name, "none for a model without a tokenizer")
-    return VllmToolParser(name, chat.tokenizer)

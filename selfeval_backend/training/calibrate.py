@@ -263,7 +263,9 @@ class CalibrateStage:
             method=recipe.calibrate.method,
             tie_threshold=recipe.preferences.tie_threshold,
         )
-        config = asking.config.model_copy(update={"calibration": maps})
+        trained = SelfEvalConfig.load(place.upstream["finetune"] / "model")
+        assert trained is not None, "fine-tuning wrote it"
+        config = trained.model_copy(update={"calibration": maps})
         tuned = _tuned(place, rollouts, SelfEvaluator(config, asking.chat))
         provenance = {
             "recipe": recipe.name,

@@ -34,6 +34,7 @@ from selfeval_backend.training.branches import takes_branches
 from selfeval_backend.training.examples import StoredExamples, half_and_whole
 from selfeval_backend.training.losses import LossWeights
 from selfeval_backend.training.pipeline import Workplace
+from selfeval_backend.training.preferences import holds_cut_off
 from selfeval_backend.training.recipe import FinetuneSettings, LoraSettings, PhaseSettings, Recipe
 from selfeval_backend.training.shards import count_rows, shards_of
 from selfeval_backend.training.trainer import Phase, RowCollator, train_phase
@@ -231,6 +232,11 @@ class _Training:
         phases = [("preferences", settings.preferences)]
         return phases if settings.contrast is None else [("contrast", settings.contrast), *phases]
 
+    def _learned_from_cut_off(self) -> bool:
+        sets = ("train",) if self._settings.contrast is None else ("train", "contrast")
+        folders = [self._examples / name for name in sets]
+        return holds_cut_off(folders, self._asking.chat.end_token_ids)
+
     def _dataset(self, name: str) -> StoredExamples:
         pairs = name == "contrast"
         return StoredExamples(
@@ -318,7 +324,10 @@ class _Training:
                 AutoTokenizer.from_pretrained(self._base).save_pretrained(folder)
         except SafetensorError as error:
             raise DatasetError(f"{folder} cannot be written: {one_line(error)}.") from error
-        self._asking.config.save(folder)
+        config = self._asking.config.model_copy(
+            update={"trained_on_cut_off": self._learned_from_cut_off()}
+        )
+        config.save(folder)
         logs = self._place.folder / "logs"
         logs.mkdir(exist_ok=True)
         write_atomically(logs / "history.json", json.dumps(self._history, indent=1) + "\n")

@@ -11,7 +11,7 @@ import json
 import random
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -41,6 +41,7 @@ __all__ = [
     "Example",
     "PreferenceStage",
     "contrast_pairs",
+    "holds_cut_off",
     "make_examples",
 ]
 
@@ -334,6 +335,22 @@ class _Writer:
             "cuts": example.cuts,
             "targets": example.targets,
         }
+
+
+def holds_cut_off(folders: Sequence[Path], end_token_ids: Collection[int]) -> bool:
+    """Tell whether examples hold a response that ended at max_tokens, asked about at its end.
+
+    Such a one has no end token; cuts within a response do not count.
+
+    Args:
+        folders: Of examples.
+        end_token_ids: Tokens that end a response.
+    """
+    shards = [path for folder in folders for path in shards_of(folder)]
+    return any(
+        row["response_ids"][-1] not in end_token_ids and row["cuts"][-1] == len(row["response_ids"])
+        for row in iterate_rows(shards, columns=["response_ids", "cuts"])
+    )
 
 
 _PLURAL: Mapping[Comparison, str] = {"win": "wins", "tie": "ties", "loss": "losses"}

@@ -21,8 +21,10 @@ from selfeval_backend.chat import Message
 from selfeval_backend.errors import AICError, ConfigurationError, DatasetError, SelfEvaluationError
 from selfeval_backend.model import load_model
 from selfeval_backend.reference.problems import generate_problems
+from selfeval_backend.selfeval import SelfEvalConfig
 from selfeval_backend.training.pipeline import Pipeline
 from selfeval_backend.training.recipe import Recipe
+from selfeval_backend.training.shards import iterate_rows, shards_of
 from selfeval_backend.training.stages import make_pipeline
 
 pytestmark = pytest.mark.slow
@@ -110,6 +112,19 @@ def test_the_folder_answers_at_once_and_says_how_good_it_is(trained: Recipe) -> 
     assert "## Failure signatures" in page
     assert tuple(sorted(path.name for path in folder.glob("*.png"))) == PLOTS
     assert not list(folder.glob("*.svg"))
+
+
+def test_the_folder_says_whether_training_held_what_ended_at_max_tokens(trained: Recipe) -> None:
+    (rollouts,) = trained.folder.glob("rollouts-*")
+    (model,) = trained.folder.glob("calibrate-*/model")
+    reasons = {
+        sample["finish_reason"]
+        for row in iterate_rows(shards_of(rollouts), columns=["split", "samples"])
+        if row["split"] == "train"
+        for sample in row["samples"]
+    }
+    config = SelfEvalConfig.load(model)
+    assert config is not None and config.trained_on_cut_off is ("length" in reasons)
 
 
 def test_nothing_is_done_twice(trained: Recipe) -> None:

@@ -62,6 +62,35 @@ def actions(policy: GatePolicy, readings: list[ConfidenceReading]) -> list[str]:
 # What is decided.
 
 
+@pytest.mark.parametrize("calibrated", [True, False])
+@pytest.mark.parametrize("confidence", [0.99, None])
+def test_an_answer_that_is_not_valid_is_low_whatever_it_says(
+    calibrated: bool, confidence: float | None
+) -> None:
+    said = {"confidence": confidence, "calibrated": calibrated, "valid": False}
+    policy = GatePolicy(
+        threshold=0.5, on_low=("retry", "refuse"), on_missing="accept", on_uncalibrated="accept"
+    )
+    records = run(policy, [read_confidence(said), read_confidence(said)])
+    assert [(r.verdict, r.action) for r in records] == [("low", "retry"), ("low", "refuse")]
+    assert "not valid" in records[-1].reason
+    assert GateRecord.from_json(records[-1].to_json()) == records[-1]
+    trusting = GatePolicy(threshold=0.5, num_stronger=1, trust_stronger=True, on_low="escalate")
+    assert run(trusting, [read_confidence(said)] * 2)[-1].verdict == "low"
+
+
+@pytest.mark.parametrize("valid", [None, True])
+def test_an_answer_without_a_form_is_judged_by_its_confidence(valid: bool | None) -> None:
+    said = {"confidence": 0.99, "calibrated": True, "valid": valid}
+    assert actions(GatePolicy(threshold=0.8), [read_confidence(said)]) == ["accept"]
+
+
+def test_of_answers_that_did_not_pass_a_valid_one_is_given_out() -> None:
+    invalid = read_confidence({"confidence": 0.99, "calibrated": True, "valid": False})
+    records = run(GatePolicy(threshold=0.8, on_low=("retry", "accept")), [calibrated(0.3), invalid])
+    assert best_attempt(records) == 0
+
+
 @pytest.mark.parametrize(("confidence", "action"), [(0.8, "accept"), (0.79, "raise")])
 def test_the_threshold_itself_passes(confidence: float, action: str) -> None:
     policy = GatePolicy(threshold=0.8, on_low="raise")

@@ -152,7 +152,7 @@ CALL = '{"name": "add", "arguments": {}}'
         (CALL, ToolForm(tools=TOOLS), [], 1),
         (f"Adding:\n```json\n{CALL}\n```", ToolForm(tools=TOOLS), ["Addi", "ng:"], 1),
         ("so `x` it is", ToolForm(tools=TOOLS), ["so", " `x` i", "t is"], 0),
-        ("[1, 2]", ToolForm(tools=TOOLS), ["[1, 2]"], 0),
+        ("[1, 2]", ToolForm(tools=TOOLS), ["[1,", " 2]"], 0),
         (CALL, ToolForm(tools=TOOLS, choice="required"), [], 1),
         (CALL, ToolForm(tools=TOOLS, choice="none"), None, 0),
         ('{"a": 1}', JsonForm(), ['{"a"', ": 1}"], 0),

@@ -8,6 +8,7 @@ from selfeval_backend.chat import Message, ToolSpec
 from selfeval_backend.engine.scripted import ScriptedChat, ScriptedEngine
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.model import Answer, SelfEvaluatingModel
+from selfeval_backend.selfeval import SelfEvalConfig
 from selfeval_backend.structured import AnswerForm, JsonForm, ToolForm
 from tests.conftest import ModelFactory
 
@@ -74,6 +75,87 @@ async def test_a_sample_that_says_nothing_wins_only_where_none_speaks(
     assert [sample.valid for sample in answer.outcome.samples] == [False, None]
     silent = await ask(make_model([CHAT.response("", 0.99)] * 2), form=None, max_samples=2)
     assert (silent.text, silent.summary()["valid"]) == ("", False)
+
+
+@pytest.mark.parametrize("blank", [" \n\t ", "\u200b\ufeff", "\x00", "###Yes."])
+async def test_a_sample_without_text_says_nothing(make_model: ModelFactory, blank: str) -> None:
+    model = make_model([CHAT.response(blank, 0.99), CHAT.response("Yes.", 0.95)])
+    answer = await ask(model, form=None, threshold=0.9, max_samples=4, stop=("###",))
+    assert answer.text == "Yes."
+    assert [sample.valid for sample in answer.outcome.samples] == [False, None]
+    assert answer.summary()["num_invalid"] == 1
+    alone = make_model([CHAT.response(blank, 0.99)])
+    said = await ask(alone, form=None, max_samples=1, stop=("###",))
+    assert said.summary()["valid"] is False
+
+
+async def test_a_blank_response_is_not_judged(make_model: ModelFactory) -> None:
+    with pytest.raises(ConfigurationError, match="text"):
+        await make_model([CHAT.response("x", 0.5)]).judge(QUESTION, " \n")
+
+
+async def test_a_blank_sample_is_of_no_form(make_model: ModelFactory) -> None:
+    model = make_model([CHAT.response(" \n", 0.99), CHAT.response("Yes.", 0.95)])
+    answer = await ask(model, form=ToolForm(tools=(ADD,)), adaptive=False, max_samples=2)
+    assert answer.text == "Yes."
+
+
+async def test_whole_samples_come_before_one_that_is_cut_off(make_model: ModelFactory) -> None:
+    script = [CHAT.response("Because", 0.99, finish_reason="length"), CHAT.response("Yes.", 0.2)]
+    model = make_model(script)
+    answer = await ask(model, form=None, adaptive=False, max_samples=2)
+    assert answer.text == "Yes."
+    said = answer.summary()
+    assert [sample["beyond_training"] for sample in said["samples"]] == [True, False]
+    assert (said["valid"], said["num_invalid"]) == (None, 0)
+
+
+async def test_training_on_samples_that_were_cut_off_lets_one_win(
+    make_model: ModelFactory, config: SelfEvalConfig
+) -> None:
+    script = [CHAT.response("Because", 0.99, finish_reason="length"), CHAT.response("Yes.", 0.2)]
+    made = make_model(script)
+    trained = SelfEvaluatingModel(
+        name="trained",
+        engine=made.engine,
+        chat=CHAT,
+        config=config.model_copy(update={"trained_on_cut_off": True}),
+    )
+    answer = await ask(trained, form=None, threshold=0.9, max_samples=4)
+    assert (answer.text, answer.outcome.stop_reason) == ("Because", "confident")
+
+
+async def test_a_cut_off_sample_ends_no_run_while_whole_ones_may_come(
+    make_model: ModelFactory,
+) -> None:
+    cut = CHAT.response("Because", 0.99, finish_reason="length")
+    model = make_model([cut, CHAT.response("Yes.", 0.95)])
+    answer = await ask(model, form=None, threshold=0.9, max_samples=4)
+    assert (answer.text, answer.outcome.stop_reason) == ("Yes.", "confident")
+    assert len(answer.outcome.samples) == 2
+    alone = await ask(make_model([cut] * 2), form=None, threshold=0.9, max_samples=2)
+    assert (alone.text, alone.outcome.stop_reason) == ("Because", "max_samples")
+    assert alone.outcome.confidence == pytest.approx(0.99)
+
+
+async def test_a_sample_is_kept_at_a_checkpoint_while_only_a_cut_off_one_is_there(
+    make_model: ModelFactory,
+) -> None:
+    cut = CHAT.response("Bec", 0.9, finish_reason="length")
+    model = make_model([cut, CHAT.response("Yes, it is.", {4: 0.1, 11: 0.3})])
+    answer = await ask(
+        model, form=None, batches=(1, 2), max_samples=2, prune_at=(4,), prune_below=0.9
+    )
+    assert answer.text == "Yes, it is."
+
+
+async def test_a_sample_that_was_accepted_stays_the_answer_if_it_is_cut_off(
+    make_model: ModelFactory,
+) -> None:
+    script = [CHAT.response("Yes.", 0.2), CHAT.response("Because", 0.99, finish_reason="length")]
+    model = make_model(script)
+    answer = await ask(model, form=None, max_samples=4, prune_at=(4,), accept_above=0.9)
+    assert (answer.text, answer.outcome.stop_reason) == ("Because", "accepted")
 
 
 async def test_a_sample_cut_at_max_tokens_is_not_valid(make_model: ModelFactory) -> None:

@@ -15,7 +15,10 @@ from selfeval_backend.diagnosis import Check, ModelFiles, check_model_files
 pytest.importorskip("transformers", reason="the extra with transformers is not installed")
 pytestmark = pytest.mark.slow  # the reference model's files
 
-NAMES = ["files", "weights", "tokenizer", "chat template", "labels", "selfeval.json", "policy"]
+NAMES = [
+    *("files", "weights", "tokenizer", "chat template", "labels", "tool calls", "reasoning"),
+    *("selfeval.json", "policy"),
+]
 
 
 @pytest.fixture
@@ -237,6 +240,24 @@ def test_a_template_without_a_system(folder: Path) -> None:
 
     assert check.status == "ok"
     assert check.found.endswith("joined to the user's")
+
+
+def test_what_reads_calls_and_reasoning_is_named(folder: Path) -> None:
+    plain = named(check_model_files(folder, with_weights=True))
+    assert "plain JSON" in plain["tool calls"].found
+    assert "no sign" in plain["reasoning"].found
+    path = folder / "chat_template.jinja"
+    words = "{% for t in tools or [] %}{{ t | tojson }}{% endfor %}{% for m in messages %}"
+    calls = "{% for c in m.tool_calls or [] %}CALL{% endfor %}"
+    call = "<tool_call>{{ c.function | tojson }}</tool_call>"
+    turns = "<|begin|>{{ m.content }}" + calls + "<|end|>{% endfor %}<|assistant|><think>"
+    path.write_text(words + turns.replace("CALL", call), encoding="utf-8")
+    found = named(check_model_files(folder, with_weights=True))
+    assert "<tool_call>" in found["tool calls"].found
+    assert "<think>" in found["reasoning"].found and "opened" in found["reasoning"].found
+    path.write_text(words + turns.replace("CALL", "{{ c.function }}"), encoding="utf-8")
+    unread = named(check_model_files(folder, with_weights=True))["tool calls"]
+    assert unread.status == "warning" and "tool_parser" in str(unread.remedy)
 
 
 def test_no_tokenizer(folder: Path) -> None:

@@ -59,7 +59,12 @@ class ShortQuestion(ScriptedChat):
 
 
 def live(
-    samples: Sequence[SampleRecord], policy: Policy, limits: Limits, *, annealed: bool
+    samples: Sequence[SampleRecord],
+    policy: Policy,
+    limits: Limits,
+    *,
+    annealed: bool,
+    config: SelfEvalConfig,
 ) -> Outcome:
     """Run the real loop over a replay engine."""
     chosen = [
@@ -83,7 +88,7 @@ def live(
         run(
             prompt_ids,
             engine=engine,
-            evaluator=SelfEvaluator(SelfEvalConfig(), ShortQuestion()),
+            evaluator=SelfEvaluator(config, ShortQuestion()),
             policy=policy,
             limits=limits,
             sampling=SamplingParams(
@@ -109,22 +114,47 @@ def settings(draw: st.DrawFn) -> Settings:
     )
 
 
-def compare(samples: Sequence[SampleRecord], policy: Policy, limits: Limits, *, annealed: bool):
-    recorded = recording(samples)
+def compare(
+    samples: Sequence[SampleRecord],
+    policy: Policy,
+    limits: Limits,
+    *,
+    annealed: bool,
+    trained_on_cut_off: bool = False,
+) -> None:
+    config = SelfEvalConfig(trained_on_cut_off=trained_on_cut_off)
+    recorded = replace(recording(samples), info=info(selfeval=config))
     replayed = replay_prompt(recorded.prompts[0], recorded, limits).run(policy)
-    outcome = live(samples, policy, limits, annealed=annealed)
+    outcome = live(samples, policy, limits, annealed=annealed, config=config)
     assert replayed.state.samples == outcome.samples
     assert replayed.state.usage == outcome.usage
     assert replayed.best == outcome.best_sample
     assert replayed.stop_reason == outcome.stop_reason
 
 
-@given(drawn_samples(), settings())
+@given(drawn_samples(), settings(), st.booleans())
 def test_a_replay_is_what_the_controller_does(
-    samples: list[SampleRecord], chosen: Settings
+    samples: list[SampleRecord], chosen: Settings, trained: bool
 ) -> None:
-    annealed = chosen.adaptive and chosen.annealing == "annealed"
-    compare(samples, chosen.policy(), chosen.limits(), annealed=annealed)
+    compare(
+        samples,
+        chosen.policy(),
+        chosen.limits(),
+        annealed=chosen.adaptive and chosen.annealing == "annealed",
+        trained_on_cut_off=trained,
+    )
+
+
+def test_a_replay_chooses_whole_samples_first() -> None:
+    cut = sample(0, [0.9] * 3, finish_reason="length")
+    blank = replace(sample(1, [0.8] * 3, token=100), response_characters=0)
+    whole = sample(2, [0.1] * 3, token=200)
+    limits = Limits(max_samples=3)
+    for trained, best in ((False, 2), (True, 0)):
+        config = SelfEvalConfig(trained_on_cut_off=trained)
+        recorded = replace(recording([cut, blank, whole]), info=info(selfeval=config))
+        replayed = replay_prompt(recorded.prompts[0], recorded, limits)
+        assert replayed.run(BestOfN()).best.index == best
 
 
 def test_an_accepted_sample_is_replayed_as_the_controller_runs_it() -> None:

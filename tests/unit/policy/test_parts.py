@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -175,6 +176,24 @@ def test_selection_prefers_probability_then_raw_then_the_earlier() -> None:
     assert select_best([never, samples[0]]) is samples[0]
     assert select_best([never]) is never
     assert select_best([unfinished]) is None
+
+
+def test_selection_prefers_what_is_whole_where_training_held_nothing_else() -> None:
+    whole, cut = evaluated(0, 0.1), replace(evaluated(1, 0.9), beyond_training=True)
+    never = Sample(index=2, temperature=0.0, seed=0, status="finished")
+    invalid = replace(evaluated(3, 0.95), valid=False)
+    assert select_best([cut, whole]) is whole
+    assert select_best([cut, never]) is never
+    assert select_best([invalid, cut]) is cut
+    assert select_best([cut]) is cut
+    assert select_best([whole, cut], accepted=1) is cut, "it was accepted while it ran"
+
+
+def test_a_sample_beyond_training_ends_no_run() -> None:
+    cut = replace(evaluated(0, 0.99), beyond_training=True)
+    state = RunState(limits=Limits(max_samples=4), samples=(cut,))
+    assert not is_confident(state, 0.9)
+    assert state.finished == (cut,) and state.usable == ()
 
 
 def test_confidence_is_of_finished_samples_only_and_reaches_the_threshold() -> None:

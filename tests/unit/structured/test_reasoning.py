@@ -86,9 +86,16 @@ def test_vllms_parsers_need_a_tokenizer() -> None:
     assert caught.value.field == "reasoning_parser"
 
 
-def test_vllms_parsers_need_vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_vllms_parsers_need_vllm_but_for_those_that_are_read_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setitem(sys.modules, "vllm.reasoning", None)
     tokenizer = byte_tokenizer()
     tokenizer.chat_template = TURNS
+    chat = ChatTemplate(tokenizer, name="double")
     with pytest.raises(MissingDependencyError, match=r"\[vllm\]"):
-        load_reasoning_parser("qwen3", ChatTemplate(tokenizer, name="double"))
+        load_reasoning_parser("step3", chat)
+    qwen3, r1 = (load_reasoning_parser(name, chat) for name in ("qwen3", "deepseek_r1"))
+    assert qwen3.split("<think>Hm.</think>41") == r1.split("Hm.</think>41")
+    mistral = load_reasoning_parser("mistral", chat)
+    assert mistral.split("[THINK]Hm.[/THINK]41").answer == "41"

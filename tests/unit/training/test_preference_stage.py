@@ -13,7 +13,7 @@ import pytest
 from selfeval_backend.errors import DatasetError
 from selfeval_backend.hashing import Hasher
 from selfeval_backend.training.pipeline import Workplace
-from selfeval_backend.training.preferences import PreferenceStage
+from selfeval_backend.training.preferences import PreferenceStage, holds_cut_off
 from selfeval_backend.training.recipe import Recipe
 from selfeval_backend.training.rewards import REWARD_SCHEMA
 from selfeval_backend.training.rollouts import ROLLOUT_SCHEMA
@@ -103,6 +103,22 @@ def test_an_end_token_closes_what_ended_by_itself(make_recipe: MakeRecipe) -> No
     folder, _ = build(make_recipe(), MIXED)
     lengths = [len(row["response_ids"]) for row in rows(folder, "train")[:3]]
     assert lengths == [3, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("rewards", "whole_share", "holds"),
+    [
+        (MIXED, 1.0, True),
+        ([[mine, None, other] for mine, _, other in MIXED], 1.0, False),  # it is in no pair
+        (MIXED, 0.0, False),  # it is asked about where it was cut at random alone
+    ],
+)
+def test_what_ended_at_max_tokens_is_told_where_it_is_asked_about_at_its_end(
+    make_recipe: MakeRecipe, rewards: list[list[float | None]], whole_share: float, holds: bool
+) -> None:
+    folder, _ = build(make_recipe(preferences={"whole_share": whole_share}), rewards)
+    ends = {rows(folder, "train")[0]["response_ids"][-1]}
+    assert holds_cut_off([folder / "train", folder / "contrast"], ends) is holds
 
 
 def test_contrast_rows_are_pairs_of_one_prompt(make_recipe: MakeRecipe) -> None:
