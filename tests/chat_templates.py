@@ -426,11 +426,13 @@ HARMONY_TOOLS = """
       {{- '<|start|>assistant<|channel|>analysis<|message|>' + m.content + '<|end|>' -}}
     {%- endif -%}
     {%- set ns.called = m.tool_calls[0].function.name -%}
-    {{- '<|start|>assistant to=' + ns.called + '<|channel|>commentary json<|message|>' -}}
+    {{- '<|start|>assistant to=functions.' + ns.called -}}
+    {{- '<|channel|>commentary json<|message|>' -}}
     {{- m.tool_calls[0].function.arguments | tojson + '<|call|>' -}}
   {%- elif m.role == 'tool' -%}
     {%- if not ns.called -%}{{- raise_exception('There is no call before it!') -}}{%- endif -%}
-    {{- '<|start|>' + ns.called + ' to=assistant<|message|>' + m.content | tojson + '<|end|>' -}}
+    {{- '<|start|>functions.' + ns.called + ' to=assistant<|message|>' -}}
+    {{- m.content | tojson + '<|end|>' -}}
   {%- elif m.role == 'assistant' -%}
     {{- '<|start|>assistant<|channel|>final<|message|>' + m.content + '<|end|>' -}}
   {%- else -%}

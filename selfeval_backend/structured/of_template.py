@@ -182,10 +182,12 @@ def _spelled(written: str) -> tuple[str, ...]:
     """Return a call as it is written, and as it was meant.
 
     Some templates write arguments as Python shows them, or texts without quotes; models do not.
+    gpt-oss's writes to whom a message goes in front of its channel; the model writes it behind.
     """
     shown = written.replace(str(dict(_CALL.arguments)), json.dumps(_CALL.arguments))
     quoted = re.sub(rf"""(?<!["'])\b{_VALUE}\b(?!["'])""", json.dumps(_VALUE), written)
-    return written, shown, quoted
+    channelled = re.sub(r"to=([\w.-]+)(<\|channel\|>\w+)", r"\2 to=\1", written)
+    return written, shown, quoted, channelled
 
 
 def _is_probe(call: RawCall) -> bool:

@@ -18,6 +18,9 @@ from tests.chat_templates import FAMILIES, chat_of
 
 pytest.importorskip("transformers", reason="the extra with transformers is not installed")
 
+OPENED = (("<think>\n", "</think>\n\n"), ("[THINK]", "[/THINK]"))
+"""What a prompt may end with, and what then ends a thought."""
+
 CALL = '{"name": "double", "arguments": {"n": 4}}'
 
 
@@ -34,7 +37,8 @@ def model_of(chat: ChatTemplate, prompts: list[str]) -> ChatAdaptive:
         prompts.append(prompt)
         told = prompt.count("twice 4 is 8")
         asked = prompt.count("Double 4.")
-        text = "It is 8." if told >= asked else CALL
+        thought = next((f"Easy.{end}" for tag, end in OPENED if prompt.endswith(tag)), "")
+        text = thought + ("It is 8." if told >= asked else CALL)
         return ScriptedResponse(
             token_ids=chat.response_ids(text), label_logprobs=(-0.1, -3.0), finish_reason="stop"
         )

@@ -100,7 +100,7 @@ def found(form: ToolForm, chat: ChatTemplate, text: str) -> list[tuple[str, dict
         (QWEN_CODER, "<tool_call>\n<function=add>\n<parameter=a>\n1\n</parameter>\n</function>\n"
          "</tool_call>", "<function="),
         (PYTHONIC, "[add(a=1)]", "[look_up_mark("),
-        (SHOWN_BY_PYTHON, '{"name": "add", "arguments": {"a": 1}}', "'mark'"),
+        (SHOWN_BY_PYTHON, '{"name": "add", "arguments": {"a": 1}}', '"mark"'),
         (WITHOUT_QUOTES, "[add(a=1)]", "=the marked one"),
         (OWN_MARK, '<<call>>{"name": "add", "arguments": {"a": 1}}<</call>>', "<<call>>"),
     ],
