@@ -6,6 +6,7 @@ engine is used from several, and it always needs a second process.
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import threading
 import weakref
@@ -275,6 +276,8 @@ class Worker:
         ):
             if isinstance(finalizer := getattr(part, "_finalizer", None), weakref.finalize):
                 finalizer.detach()
+        if self._engine is not None:
+            _never_free_process_groups()
 
     def _run(self, started: Future[Facts]) -> None:
         try:
@@ -388,6 +391,18 @@ class Worker:
         while engine.has_unfinished_requests():
             engine.step()
         engine.reset_prefix_cache()
+
+
+def _never_free_process_groups() -> None:
+    """Keep torch's process groups at a child's end, too.
+
+    Freeing one joins its thread, which is the parent's, and that aborts the process.
+    """
+    from torch.distributed import distributed_c10d
+
+    for group, kept in distributed_c10d._world.pg_map.items():
+        for each in (group, *kept):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(each))
 
 
 def _logprobs(completion: CompletionOutput) -> Iterator[float]:
