@@ -30,8 +30,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from selfeval_backend.gate import GateRecord
-    from selfeval_backend.types import RunTrace
+    from selfeval_backend.types import GateRecord, RunTrace
 
 __all__ = [
     "AICError",

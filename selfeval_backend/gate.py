@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, NoReturn, Self, TypeGuard, cast, get_args
 
 from pydantic import Field, model_validator
@@ -31,7 +31,13 @@ from selfeval_backend.errors import (
     UncalibratedConfidenceError,
 )
 from selfeval_backend.policy import Annealed
-from selfeval_backend.types import to_json
+from selfeval_backend.types import (
+    FINAL_ACTIONS,
+    AttemptUsage,
+    GateAction,
+    GateRecord,
+    Verdict,
+)
 from selfeval_backend.validation import Allowed, Probability, validated
 
 __all__ = [
@@ -54,17 +60,6 @@ __all__ = [
     "retry_settings",
     "total_usage",
 ]
-
-GateAction = Literal["accept", "retry", "escalate", "interrupt", "refuse", "raise"]
-"""What a gate does: gives the answer out; asks the same model again; asks the next stronger one;
-asks a person; gives a refusal in place of the answer; raises a GateError."""
-
-FINAL_ACTIONS: frozenset[str] = frozenset({"accept", "interrupt", "refuse", "raise"})
-"""Actions that end a run of the gate."""
-
-Verdict = Literal["passed", "low", "missing", "uncalibrated", "trusted", "person"]
-"""How an attempt was judged: "trusted" is the answer of a stronger model that has no confidence,
-"person" is what a person said."""
 
 _Chain = tuple[GateAction, ...]
 _KNOWN = f"one or several of {', '.join(get_args(GateAction))}"
@@ -130,68 +125,6 @@ def read_confidence(best_of_n: object) -> ConfidenceReading:
         settings=settings,
         valid=valid,
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptUsage:
-    """What one attempt paid for, in tokens, as its framework counts them."""
-
-    input_tokens: int = 0
-    cached_input_tokens: int = 0
-    """Of those, read from the KV cache."""
-    output_tokens: int = 0
-    """Everything generated: chosen, discarded, pruned and aborted samples."""
-
-    def __add__(self, other: AttemptUsage) -> AttemptUsage:
-        """Return the sum, field by field."""
-        return AttemptUsage(
-            input_tokens=self.input_tokens + other.input_tokens,
-            cached_input_tokens=self.cached_input_tokens + other.cached_input_tokens,
-            output_tokens=self.output_tokens + other.output_tokens,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GateRecord:
-    """One decision of a gate, and the attempt that it speaks of."""
-
-    attempt: int
-    """From 0, in one run of the gate."""
-    level: int
-    """0: the model that was asked first; k: the k-th stronger one."""
-    verdict: Verdict
-    """How the confidence of this attempt was read."""
-    action: GateAction
-    """What was done next."""
-    reason: str
-    """In words, with the numbers."""
-    confidence: float | None = None
-    """Of this attempt's answer; None: it had none."""
-    calibrated: bool = False
-    """Whether that confidence is a calibrated probability."""
-    model: str = ""
-    """The name of the model that answered, if it said so."""
-    usage: AttemptUsage | None = None
-    """Of this attempt, whatever became of its answer; None: it was not reported."""
-    place: int = 0
-    """Of the action in the chain that it was taken from."""
-    valid: bool = True
-    """`ConfidenceReading.valid` of the attempt."""
-
-    @property
-    def final(self) -> bool:
-        """Whether it ends the run of the gate."""
-        return self.action in FINAL_ACTIONS
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it in JSON types, as it stands in states and metadata."""
-        return {f.name: to_json(getattr(self, f.name)) for f in fields(self)}
-
-    @classmethod
-    def from_json(cls, body: Mapping[str, Any]) -> GateRecord:
-        """Return what `to_json` was made from."""
-        usage = body.get("usage")
-        return cls(**{**body, "usage": None if usage is None else AttemptUsage(**usage)})
 
 
 @validated
