@@ -15,7 +15,6 @@ from collections.abc import (
     Coroutine,
     Iterable,
     Iterator,
-    Mapping,
     Sequence,
 )
 from contextlib import aclosing, asynccontextmanager
@@ -29,14 +28,10 @@ from selfeval_backend.chat import Chat
 from selfeval_backend.controller import derive_seed
 from selfeval_backend.engine.base import Engine, SamplingParams
 from selfeval_backend.errors import ConfigurationError, DatasetError
-from selfeval_backend.hashing import Hasher
 from selfeval_backend.training.base_model import (
-    base_folder,
     load_asking,
-    model_inputs,
-    open_engine,
 )
-from selfeval_backend.training.pipeline import Progress, Workplace
+from selfeval_backend.training.pipeline import Progress
 from selfeval_backend.training.prompts import Prompt, PromptSplit, stored_prompts
 from selfeval_backend.training.recipe import Recipe
 from selfeval_backend.training.shards import (
@@ -52,7 +47,6 @@ __all__ = [
     "ROLLOUT_SCHEMA",
     "Drawing",
     "PlannedDraw",
-    "RolloutStage",
     "draw_rows",
     "draw_shards",
     "drawing_of",
@@ -339,64 +333,3 @@ def _count(folder: Path) -> dict[str, Any]:
     if not counts["samples"]:
         raise DatasetError(f"no prompt could be sampled: {first_error or 'there is none'}")
     return {**counts, **({"first_error": first_error} if first_error else {})}
-
-
-class RolloutStage:
-    """Samples of the model before its self-evaluation is trained."""
-
-    name = "rollouts"
-    needs = ("prompts",)
-
-    def inputs(self, recipe: Recipe, hasher: Hasher) -> dict[str, Any]:
-        """Return the model, and how it is sampled."""
-        after = recipe.calibrate
-        return {
-            **model_inputs(recipe, hasher),
-            "seed": recipe.seed,
-            "rollouts": recipe.rollouts.model_dump(mode="json", exclude={"ray_workers"}),
-            "test": [after.samples, after.max_test_prompts],
-        }
-
-    def plan(self, recipe: Recipe, upstream: Mapping[str, Path]) -> Sequence[str]:
-        """Say how many samples would be drawn, and of how many tokens at most."""
-        settings = recipe.rollouts
-        if "prompts" not in upstream:
-            return [f"{settings.samples} samples a prompt, of up to {settings.max_tokens} tokens"]
-        draws = [d.temperatures for d in planned_draws(recipe, upstream["prompts"])]
-        num_samples = sum(map(len, draws))
-        return [
-            f"{num_samples:,} samples of {len(draws):,} prompts, "
-            f"at most {num_samples * settings.max_tokens:,} tokens"
-        ]
-
-    def run(self, place: Workplace) -> dict[str, Any]:
-        """Draw what is not drawn yet."""
-        recipe = place.recipe
-        if recipe.rollouts.ray_workers is not None:
-            self._on_ray(place)
-        model = base_folder(recipe)
-        return draw_shards(
-            lambda: planned_draws(recipe, place.upstream["prompts"]),
-            folder=place.folder,
-            drawing=drawing_of(recipe),
-            open_engine=lambda: open_engine(model, recipe.rollouts),
-            shard_prompts=recipe.rollouts.shard_prompts,
-            name=self.name,
-            progress=place.progress,
-        )
-
-    def _on_ray(self, place: Workplace) -> None:
-        """Let a cluster draw what is missing; what is drawn is counted afterwards."""
-        from selfeval_backend.training.ray_rollouts import draw_on_ray
-
-        prompts, size = place.upstream["prompts"], place.recipe.rollouts.shard_prompts
-        total = sum(1 for _ in planned_draws(place.recipe, prompts))
-        done = {path.name for path in shards_of(place.folder)}
-        missing = [i for i in range(-(-total // size)) if shard_name(i) not in done]
-        num_done = min(len(done) * size, total)
-        if missing:
-            for count in draw_on_ray(
-                place.recipe, prompts=prompts, folder=place.folder, missing=missing
-            ):
-                num_done += count
-                place.progress(self.name, num_done, total)

@@ -11,7 +11,7 @@ from selfeval_backend.training.prompts import PromptStage
 from selfeval_backend.training.recipe import ModelReward, Recipe
 from selfeval_backend.training.report import ReportStage
 from selfeval_backend.training.rewards import RewardStage, load_scorer
-from selfeval_backend.training.rollouts import RolloutStage
+from selfeval_backend.training.rollout_stage import RolloutStage
 
 __all__ = ["all_stages", "make_pipeline"]
 
