@@ -16,6 +16,7 @@ DOORS = {
     "langchain": (),
     "langchain_core": (),
     "langgraph": (),
+    "httpx_sse": ("engine.server",),
     "llama_index": (),
     "math_verify": ("scorers",),
     "matplotlib": ("evaluation.plots",),

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import httpx
+from httpx_sse import EventSource
 from tenacity import (
     AsyncRetrying,
     retry_if_exception,
@@ -175,16 +176,14 @@ class Client:
                     self._raise_for_status(response, text)
                 if "text/event-stream" not in response.headers.get("content-type", ""):
                     raise EngineResponseError(f"{self.base_url} does not stream its answer.")
-                async for line in response.aiter_lines():
-                    name, _, text = line.partition(":")
-                    if name != "data":
-                        continue
-                    if text.strip() == _DONE:
-                        return
-                    event = self._json_object(text)
-                    if "error" in event:
-                        raise _error_in_stream(self.base_url, event["error"])
-                    yield event
+                async with Owned(EventSource(response).aiter_sse()) as events:
+                    async for event in events:
+                        if event.data.strip() == _DONE:
+                            return
+                        found = self._json_object(event.data)
+                        if "error" in found:
+                            raise _error_in_stream(self.base_url, found["error"])
+                        yield found
         raise EngineConnectionError(
             f"{self.base_url} ended a stream before it was done.", retryable=True
         )

@@ -13,6 +13,9 @@ import pytest
 from selfeval_backend.engine.server import pools as pools_module
 from selfeval_backend.engine.server.client import Client
 
+EVENTS = ('{"text": "one\u2028line"}', '{"text": "and\x85another"}')
+"""Letters that Python takes for ends of lines, and servers send as they are."""
+
 
 class CountingServer(ThreadingHTTPServer):
     """Answers everything with an empty JSON object, and counts its open connections."""
@@ -51,6 +54,14 @@ class _Answer(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "2")
         self.end_headers()
         self.wfile.write(b"{}")
+
+    def do_POST(self) -> None:
+        body = "".join(f"data: {event}\n\n" for event in (*EVENTS, "[DONE]")).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
@@ -153,3 +164,8 @@ def test_a_client_that_is_forgotten_leaves_no_connection(
     del client
     gc.collect()
     assert server.comes_to(0)
+
+
+async def test_an_event_ends_at_a_line_feed_alone(client: Client) -> None:
+    texts = [event["text"] async for event in client.stream("/completions", {})]
+    assert texts == ["one\u2028line", "and\x85another"]
