@@ -22,6 +22,7 @@ from selfeval_backend.engine.server import ServerEngine, connect_server_engine
 from selfeval_backend.engine.server.engine import ABORT_PATH
 from selfeval_backend.errors import (
     ConfigurationError,
+    EngineClosedError,
     EngineConnectionError,
     EngineRequestError,
     EngineResponseError,
@@ -30,6 +31,7 @@ from selfeval_backend.errors import (
 )
 from selfeval_backend.model import SelfEvaluatingModel, Server, load_model
 from selfeval_backend.selfeval import SelfEvalConfig
+from tests.plain_server import serving_plainly
 from tests.vllm_server import VllmServer
 
 PROMPT = "Use 3, 19 and 25 to make 41, then 8 and 12 to make 20."
@@ -400,3 +402,19 @@ async def test_certificates_are_checked_against_the_authorities_given(tmp_path: 
             await connect_server_engine(url, max_retries=0)
     with pytest.raises(ConfigurationError, match="verify"):
         await connect_server_engine(url, verify=str(tmp_path / "none.pem"))
+
+
+async def test_a_closed_engine_gives_nothing_more_of_what_has_arrived() -> None:
+    with serving_plainly() as server:
+        engine = await connect_server_engine(server.base_url)
+        sampled = SamplingParams(
+            temperature=1.0, max_tokens=40, seed=0, stop_token_ids=frozenset(), chunk_tokens=4
+        )
+        stream = engine.stream((1, 2, 3), sampled)
+        paid = (await anext(stream)).num_generated_tokens
+        await asyncio.sleep(0.3)  # the whole sample is there by then
+        await engine.aclose()
+        with pytest.raises(EngineClosedError):
+            await anext(stream)
+        paid += (await stream.aclose()).num_generated_tokens
+    assert paid == 40

@@ -144,6 +144,9 @@ class ServerEngine:
         try:
             while True:
                 chunk = await mailbox.get()
+                if self._closed:  # what had arrived before is paid for, and no step goes on
+                    rest.append(replace(chunk, finish_reason=None))
+                    raise EngineClosedError("The engine was closed.")
                 yield chunk
                 if chunk.finish_reason is not None:
                     return
