@@ -15,6 +15,7 @@ import asyncio
 import atexit
 import concurrent.futures
 import itertools
+import os
 import sys
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterator
@@ -203,12 +204,18 @@ class _Loop:
         self.call_soon(self._stopped.set)
         self._thread.join(_CLEANS_UP_WITHIN_S)
 
+    def stop_copy(self) -> None:
+        """In a child that a callback has forked: end the child, with status 1, behind it."""
+        self._loop.stop()
+
     def _run(self) -> None:
-        loop = self._loop
+        loop, process = self._loop, os.getpid()
         try:
             with suppress(SystemExit, KeyboardInterrupt):  # of a task that we have not made
                 loop.run_until_complete(self._until_stopped())
         finally:
+            if os.getpid() != process:  # a copy, which must not touch what its parent goes on using
+                os._exit(1)
             loop.run_until_complete(_cancel_all())
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.close()
@@ -287,6 +294,9 @@ def _stop_all() -> None:
 
 
 def _forget() -> None:
+    for loop in _loops:
+        if loop.is_here:
+            loop.stop_copy()
     _of_parent.extend(_loops)
     _loops.clear()
 

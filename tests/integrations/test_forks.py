@@ -112,15 +112,25 @@ def test_a_servers_model_works_on_in_parent_and_child(server: PlainServer, fork:
     assert (ended.status, ended.stderr) == (0, "")
 
 
-def test_a_callback_may_fork(server: PlainServer) -> None:
-    code = """
+@pytest.mark.parametrize(
+    "child",
+    [
+        "in_child(lambda: (use(), os._exit(0)))",
+        # Its child comes back out of the callback, with a copy of the loop.
+        "pid = os.fork(); assert pid == 0 or os.waitpid(pid, 0)[1]",
+        "p = multiprocessing.get_context('fork').Process(target=use); p.start(); p.join();"
+        "assert p.exitcode == 0",
+    ],
+)
+def test_a_callback_may_fork(server: PlainServer, child: str) -> None:
+    code = f"""
 use()
 done = []
 def told(_):
     if not done:
         done.append(1)
-        in_child(use)
-assert llm.model_copy(update={"on_progress": told}).invoke("?").text
+        {child}
+assert llm.model_copy(update={{"on_progress": told}}).invoke("?").text
 use()
 """
     ended = run_child(PRELUDE + WITH_SERVER + code, server.base_url)
@@ -206,10 +216,10 @@ from selfeval_backend.model import SelfEvaluatingModel
 chat = ScriptedChat()
 engine = ScriptedEngine([chat.response("forty", 0.9)], repeat=True)
 llm = ChatAdaptive.from_model(
-    SelfEvaluatingModel(name="x", engine=engine, chat=chat, config=None)
+    SelfEvaluatingModel(name="x", engine=engine, chat=chat, config=None), max_samples=2
 )
 def use():
-    for _ in range(20):
+    for _ in range(8):
         assert llm.invoke("?").text == asyncio.run(llm.ainvoke("?")).text == "forty"
 use()
 threads = [threading.Thread(target=use) for _ in range(3)]

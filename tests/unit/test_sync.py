@@ -201,7 +201,8 @@ def test_a_stream_that_is_collected_on_its_own_loop_is_closed() -> None:
         await asyncio.to_thread(next, items)
         del items  # on the loop that would have to close it
         gc.collect()
-        await asyncio.sleep(0.05)
+        for _ in range(1000):
+            await asyncio.sleep(0 if closed else 0.01)
 
     run_sync(collect())
     assert closed == ["closed"]
