@@ -116,7 +116,7 @@ def check_names(names: str, *, num_samples: int) -> None:
     known = {"all", *(method.name for method in own), *_RIVALS, "adaptive weighted vote"}
     for name in (part.strip() for part in names.split(",")):
         if name not in known:
-            raise ConfigurationError("methods", name, f"of {', '.join(sorted(known))}")
+            raise ConfigurationError("methods", name, f"one of {', '.join(sorted(known))}")
 
 
 def _all_at_once(info: RecordingInfo, num_samples: int | None = None) -> Settings:

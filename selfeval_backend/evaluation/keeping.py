@@ -170,11 +170,9 @@ class _Kept:
         names = {item.prompt_id for item in self.items}
         drawn = {item.prompt_id for i, item in enumerate(self.items) if i not in self.records}
         if changed := [name for name in left if name in drawn]:
-            self.log(
-                f"{_listed(changed)} are drawn anew: their text, or the chat template, changed"
-            )
+            self.log(f"drawn anew: {_listed(changed)}, as the text or the chat template changed")
         if gone := [name for name in left if name not in names]:
-            self.log(f"{_listed(gone)} are not of this task as it is now")
+            self.log(f"no part of this task as it is now: {_listed(gone)}")
         if left:
             self.log(f"old samples of {_listed(left)} are set aside in {self.folder / SET_ASIDE}")
 

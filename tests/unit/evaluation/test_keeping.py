@@ -134,7 +134,7 @@ async def test_a_prompt_whose_text_changed_is_drawn_anew_and_no_other(runs: Runs
     assert runs.num_drawn == 4  # two of each kind, but for what they share
     assert samples(second).keys() == {TEXTS[0], TEXTS[4], TEXTS[2]}
     assert samples(second)[TEXTS[0]] == samples(first)[TEXTS[0]]
-    assert "1 prompt (b) are drawn anew: their text, or the chat template, changed" in said
+    assert "drawn anew: 1 prompt (b), as the text or the chat template changed" in said
     back, said = await runs(FIRST)
     assert runs.num_drawn == 0
     assert samples(back) == samples(first)
@@ -158,7 +158,7 @@ async def test_fewer_prompts_and_more_again(runs: Runs) -> None:
     first, _ = await runs(FIRST)
     fewer, said = await runs(FIRST, n=1)
     assert samples(fewer).keys() == {TEXTS[0]}
-    assert "2 prompts (b, c) are not of this task as it is now" in said
+    assert "no part of this task as it is now: 2 prompts (b, c)" in said
     assert len(read_shards(runs.folder / SET_ASIDE)) == 2
     again, _ = await runs(FIRST)
     assert runs.num_drawn == 0
