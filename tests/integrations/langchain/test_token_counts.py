@@ -19,7 +19,7 @@ from langchain_core.messages import (
 
 from aic_integrations.langchain import AdaptiveLLM, ChatAdaptive, ConfidenceGateChatModel
 from aic_integrations.langchain.messages import to_conversation
-from selfeval_backend import model as model_module
+from selfeval_backend import shared as shared_module
 from selfeval_backend.checkpoints import REFERENCE_FOLDER
 from selfeval_backend.engine.scripted import ScriptedChat
 from selfeval_backend.errors import CheckpointError, ConfigurationError
@@ -154,7 +154,7 @@ def test_counting_needs_no_weights_and_waits_for_none(monkeypatch: pytest.Monkey
         counted.wait(timeout=120)
         raise CheckpointError("the test has ended")
 
-    monkeypatch.setattr(model_module, "load_model", load)
+    monkeypatch.setattr(shared_module, "load_model", load)
     llm = ChatAdaptive(base_url="http://localhost:1/v1", checkpoint=str(REFERENCE_FOLDER))
 
     def ask() -> None:
