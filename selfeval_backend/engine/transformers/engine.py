@@ -98,8 +98,9 @@ class TransformersEngine:
         self._compiling = ThreadPoolExecutor(1, "transformers-grammars")
         self._worker = Worker(model, max_batch=max_batch)
         self._outbox: Outbox[Command] = Outbox(self._worker.submit)
-        # The thread keeps the worker alive, not the engine: an engine that is forgotten ends it.
-        weakref.finalize(self, self._worker.close, wait_s=1.0)
+        # The thread keeps the worker alive, not the engine: an engine that is forgotten ends it. At
+        # the interpreter's end it has to be over: a thread within C++ would abort the process.
+        weakref.finalize(self, self._worker.close, wait_s=10.0)
 
     @property
     def capabilities(self) -> Capabilities:

@@ -54,8 +54,9 @@ class VllmEngine:
             takes_grammars=worker.facts.has_tokenizer,
         )
         self._outbox: Outbox[Command] = Outbox(worker.submit)
-        # The thread keeps the worker alive, not the engine: an engine that is forgotten ends it.
-        weakref.finalize(self, worker.close, wait_s=1.0)
+        # The thread keeps the worker alive, not the engine: an engine that is forgotten ends it. At
+        # the interpreter's end it has to be over: a thread within C++ would abort the process.
+        weakref.finalize(self, worker.close, wait_s=10.0)
 
     @property
     def capabilities(self) -> Capabilities:
