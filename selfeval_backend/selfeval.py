@@ -118,7 +118,10 @@ class SelfEvalConfig(BaseModel):
             return None
         remedy = "Mend it, or remove it to use the model uncalibrated."
         try:
-            return cls.model_validate(read_json(path))
+            body = read_json(path)
+            if not isinstance(body, dict):
+                raise CheckpointError(f"{path}: no JSON object. {remedy}")
+            return cls.model_validate(body)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the file"

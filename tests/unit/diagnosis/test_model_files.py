@@ -109,7 +109,7 @@ def test_without_selfeval_json_it_is_a_warning(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "found"), [("{", "Invalid JSON"), ('{"question": 3}', "question: "), ("[]", "object")]
+    ("text", "found"), [("{", "no JSON"), ('{"question": 3}', "question: "), ("[]", "object")]
 )
 def test_a_broken_selfeval_json(folder: Path, text: str, found: str) -> None:
     (folder / "selfeval.json").write_text(text, encoding="utf-8")
