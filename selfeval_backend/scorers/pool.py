@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from selfeval_backend.errors import ConfigurationError
+from selfeval_backend.forks import Lock
 from selfeval_backend.scorers.base import Scored, Scoring
 from selfeval_backend.scorers.spec import ScorerSpec
 from selfeval_backend.scorers.worker import message_of
@@ -94,7 +95,7 @@ class ScorerPool:
         }
         self._free: list[_Worker] = []
         self._all: set[_Worker] = set()
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._room = threading.BoundedSemaphore(self._num_workers)
         self._closed = False
         # Also at the interpreter's end; a process that was forked from this one leaves them alone.

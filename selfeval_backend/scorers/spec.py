@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from selfeval_backend.errors import ConfigurationError, MissingDependencyError
+from selfeval_backend.files import read_text
 from selfeval_backend.hashing import digest_of
 from selfeval_backend.importing import is_own, source_digest
 
@@ -131,4 +132,4 @@ def _version(library: str) -> str:
 def _own_source() -> str:
     """Hash what reads numbers and compares answers here: an upgrade may change it."""
     folder = Path(__file__).parent
-    return digest_of([(folder / f"{name}.py").read_text() for name in ("kinds", "numbers")])
+    return digest_of([read_text(folder / f"{name}.py") for name in ("kinds", "numbers")])

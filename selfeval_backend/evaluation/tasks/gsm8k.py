@@ -17,7 +17,7 @@ from typing import Any
 from selfeval_backend.errors import DatasetError
 from selfeval_backend.evaluation.tasks.base import TaskItem
 from selfeval_backend.evaluation.tasks.hub import read_hub
-from selfeval_backend.files import read_json_lines, read_parquet
+from selfeval_backend.files import read_json_lines, read_parquet, read_text
 from selfeval_backend.hashing import digest_of
 from selfeval_backend.scorers import ScorerIdentity, numbers
 from selfeval_backend.scorers.numbers import final_number
@@ -50,9 +50,7 @@ class Gsm8kTask:
     def __init__(self, path: Path | None = None, *, n: int | None = None) -> None:
         items: list[TaskItem] = []
         source = _HUB_NAME if path is None else path
-        identity = ScorerIdentity(
-            name="gsm8k", digest=digest_of(Path(numbers.__file__).read_text())
-        )
+        identity = ScorerIdentity(name="gsm8k", digest=digest_of(read_text(Path(numbers.__file__))))
         for place, row in _rows(source):
             if n is not None and len(items) == n:
                 break
