@@ -23,6 +23,7 @@ from pydantic.v1 import ValidationError as ValidationErrorV1
 
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.structured import FORM_KEYWORDS, form_of
+from selfeval_backend.structured.strict_json import read_json
 
 __all__ = [
     "FORM_KEYWORDS",
@@ -107,7 +108,7 @@ def json_parser(schema: dict[str, Any] | type | None) -> RunnableLambda[AIMessag
     def parse(message: AIMessage) -> Any:
         text = str(message.text)
         try:
-            value = json.loads(text)
+            value = read_json(text)
         except ValueError as error:
             raise OutputParserException(
                 f"The answer is no JSON: {error}", llm_output=text

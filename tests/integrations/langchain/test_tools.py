@@ -271,6 +271,12 @@ def test_json_mode_without_a_schema_is_any_object(make_llm: LlmFactory) -> None:
     assert llm.with_structured_output(method="json_mode").invoke("x") == {"anything": [1]}
 
 
+@pytest.mark.parametrize("text", ['{"a": NaN}', '{"a": 1, "a": 2}'])
+def test_json_that_others_read_otherwise_is_no_output(make_llm: LlmFactory, text: str) -> None:
+    with pytest.raises(OutputParserException, match="no JSON"):
+        make_llm(text).with_structured_output(method="json_mode").invoke("x")
+
+
 async def test_structured_output_asynchronously(make_llm: LlmFactory) -> None:
     llm = make_llm('{"setup": "Why?"}')
     assert await llm.with_structured_output(Joke).ainvoke("x") == Joke(setup="Why?")
