@@ -147,7 +147,7 @@ class SelfEvalConfig(BaseModel):
 
 
 class ChatTokenizer(Protocol):
-    """What the self-evaluation needs of a chat template and tokenizer (see `selfeval_backend.chat`)."""
+    """What the self-evaluation needs of a tokenizer (see `selfeval_backend.chat`)."""
 
     @property
     def end_token_ids(self) -> frozenset[int]:
