@@ -42,11 +42,12 @@ from selfeval_backend.evaluation.quality import (
 )
 from selfeval_backend.files import read_json, write_atomically
 from selfeval_backend.reference.task import score
-from selfeval_backend.rollouts import Rollout, RolloutSample
+from selfeval_backend.samples.recorder import Recorder
+from selfeval_backend.samples.records import PromptRecord, SampleRecord
 from selfeval_backend.selfeval import SelfEvaluator
 from selfeval_backend.training.base_model import base_folder, load_asking, open_engine
 from selfeval_backend.training.branches import Row
-from selfeval_backend.training.calibrate import fit_calibration, rewarded_rollouts
+from selfeval_backend.training.calibrate import fit_calibration, rewarded_prompts
 from selfeval_backend.training.finetune import FinetuneStage, load_weights, pad_id_of
 from selfeval_backend.training.optim import denormals_as_zero
 from selfeval_backend.training.pipeline import Workplace
@@ -54,7 +55,7 @@ from selfeval_backend.training.preferences import PreferenceStage
 from selfeval_backend.training.preservation import measure_kl
 from selfeval_backend.training.prompts import stored_prompts
 from selfeval_backend.training.recipe import Recipe
-from selfeval_backend.training.rollouts import PlannedDraw, draw_rows, drawing_of
+from selfeval_backend.training.rollouts import BaseSamples, plan_of
 from selfeval_backend.training.scoring import score_prefixes
 from selfeval_backend.training.stages import make_pipeline
 
@@ -226,8 +227,8 @@ class Held:
     recipe: Recipe
     """The base."""
     upstream: Mapping[str, Path]
-    rollouts: Sequence[Rollout]
-    continuous: Sequence[Rollout]
+    rollouts: Sequence[PromptRecord]
+    continuous: Sequence[PromptRecord]
     """The same samples with the other reward."""
 
 
@@ -241,7 +242,7 @@ def prepare(folder: Path, log: Callable[[str], None]) -> tuple[Held, Held]:
         both.append((recipe, {name: pipeline.folder(name) for name in ("rollouts", "rewards")}))
         prompts = pipeline.folder("prompts")
     rollouts, continuous_ones = (
-        rewarded_rollouts(upstream["rollouts"], upstream["rewards"], "test") for _, upstream in both
+        rewarded_prompts(upstream["rollouts"], upstream["rewards"], "test") for _, upstream in both
     )
     binary, other = (
         Held(
@@ -340,7 +341,7 @@ def measure(variant: Variant, recipe: Recipe, held: Held, folder: Path) -> dict[
     config = asking.config.model_copy(update={"calibration": maps})
     evaluator = SelfEvaluator(config, asking.chat)
     test, other = scored[NUM_CALIBRATED:], held.continuous[NUM_CALIBRATED:]
-    cuts: dict[str, Callable[[RolloutSample], int | None]] = {
+    cuts: dict[str, Callable[[SampleRecord], int | None]] = {
         "whole": whole,
         "half": lambda sample: len(sample.token_ids) // 2,
         **{str(position): running_at(position) for position in POSITIONS},
@@ -353,7 +354,7 @@ def measure(variant: Variant, recipe: Recipe, held: Held, folder: Path) -> dict[
         if name in SHOWN_CUTS:
             counts[name] = pair_counts(items)
     found["pair_counts"] = counts
-    chosen = [best(rollout) for rollout in test]
+    chosen = [best(prompt) for prompt in test]
     found["best_of_n"] = mean([r.samples[k].reward for r, k in zip(test, chosen, strict=True)])
     found["best_of_n_less_length"] = mean(
         [r.samples[k].reward for r, k in zip(other, chosen, strict=True)]
@@ -398,9 +399,10 @@ def pair_counts(items: Sequence[Prediction]) -> list[list[float]]:
     return [counts.get(prompt, [0.0, 0.0]) for prompt in range(max(counts) + 1)]
 
 
-def best(rollout: Rollout) -> int:
+def best(prompt: PromptRecord) -> int:
     """Return which sample the self-evaluation chooses."""
-    said = [s.label_logprobs[-1][1] - s.label_logprobs[-1][2] for s in rollout.samples]
+    pairs = [s.label_logprobs[len(s.token_ids)] for s in prompt.samples]
+    said = [win_or_tie - loss for win_or_tie, loss in pairs]
     return int(np.argmax(said))
 
 
@@ -418,16 +420,17 @@ async def pass_at_1(held: Held, folder: Path) -> dict[str, Any]:
 
     The seeds of the samples are those that the generator had.
     """
+    base = BaseSamples.of(held.recipe, held.upstream["prompts"])
+    plan = plan_of(held.recipe, num_samples=FRESH_SAMPLES)
     prompts = list(stored_prompts(held.upstream["prompts"], ("test",)))
-    draws = [PlannedDraw(prompt=p, temperatures=(1.0,) * FRESH_SAMPLES) for p in prompts]
     engine = open_engine(folder, held.recipe.rollouts)
     try:
-        rows = await draw_rows(draws, engine, drawing_of(held.recipe))
+        recorder = Recorder(engine=engine, chat=base.chat, evaluator=base.evaluator)
+        drawn = await recorder.draw([base.draw(prompt, plan) for prompt in prompts])
     finally:
         await engine.aclose()
     after = [
-        float(np.mean([score("", s["text"], str(p.answer)) for s in row["samples"]]))
-        for p, row in zip(prompts, rows, strict=True)
+        float(np.mean([score("", s.text, str(p.reference)) for s in p.samples])) for p in drawn
     ]
     before = [float(np.mean([s.reward for s in r.samples[:FRESH_SAMPLES]])) for r in held.rollouts]
     return {

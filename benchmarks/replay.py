@@ -20,17 +20,13 @@ from pathlib import Path
 
 from common import make_parser, median_figure, report
 
+from selfeval_backend.chat import Message
 from selfeval_backend.checkpoints import REFERENCE_FOLDER
 from selfeval_backend.evaluation.methods import Method
-from selfeval_backend.evaluation.recordings import (
-    PromptRecord,
-    Recording,
-    RecordingInfo,
-    SampleRecord,
-    load_recording,
-)
 from selfeval_backend.evaluation.table import replay_table
 from selfeval_backend.policy import Annealed
+from selfeval_backend.samples.records import PromptRecord, Recording, RecordingInfo, SampleRecord
+from selfeval_backend.samples.store import load_recording
 from selfeval_backend.selfeval import SelfEvalConfig
 from selfeval_backend.settings import Settings
 
@@ -91,7 +87,11 @@ def made_up(num_prompts: int) -> Recording:
         prompt_ids = tuple(rng.choices(range(300), k=60))
         prompts.append(
             PromptRecord(
-                prompt_id=str(place), prompt=str(place), prompt_ids=prompt_ids, samples=samples
+                key=str(place),
+                prompt_id=str(place),
+                messages=(Message(role="user", content=str(place)),),
+                prompt_ids=prompt_ids,
+                samples=samples,
             )
         )
     info = RecordingInfo(
@@ -128,6 +128,7 @@ def _made_up_sample(
         token_ids=tuple(rng.choices(range(300), k=num_tokens)),
         num_generated_tokens=num_tokens + 1,
         finish_reason="stop",
+        text="made up",
         sum_logprob=-0.2 * num_tokens,
         label_logprobs=said,
         reward=float(right),

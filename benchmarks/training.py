@@ -24,12 +24,15 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from selfeval_backend.chat import Message
 from selfeval_backend.engine.base import Capabilities, Chunk, LabelLogprobs, SamplingParams
 from selfeval_backend.engine.scripted import ScriptedChat
+from selfeval_backend.samples.filling import fill
+from selfeval_backend.samples.prompts import Prompt
+from selfeval_backend.samples.recorder import Draw, RecordingPlan
+from selfeval_backend.samples.records import RecordingInfo
 from selfeval_backend.scorers import FunctionScorer
+from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
 from selfeval_backend.training.branches import BranchBatch, LabelledCut, Row, run
 from selfeval_backend.training.losses import LossWeights
-from selfeval_backend.training.prompts import Prompt
-from selfeval_backend.training.rewards import score_shards
-from selfeval_backend.training.rollouts import Drawing, PlannedDraw, draw_shards
+from selfeval_backend.training.rewards import score_files
 from selfeval_backend.training.trainer import Examples, Item, Phase, RowCollator, train_phase
 
 LEAST_SHARE = 0.95
@@ -169,34 +172,58 @@ class Echo:
         """Have nothing to close."""
 
 
+class Echoed:
+    """Samples of an echo."""
+
+    prompts_per_file = 256
+    kept = None
+
+    def __init__(self, num_prompts: int) -> None:
+        self.chat = ScriptedChat()
+        self.evaluator = SelfEvaluator(SelfEvalConfig(), self.chat)
+        self.info = RecordingInfo(
+            task="echo",
+            model="echo",
+            engine="echo",
+            seed=0,
+            num_samples=SAMPLES,
+            temperature=1.0,
+            annealed=False,
+            checkpoints=(),
+            max_tokens=24,
+            num_question_tokens=1,
+            selfeval=SelfEvalConfig(),
+        )
+        self._num_prompts = num_prompts
+
+    def draws(self) -> Iterator[Draw]:
+        """Yield prompts that count."""
+        plan = RecordingPlan(
+            num_samples=SAMPLES,
+            annealed=False,
+            evaluate=False,
+            max_tokens=24,
+            untrained_question=False,
+        )
+        for n in range(self._num_prompts):
+            message = Message(role="user", content=f"{n}?")
+            prompt = Prompt(prompt_id=f"{n:016x}", split="train", messages=(message,))
+            yield Draw(prompt=prompt, seed=n, plan=plan)
+
+    def open_engine(self) -> Echo:
+        """Start the echo."""
+        return Echo(self.chat)
+
+
 def measure_memory(num_rows: int) -> float:
     """Print and return by how much the peak grows from a tenth of the rows to all of them."""
-    chat = ScriptedChat()
-
-    def draws(count: int) -> Iterator[PlannedDraw]:
-        for n in range(count):
-            message = Message(role="user", content=f"{n}?")
-            prompt = Prompt(key=f"{n:016x}", split="train", messages=(message,), answer=None)
-            yield PlannedDraw(prompt=prompt, temperatures=(1.0,) * SAMPLES)
-
     peaks, began = [], time.perf_counter()
-    drawing = Drawing(chat=chat, question_length=1, max_tokens=24, top_p=1.0, seed=0)
     for count in (num_rows // SAMPLES // 10, num_rows // SAMPLES):
         with tempfile.TemporaryDirectory() as folder:
-            rollouts, rewards = Path(folder, "rollouts"), Path(folder, "rewards")
-            rollouts.mkdir()
-            rewards.mkdir()
-            draw_shards(
-                lambda count=count: draws(count),  # type: ignore[misc]  # its own count
-                folder=rollouts,
-                drawing=drawing,
-                open_engine=lambda: Echo(chat),
-                shard_prompts=256,
-                name="rollouts",
-                progress=lambda *_: None,
-            )
-            score_shards(
-                rollouts,
+            samples, rewards = Path(folder, "samples"), Path(folder, "rewards")
+            fill(Echoed(count), samples, name="rollouts", progress=lambda *_: None)
+            score_files(
+                samples,
                 rewards,
                 load=lambda: FunctionScorer(lambda _p, response, _a: float(response[-1])),
                 max_error_share=0.0,

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, replace
 
-from selfeval_backend.chat import Message
 from selfeval_backend.controller import derive_seed
 from selfeval_backend.engine.base import SamplingParams
 from selfeval_backend.errors import ConfigurationError
@@ -154,7 +153,7 @@ async def beam_answer(
     model: SelfEvaluatingModel, item: TaskItem, settings: BeamSettings, *, seed: int
 ) -> PromptResult:
     """Answer one prompt by beam search; `num_samples` is how many continuations ran at once."""
-    prompt_ids = model.chat.prompt_ids([Message(role="user", content=item.prompt)])
+    prompt_ids = model.chat.prompt_ids(item.messages)
     best, usage = await beam_search(model, prompt_ids, settings, seed=seed)
     return PromptResult(
         reward=item.reward(model.chat.decode(best.token_ids).strip()),

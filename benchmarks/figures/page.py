@@ -13,7 +13,6 @@ from benchmarks.figures.paper_claims import paper_claims_section
 from benchmarks.figures.runs import load_beams, load_capability
 from selfeval_backend.evaluation.bootstrap import Estimate
 from selfeval_backend.evaluation.catalogue import THRESHOLDS, catalogue, sweep
-from selfeval_backend.evaluation.converting import rollouts_of
 from selfeval_backend.evaluation.markdown import markdown_table, percent, plain, share, signed
 from selfeval_backend.evaluation.methods import ONE_SAMPLE, Method, best_of_n_name
 from selfeval_backend.evaluation.plots import Curve, draw_curves, draw_reliability
@@ -26,10 +25,11 @@ from selfeval_backend.evaluation.quality import (
     running_at,
     whole,
 )
-from selfeval_backend.evaluation.recordings import Recording, load_recording
 from selfeval_backend.evaluation.table import MethodSummary, ResultTable, replay_table
 from selfeval_backend.evaluation.tasks.shifted import SHIFTED_KINDS
 from selfeval_backend.files import write_atomically
+from selfeval_backend.samples.records import Recording
+from selfeval_backend.samples.store import load_recording
 
 __all__ = ["merged", "write_results"]
 
@@ -367,13 +367,13 @@ class _Page:
 
     def positions(self) -> str:
         """What the self-evaluation is worth at each number of tokens."""
-        rollouts, reader = rollouts_of(self.recording), self.recording.reader
+        prompts, reader = self.recording.on_policy, self.recording.reader
         cuts: dict[str, Cut] = {
             **{str(at): running_at(at) for at in self.recording.info.checkpoints},
             "the end": whole,
         }
         found: dict[str, list[Prediction]] = {
-            name: predictions(rollouts, reader, cut) for name, cut in cuts.items()
+            name: predictions(prompts, reader, cut) for name, cut in cuts.items()
         }
         accuracy = {
             name: pair_accuracy.estimate(items, seed=self.seed) for name, items in found.items()
@@ -438,7 +438,7 @@ class _Page:
             part = recording.part(places)
             methods = [m for m in catalogue(part).methods if m.name in names]
             _, summaries = self._replayed(methods, part)
-            items = predictions(rollouts_of(part), part.reader, whole)
+            items = predictions(part.on_policy, part.reader, whole)
             quality = (
                 plain(pair_accuracy.estimate(items, seed=self.seed)),
                 f"{expected_calibration_error(items):.3f}",
@@ -490,11 +490,11 @@ class _Page:
         one, best, adaptive, oracle = (summaries[name] for name in names)
         gap = oracle.quality.value - one.quality.value
         closed = (best.quality.value - one.quality.value) / gap if gap > 0 else None
-        rollouts, reader = rollouts_of(part), part.reader
-        finished = predictions(rollouts, reader, whole)
+        prompts, reader = part.on_policy, part.reader
+        finished = predictions(prompts, reader, whole)
         accuracy = [
             plain(pair_accuracy.estimate(items, seed=self.seed)) if items else "-"
-            for items in (finished, predictions(rollouts, reader, running_at(48)))
+            for items in (finished, predictions(prompts, reader, running_at(48)))
         ]
         return (
             *(f"{s.quality.value:.3f} ± {s.standard_error:.3f}" for s in (one, best, oracle)),

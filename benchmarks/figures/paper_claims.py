@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selfeval_backend.evaluation.catalogue import THRESHOLDS, catalogue
-from selfeval_backend.evaluation.choosing import half_places, pruning_candidates
 from selfeval_backend.evaluation.markdown import markdown_table, percent, share
 from selfeval_backend.evaluation.methods import ONE_SAMPLE, Method, best_of_n_name
-from selfeval_backend.evaluation.recordings import Recording, RecordingInfo
 from selfeval_backend.evaluation.table import MethodSummary, ResultTable, replay_table
+from selfeval_backend.evaluation.tuning import half_places, pruning_candidates
+from selfeval_backend.samples.records import Recording, RecordingInfo
 from selfeval_backend.settings import Settings
 
 __all__ = ["RetryBounds", "paper_claims_section", "retry_bounds"]

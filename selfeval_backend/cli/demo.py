@@ -53,7 +53,7 @@ async def _compare(
     model: SelfEvaluatingModel, items: Sequence[TaskItem], seed: int
 ) -> tuple[MethodReport, ...]:
     from selfeval_backend.cli.progress import live_progress
-    from selfeval_backend.evaluation.harness import compare
+    from selfeval_backend.evaluation.live import compare
     from selfeval_backend.evaluation.methods import standard_methods
 
     methods = standard_methods(model)

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from selfeval_backend.evaluation.metrics import MethodRun
-    from selfeval_backend.evaluation.recorder import SignalReader
     from selfeval_backend.evaluation.tasks import Task
     from selfeval_backend.evaluation.tasks.judge import Judge
     from selfeval_backend.model import SelfEvaluatingModel
+    from selfeval_backend.samples.recorder import SignalReader
 
 __all__ = ["evaluate"]
 
@@ -223,9 +223,9 @@ def show_comparison(
     """
     from selfeval_backend.cli.eval_view import print_json, print_table
     from selfeval_backend.cli.progress import live_progress
-    from selfeval_backend.evaluation.changes import changes_since
-    from selfeval_backend.evaluation.evaluating import evaluate_recording
-    from selfeval_backend.evaluation.recordings import load_recording
+    from selfeval_backend.evaluation.comparison import evaluate_recording
+    from selfeval_backend.samples.provenance import changes_since
+    from selfeval_backend.samples.store import load_recording
 
     recording = load_recording(folder, max_error_share=max_error_share)
     for line in changes_since(recording, folder):
@@ -264,10 +264,12 @@ class _Sampling:
     async def run(self, model: SelfEvaluatingModel) -> Mapping[str, MethodRun]:
         from selfeval_backend.cli.progress import live_progress
         from selfeval_backend.evaluation.catalogue import catalogue, choose
-        from selfeval_backend.evaluation.evaluating import default_checkpoints, run_live
-        from selfeval_backend.evaluation.recorder import RecordingPlan, record
-        from selfeval_backend.evaluation.recordings import load_recording
+        from selfeval_backend.evaluation.comparison import default_checkpoints
+        from selfeval_backend.evaluation.live import run_live
         from selfeval_backend.evaluation.tasks import close_task
+        from selfeval_backend.samples.recorder import RecordingPlan
+        from selfeval_backend.samples.recording import record
+        from selfeval_backend.samples.store import load_recording
 
         checkpoints = self.checkpoints
         if checkpoints is None:

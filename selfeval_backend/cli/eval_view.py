@@ -12,7 +12,7 @@ from rich.table import Table
 
 from selfeval_backend.cli.console import plain_table, show, show_json, show_table
 from selfeval_backend.evaluation.bootstrap import Estimate
-from selfeval_backend.evaluation.evaluating import OURS, Comparison
+from selfeval_backend.evaluation.comparison import OURS, Comparison
 from selfeval_backend.evaluation.metrics import MethodRun
 from selfeval_backend.evaluation.table import MethodSummary
 

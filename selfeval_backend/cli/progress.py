@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from selfeval_backend.cli.console import say
-from selfeval_backend.evaluation.harness import Progress
+from selfeval_backend.samples.recorder import Progress
 
 __all__ = ["live_progress"]
 

@@ -14,7 +14,8 @@ from selfeval_backend.errors import MissingDependencyError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from selfeval_backend.training.pipeline import Pipeline, Progress
+    from selfeval_backend.samples.recorder import Progress
+    from selfeval_backend.training.pipeline import Pipeline
     from selfeval_backend.training.recipe import Recipe
 
 __all__ = ["STAGES", "train"]

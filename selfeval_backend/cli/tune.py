@@ -14,8 +14,8 @@ from selfeval_backend.cli.running import one_line_errors
 from selfeval_backend.errors import ConfigurationError, DatasetError
 
 if TYPE_CHECKING:
-    from selfeval_backend.evaluation.choosing import Choice, Goal
-    from selfeval_backend.evaluation.recordings import RecordingInfo
+    from selfeval_backend.evaluation.tuning import Choice, Goal
+    from selfeval_backend.samples.records import RecordingInfo
     from selfeval_backend.selfeval import SelfEvalConfig
 
 __all__ = ["tune"]
@@ -75,9 +75,9 @@ def tune(
     with one_line_errors():
         from selfeval_backend.cli.progress import live_progress
         from selfeval_backend.cli.tune_view import print_choice
-        from selfeval_backend.evaluation.changes import changes_since
-        from selfeval_backend.evaluation.choosing import choose_policy
-        from selfeval_backend.evaluation.recordings import load_recording
+        from selfeval_backend.evaluation.tuning import choose_policy
+        from selfeval_backend.samples.provenance import changes_since
+        from selfeval_backend.samples.store import load_recording
 
         goal = _goal(keep_quality, max_tokens_per_prompt, max_samples_mean)
         recording = load_recording(rollouts, max_error_share=max_error_share)
@@ -100,7 +100,7 @@ def tune(
 
 
 def _goal(keep_quality: float | None, max_tokens: float | None, max_samples: float | None) -> Goal:
-    from selfeval_backend.evaluation.choosing import Goal
+    from selfeval_backend.evaluation.tuning import Goal
 
     goals = [
         Goal(kind="keep_quality", value=keep_quality) if keep_quality is not None else None,
@@ -147,7 +147,7 @@ def _target(model: str, out: Path | None) -> _Target:
 
 def _write(target: _Target, choice: Choice, info: RecordingInfo, goal: Goal, seed: int) -> None:
     """Write the policy, and where it comes from."""
-    from selfeval_backend.evaluation.choosing import policy_of
+    from selfeval_backend.evaluation.tuning import policy_of
 
     provenance = {
         "goal": f"{goal.kind} {goal.value:g}",

@@ -9,8 +9,8 @@ from pathlib import Path
 from selfeval_backend.cli.console import show, show_json
 from selfeval_backend.cli.eval_view import ranged
 from selfeval_backend.evaluation.bootstrap import Estimate
-from selfeval_backend.evaluation.choosing import Choice, Goal, policy_of
-from selfeval_backend.evaluation.recordings import RecordingInfo
+from selfeval_backend.evaluation.tuning import Choice, Goal, policy_of
+from selfeval_backend.samples.records import RecordingInfo
 
 __all__ = ["print_choice"]
 

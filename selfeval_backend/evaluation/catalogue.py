@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.evaluation.methods import DEFAULT_PRUNE_AT, Method, own_methods
-from selfeval_backend.evaluation.recordings import Recording, RecordingInfo
 from selfeval_backend.evaluation.rivals import (
     AdaptiveConsistency,
     DeepConfidence,
@@ -21,6 +20,7 @@ from selfeval_backend.evaluation.rivals import (
     UntrainedQuestion,
     WeightedVote,
 )
+from selfeval_backend.samples.records import Recording, RecordingInfo
 from selfeval_backend.settings import Settings, resolve_settings
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""How good a self-evaluation is, on recorded rollouts.
+"""How good a self-evaluation is, on samples that were drawn.
 
 Within-prompt pair accuracy is the figure that decides: a self-evaluation may know how hard a
 question is (a fine AUROC over all samples) and nothing about the answer.
@@ -14,7 +14,8 @@ from functools import cached_property, partial
 import numpy as np
 
 from selfeval_backend.evaluation.bootstrap import Estimate, bootstrap
-from selfeval_backend.rollouts import Rollout, RolloutSample, win_or_tie_targets
+from selfeval_backend.samples.records import PromptRecord, SampleRecord
+from selfeval_backend.samples.rewards import win_or_tie_targets
 from selfeval_backend.selfeval import EvaluationReader
 
 __all__ = [
@@ -30,11 +31,11 @@ __all__ = [
     "whole",
 ]
 
-Cut = Callable[[RolloutSample], int | None]
+Cut = Callable[[SampleRecord], int | None]
 """Which prefix of a sample is looked at, in tokens; None leaves the sample out."""
 
 
-def whole(sample: RolloutSample) -> int | None:
+def whole(sample: SampleRecord) -> int | None:
     """Look at the whole response; a `Cut`."""
     return len(sample.token_ids)
 
@@ -55,31 +56,33 @@ class Prediction:
     prob_win_or_tie: float
     """As the evaluator gives it: calibrated if it is."""
     target: float
-    """Share of fresh temperature-1 samples of the prompt that are not better."""
+    """Share of fresh samples of the prompt that are not better."""
     reward: float
 
 
 def predictions(
-    rollouts: Sequence[Rollout],
+    prompts: Sequence[PromptRecord],
     evaluator: EvaluationReader,
     cut: Cut,
     *,
+    temperature: float = 1.0,
     tie_threshold: float = 0.0,
 ) -> list[Prediction]:
     """Collect what was said of one prefix of every sample.
 
     Args:
-        rollouts: With label log-probabilities at the prefixes that `cut` asks for.
+        prompts: With label log-probabilities at the prefixes that `cut` asks for.
         evaluator: Turns them into probabilities.
         cut: Which prefix.
+        temperature: Of fresh samples, which the others are compared with.
         tie_threshold: Rewards that differ by no more tie.
     """
     found = []
-    for prompt, rollout in enumerate(rollouts):
-        targets = _targets(rollout, tie_threshold)
-        for sample, target in zip(rollout.samples, targets, strict=True):
+    for place, prompt in enumerate(prompts):
+        targets = _targets(prompt, temperature, tie_threshold)
+        for sample, target in zip(prompt.samples, targets, strict=True):
             num_tokens = cut(sample)
-            said = {n: (win, loss) for n, win, loss in sample.label_logprobs}
+            said = sample.label_logprobs
             if num_tokens is None or num_tokens not in said:
                 continue
             evaluation = evaluator.read(
@@ -89,7 +92,7 @@ def predictions(
             )
             found.append(
                 Prediction(
-                    prompt=prompt,
+                    prompt=place,
                     logit=said[num_tokens][0] - said[num_tokens][1],
                     prob_win_or_tie=evaluation.prob_win_or_tie,
                     target=target,
@@ -99,15 +102,15 @@ def predictions(
     return found
 
 
-def _targets(rollout: Rollout, tie_threshold: float) -> list[float]:
-    """Win-or-tie shares against temperature-1 samples: what "fresh on-policy" means."""
-    fresh = [s.reward for s in rollout.samples if s.temperature == 1.0]
+def _targets(prompt: PromptRecord, temperature: float, tie_threshold: float) -> list[float]:
+    """Win-or-tie shares against samples of one temperature: what "fresh on-policy" means."""
+    fresh = [s.reward for s in prompt.at(temperature).samples]
     on_policy = iter(win_or_tie_targets(fresh, tie_threshold=tie_threshold))
     return [
         next(on_policy)
-        if sample.temperature == 1.0
+        if sample.temperature == temperature
         else sum(sample.reward >= other - tie_threshold for other in fresh) / len(fresh)
-        for sample in rollout.samples
+        for sample in prompt.samples
     ]
 
 

@@ -4,7 +4,7 @@ Every decision is a policy's own. What is here is only what a decision *leads to
 samples, and that does not depend on who decided: so the states that policies pass through are kept
 as a tree, one step a decision, and policies that decide alike share them. Policies that differ in
 their threshold alone are followed together, and asked only where they may differ. Tests hold
-results, states and token counts to those of the controller over a `ReplayEngine`, and those of
+results, states and token counts to those of the controller over `samples.replay`, and those of
 policies together to those of each alone.
 
 A replay has no clock and stops no sample between two checkpoints, so it knows no limit but
@@ -16,15 +16,16 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import TypeVar
 
 from selfeval_backend.errors import ConfigurationError, DatasetError
 from selfeval_backend.evaluation.methods import Method
 from selfeval_backend.evaluation.metrics import PromptResult
-from selfeval_backend.evaluation.recordings import PromptRecord, Recording, SampleRecord
 from selfeval_backend.evaluation.rivals import Rival
 from selfeval_backend.evaluation.signals import RecordedSignals
 from selfeval_backend.policy import BestOfN, Policy, select_best
+from selfeval_backend.samples.records import PromptRecord, Recording, SampleRecord
 from selfeval_backend.selfeval import EvaluationReader
 from selfeval_backend.types import (
     Accept,
@@ -257,7 +258,7 @@ class PromptReplay:
             num_generated_tokens=record.num_generated_tokens,
             status="finished",
             finish_reason=record.finish_reason,
-            valid=False if _has_no_text(record) else None,
+            valid=None if record.text else False,
             beyond_training=(
                 record.finish_reason == "length" and not self._reader.config.trained_on_cut_off
             ),
@@ -305,10 +306,6 @@ def _altered(
         valid=sample.valid if valid is None else valid,
         beyond_training=sample.beyond_training or beyond_training,
     )
-
-
-def _has_no_text(record: SampleRecord) -> bool:
-    return not record.token_ids or record.response_characters == 0
 
 
 def _decisions(
@@ -477,7 +474,7 @@ def _result(replayed: Replayed, chosen: Sequence[SampleRecord]) -> PromptResult:
         num_samples=len(replayed.state.samples),
         generated_tokens=usage.generated_tokens,
         self_evaluation_tokens=usage.self_evaluation_tokens,
-        response_characters=_mean_known([record.response_characters for record in chosen]),
+        response_characters=fmean(len(record.text) for record in chosen),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal, Protocol, TypeVar
 
 from selfeval_backend.errors import ConfigurationError, DatasetError
-from selfeval_backend.evaluation.recordings import SampleRecord
+from selfeval_backend.samples.records import SampleRecord
 from selfeval_backend.selfeval import raw_prob_win_or_tie
 from selfeval_backend.types import Sample
 

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from selfeval_backend.errors import ConfigurationError, DatasetError
 from selfeval_backend.evaluation.bootstrap import Estimate, interval, resamples
 from selfeval_backend.evaluation.methods import Method
-from selfeval_backend.evaluation.recordings import Recording
 from selfeval_backend.evaluation.replaying import replay_methods
+from selfeval_backend.samples.records import Recording
 
 __all__ = ["Difference", "MethodSummary", "ResultTable", "replay_table"]
 

@@ -5,10 +5,10 @@ From raw log-odds to the share of fresh samples that are not better.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,34 +17,36 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from selfeval_backend.errors import DatasetError
-from selfeval_backend.evaluation.choosing import Goal, find_policy, policy_of
-from selfeval_backend.evaluation.converting import recording_of
 from selfeval_backend.evaluation.quality import Prediction, predictions, running_at, whole
+from selfeval_backend.evaluation.tuning import Goal, find_policy, policy_of
 from selfeval_backend.files import writing
 from selfeval_backend.hashing import Hasher
-from selfeval_backend.policy import Annealed
-from selfeval_backend.rollouts import Rollout, RolloutSample, load_rollouts, save_rollouts
-from selfeval_backend.selfeval import CalibrationMap, SelfEvalConfig, SelfEvaluator
-from selfeval_backend.training.base_model import load_asking, model_inputs, open_engine
+from selfeval_backend.samples.filling import fill
+from selfeval_backend.samples.recorder import Draw
+from selfeval_backend.samples.records import PromptRecord, Recording
+from selfeval_backend.samples.store import load_recording, read_listing, rewarded, save_recording
+from selfeval_backend.selfeval import CalibrationMap, EvaluationReader, SelfEvalConfig
+from selfeval_backend.training.base_model import load_asking, model_inputs
 from selfeval_backend.training.finetune import load_weights, pad_id_of
 from selfeval_backend.training.pipeline import Workplace
 from selfeval_backend.training.prompts import PromptSplit, stored_prompts
 from selfeval_backend.training.recipe import Recipe
-from selfeval_backend.training.rewards import load_scorer, reward_inputs, score_shards
-from selfeval_backend.training.rollouts import PlannedDraw, draw_shards, drawing_of
+from selfeval_backend.training.rewards import load_scorer, reward_inputs, score_files
+from selfeval_backend.training.rollouts import RecipeSamples, plan_of
 from selfeval_backend.training.scoring import score_prefixes
-from selfeval_backend.training.shards import iterate_rows, shards_of
 
-__all__ = ["CalibrateStage", "fit_calibration", "rewarded_rollouts"]
+__all__ = ["CalibrateStage", "HeldOutSamples", "fit_calibration", "rewarded_prompts"]
 
+_DRAWN = "drawn"
+"""Folder of the samples, within the stage's, before the model is asked about them."""
 _NUM_POINTS = 40
 _MIN_PREDICTIONS = 200
 """Fewer do not carry a map of their own: the nearest position's serves."""
 
 
 def fit_calibration(
-    rollouts: Sequence[Rollout],
-    evaluator: SelfEvaluator,
+    prompts: Sequence[PromptRecord],
+    evaluator: EvaluationReader,
     positions: Sequence[int],
     *,
     method: str = "isotonic",
@@ -53,7 +55,7 @@ def fit_calibration(
     """Fit one monotone map for finished responses and one for each position.
 
     Args:
-        rollouts: Of held-out prompts, with label log-probabilities at the positions and the end.
+        prompts: Held out, with samples that were asked about at the positions and the end.
         evaluator: Not calibrated yet.
         positions: In generated tokens; only samples that still run there count.
         method: "isotonic", or "platt": a logistic curve, for few predictions.
@@ -63,12 +65,12 @@ def fit_calibration(
         DatasetError: No response is finished.
     """
     fit = _isotonic if method == "isotonic" else _platt
-    items = predictions(rollouts, evaluator, whole, tie_threshold=tie_threshold)
+    items = predictions(prompts, evaluator, whole, tie_threshold=tie_threshold)
     if not items:
         raise DatasetError("there is no held-out response to calibrate on")
     maps = [fit(items, None)]
     for position in positions:
-        items = predictions(rollouts, evaluator, running_at(position), tie_threshold=tie_threshold)
+        items = predictions(prompts, evaluator, running_at(position), tie_threshold=tie_threshold)
         if len(items) >= _MIN_PREDICTIONS:
             maps.append(fit(items, position))
     return tuple(maps)
@@ -113,42 +115,52 @@ def _map(num_tokens: int | None, xs: np.ndarray, ys: np.ndarray) -> CalibrationM
     )
 
 
-def rewarded_rollouts(rollouts: Path, rewards: Path, split: PromptSplit) -> list[Rollout]:
-    """Read the prompts of a split whose samples all have rewards.
+def rewarded_prompts(samples: Path, rewards: Path, split: PromptSplit) -> list[PromptRecord]:
+    """Read the prompts of a split with two samples at least, all of which have rewards.
 
     Args:
-        rollouts: Folder of rollout shards.
-        rewards: Folder of the same shards' rewards.
+        samples: Folder of the samples.
+        rewards: Folder of their rewards.
         split: Which prompts.
 
     Raises:
-        DatasetError: A shard cannot be read.
+        DatasetError: A file cannot be read.
     """
-    found = []
-    for shard in shards_of(rollouts):
-        scores = iterate_rows([rewards / shard.name])
-        for row, scored in zip(iterate_rows([shard]), scores, strict=True):
-            known = [reward is not None for reward in scored["rewards"]]
-            if row["split"] != split or len(known) < 2 or not all(known):
-                continue
-            samples = tuple(
-                RolloutSample(
-                    token_ids=tuple(sample["token_ids"]),
-                    finish_reason=sample["finish_reason"],
-                    temperature=sample["temperature"],
-                    reward=reward,
-                    sum_logprob=sample["sum_logprob"],
-                )
-                for sample, reward in zip(row["samples"], scored["rewards"], strict=True)
-            )
-            found.append(
-                Rollout(
-                    prompt=json.loads(row["messages"])[-1]["content"],
-                    prompt_ids=tuple(row["prompt_ids"]),
-                    samples=samples,
-                )
-            )
-    return found
+    return [
+        prompt
+        for prompt in rewarded(samples, rewards)
+        if prompt.split == split and len(prompt.samples) >= 2 and not prompt.failed
+    ]
+
+
+class HeldOutSamples(RecipeSamples):
+    """What the fine-tuned model draws: held-out prompts, at temperature 1 and annealed.
+
+    Those at temperature 1 have the seeds that the base model's had.
+    """
+
+    @classmethod
+    def of(cls, recipe: Recipe, prompts: Path, model: Path) -> HeldOutSamples:
+        """Return the samples of a recipe's calibration."""
+        return cls(
+            recipe=recipe,
+            prompts=prompts,
+            model=model,
+            name=recipe.name,
+            plan=replace(plan_of(recipe, num_samples=recipe.calibrate.samples), annealed=True),
+        )
+
+    def draws(self) -> Iterator[Draw]:
+        """Yield the prompts to calibrate on, and those that the report is of."""
+        settings = self.recipe.calibrate
+        left: dict[str | None, int] = {
+            "calibration": settings.max_calibration_prompts,
+            "test": settings.max_test_prompts,
+        }
+        for prompt in stored_prompts(self.prompts, ("calibration", "test")):
+            if left[prompt.split]:
+                left[prompt.split] -= 1
+                yield self.draw(prompt, self.plan)
 
 
 class CalibrateStage:
@@ -176,7 +188,8 @@ class CalibrateStage:
         settings = recipe.calibrate
         if "prompts" not in upstream:
             return [f"{2 * settings.samples} samples a held-out prompt"]
-        num_prompts = sum(1 for _ in _draws(recipe, upstream["prompts"]))
+        drawn = HeldOutSamples.of(recipe, upstream["prompts"], Path())
+        num_prompts = sum(1 for _ in drawn.draws())
         return [
             f"{num_prompts * 2 * settings.samples:,} samples of {num_prompts:,} held-out prompts, "
             f"each asked at {len(settings.positions)} positions and the end"
@@ -185,88 +198,91 @@ class CalibrateStage:
     def run(self, place: Workplace) -> dict[str, Any]:
         """Draw, reward, ask, fit; each part goes on where it was."""
         model = place.upstream["finetune"] / "model"
-        figures = {"rollouts": self._draw(place, model), "rewards": self._reward(place)}
-        splits: tuple[PromptSplit, ...] = ("calibration", "test")
-        scored = {split: self._score(place, model, split) for split in splits}
-        config, tuned = self._config(place, scored["calibration"])
+        held_out = HeldOutSamples.of(place.recipe, place.upstream["prompts"], model)
+        figures = {"rollouts": self._draw(place, held_out), "rewards": self._reward(place)}
+        trained = SelfEvalConfig.load(model)
+        assert trained is not None, "fine-tuning wrote it"
+        calibration = self._asked(place, held_out, "calibration", trained)
+        config, tuned = self._config(place, calibration)
+        test = self._asked(place, held_out, "test", config)
         folder = place.folder / "model"
         shutil.rmtree(folder, ignore_errors=True)
         with writing(folder):
             shutil.copytree(model, folder, copy_function=_link)
         (folder / "selfeval.json").unlink()  # a link: the fine-tuned folder keeps its own
         config.save(folder)
-        counts = {split: len(rollouts) for split, rollouts in scored.items()}
+        counts = {"calibration": len(calibration.prompts), "test": len(test.prompts)}
         return {**figures, "prompts": counts, "tuning": tuned}
 
-    def _draw(self, place: Workplace, model: Path) -> dict[str, Any]:
-        recipe = place.recipe
-        folder = place.folder / "rollouts"
-        folder.mkdir(exist_ok=True)
-        return draw_shards(
-            lambda: _draws(recipe, place.upstream["prompts"]),
-            folder=folder,
-            drawing=drawing_of(recipe),
-            open_engine=lambda: open_engine(model, recipe.rollouts),
-            shard_prompts=recipe.rollouts.shard_prompts,
-            name="calibrate: rollouts",
-            progress=place.progress,
-        )
+    def _draw(self, place: Workplace, held_out: HeldOutSamples) -> dict[str, Any]:
+        folder = place.folder / _DRAWN
+        return fill(held_out, folder, name="calibrate: rollouts", progress=place.progress)
 
     def _reward(self, place: Workplace) -> dict[str, Any]:
         settings = place.recipe.rewards
-        folder = place.folder / "rewards"
-        folder.mkdir(exist_ok=True)
-        return score_shards(
-            place.folder / "rollouts",
-            folder,
+        return score_files(
+            place.folder / _DRAWN,
+            place.folder / _DRAWN,
             load=lambda: load_scorer(settings),
             max_error_share=settings.max_error_share,
             name="calibrate: rewards",
             progress=place.progress,
         )
 
-    def _score(self, place: Workplace, model: Path, split: PromptSplit) -> list[Rollout]:
-        path = place.folder / f"{split}.jsonl"
-        if not path.exists():
-            rollouts = rewarded_rollouts(place.folder / "rollouts", place.folder / "rewards", split)
-            if not rollouts:
-                raise DatasetError(
-                    f"there is no rewarded {split} prompt. Give more prompts, or a larger share of "
-                    f"them to {split}."
-                )
-            asking = load_asking(place.recipe)
-            positions = place.recipe.calibrate.positions
-            scored = score_prefixes(
-                rollouts,
-                load_weights(model).eval(),
-                cuts=lambda s: [
-                    *(n for n in positions if n < len(s.token_ids)),
-                    len(s.token_ids) // 2,
-                ],
-                question_ids=asking.evaluator.question_ids,
-                label_ids=asking.evaluator.label_ids,
-                pad_id=pad_id_of(model),
-                batch_size=place.recipe.finetune.batch_size,
-                progress=lambda done, total: place.progress(f"calibrate: {split}", done, total),
+    def _asked(
+        self, place: Workplace, held_out: HeldOutSamples, split: PromptSplit, config: SelfEvalConfig
+    ) -> Recording:
+        """Ask the model about the samples of a split, and keep them as a recording."""
+        folder = place.folder / split
+        if read_listing(folder) is None:
+            facts = {
+                "task": split,
+                "checkpoints": place.recipe.calibrate.positions,
+                "selfeval": config,
+            }
+            prompts = self._score(place, Path(held_out.model), split)
+            info = held_out.info.model_copy(update=facts)
+            save_recording(folder, Recording(info=info, prompts=tuple(prompts)))
+        return load_recording(folder)
+
+    def _score(self, place: Workplace, model: Path, split: PromptSplit) -> list[PromptRecord]:
+        drawn = place.folder / _DRAWN
+        prompts = rewarded_prompts(drawn, drawn, split)
+        if not prompts:
+            raise DatasetError(
+                f"there is no rewarded {split} prompt. Give more prompts, or a larger share of "
+                f"them to {split}."
             )
-            save_rollouts(path, scored)
-        return load_rollouts(path)
+        asking = load_asking(place.recipe)
+        positions = place.recipe.calibrate.positions
+        return score_prefixes(
+            prompts,
+            load_weights(model).eval(),
+            cuts=lambda s: [
+                *(n for n in positions if n < len(s.token_ids)),
+                len(s.token_ids) // 2,
+            ],
+            question_ids=asking.evaluator.question_ids,
+            label_ids=asking.evaluator.label_ids,
+            pad_id=pad_id_of(model),
+            batch_size=place.recipe.finetune.batch_size,
+            progress=lambda done, total: place.progress(f"calibrate: {split}", done, total),
+        )
 
     def _config(
-        self, place: Workplace, rollouts: Sequence[Rollout]
+        self, place: Workplace, recording: Recording
     ) -> tuple[SelfEvalConfig, dict[str, Any]]:
-        recipe, asking = place.recipe, load_asking(place.recipe)
+        recipe = place.recipe
         maps = fit_calibration(
-            rollouts,
-            asking.evaluator,
+            recording.prompts,
+            recording.reader,
             recipe.calibrate.positions,
             method=recipe.calibrate.method,
             tie_threshold=recipe.preferences.tie_threshold,
         )
-        trained = SelfEvalConfig.load(place.upstream["finetune"] / "model")
-        assert trained is not None, "fine-tuning wrote it"
-        config = trained.model_copy(update={"calibration": maps})
-        tuned = _tuned(place, rollouts, SelfEvaluator(config, asking.chat))
+        config = recording.info.selfeval.model_copy(update={"calibration": maps})
+        info = recording.info.model_copy(update={"selfeval": config})
+        tuned = _tuned(place, replace(recording, info=info))
         provenance = {
             "recipe": recipe.name,
             "base_model": recipe.model,
@@ -277,33 +293,11 @@ class CalibrateStage:
         return config.model_copy(update={"policy": policy, "provenance": provenance}), tuned
 
 
-def _draws(recipe: Recipe, prompts: Path) -> Iterator[PlannedDraw]:
-    """Yield the held-out prompts: n temperature-1 samples, and as many annealed ones."""
-    settings = recipe.calibrate
-    schedule = Annealed(1.0)
-    n = settings.samples
-    # Temperature 1 first: its samples have the seeds that the base model's had.
-    temperatures = (1.0,) * n + tuple(schedule.temperature(k) for k in range(n))
-    left: dict[str, int] = {
-        "calibration": settings.max_calibration_prompts,
-        "test": settings.max_test_prompts,
-    }
-    for prompt in stored_prompts(prompts, ("calibration", "test")):
-        if left[prompt.split]:
-            left[prompt.split] -= 1
-            yield PlannedDraw(prompt=prompt, temperatures=temperatures)
-
-
-def _tuned(
-    place: Workplace, rollouts: Sequence[Rollout], evaluator: SelfEvaluator
-) -> dict[str, Any]:
+def _tuned(place: Workplace, recording: Recording) -> dict[str, Any]:
     """Choose the policy that ships; where none keeps enough, say so and ship none."""
     settings = place.recipe.calibrate
     if not settings.tune:
         return {}
-    recording = recording_of(
-        rollouts, evaluator, num_samples=settings.samples, checkpoints=settings.positions
-    )
     try:
         found = find_policy(
             recording,

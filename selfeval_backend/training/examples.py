@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from selfeval_backend.errors import DatasetError
+from selfeval_backend.samples.shards import shards_of
 from selfeval_backend.training.branches import LabelledCut, Row
-from selfeval_backend.training.shards import shards_of
 from selfeval_backend.training.trainer import Examples, Item
 
 __all__ = ["StoredExamples", "half_and_whole"]

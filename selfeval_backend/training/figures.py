@@ -1,4 +1,4 @@
-"""Every figure of a model's report, from recorded rollouts of held-out prompts."""
+"""Every figure of a model's report, from samples of held-out prompts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from selfeval_backend.evaluation.bootstrap import Estimate
-from selfeval_backend.evaluation.converting import recording_of
 from selfeval_backend.evaluation.methods import (
     ONE_SAMPLE,
     Method,
@@ -29,8 +28,7 @@ from selfeval_backend.evaluation.quality import (
 )
 from selfeval_backend.evaluation.rivals import MajorityVote, MeanLogprob, Oracle, Rival
 from selfeval_backend.evaluation.table import MethodSummary, replay_table
-from selfeval_backend.rollouts import Rollout, RolloutSample, only_on_policy
-from selfeval_backend.selfeval import SelfEvaluator
+from selfeval_backend.samples.records import PromptRecord, Recording, SampleRecord
 from selfeval_backend.settings import Settings
 
 __all__ = ["THRESHOLDS", "measure_generator", "measure_policies", "measure_self_evaluation"]
@@ -38,10 +36,14 @@ __all__ = ["THRESHOLDS", "measure_generator", "measure_policies", "measure_self_
 THRESHOLDS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99)
 
 
-def measure_generator(rollouts: Sequence[Rollout]) -> dict[str, Any]:
-    """Return mean reward of one sample (pass@1), mean length and spread, at temperature 1."""
-    share = np.array([np.mean([s.reward for s in r.samples]) for r in only_on_policy(rollouts)])
-    lengths = [len(s.token_ids) for r in rollouts for s in r.samples]
+def measure_generator(prompts: Sequence[PromptRecord]) -> dict[str, Any]:
+    """Return mean reward of one sample (pass@1), mean length and spread.
+
+    Args:
+        prompts: With samples at temperature 1 alone.
+    """
+    share = np.array([np.mean([s.reward for s in p.samples]) for p in prompts])
+    lengths = [len(s.token_ids) for p in prompts for s in p.samples]
     return {
         "n": len(share),
         "one_sample_accuracy": _mean_and_error(share),
@@ -52,22 +54,23 @@ def measure_generator(rollouts: Sequence[Rollout]) -> dict[str, Any]:
 
 
 def measure_self_evaluation(
-    rollouts: Sequence[Rollout],
-    evaluator: SelfEvaluator,
-    positions: Sequence[int],
-    *,
-    tie_threshold: float,
-    seed: int,
+    recording: Recording, positions: Sequence[int], *, tie_threshold: float, seed: int
 ) -> dict[str, Any]:
     """Return pair accuracy, AUROC, calibration error and Brier score, whole and truncated."""
-    on_policy = only_on_policy(rollouts)
-    places: dict[str, Callable[[RolloutSample], int | None]] = {
+    info = recording.info
+    places: dict[str, Callable[[SampleRecord], int | None]] = {
         "whole": whole,
         "half": lambda sample: len(sample.token_ids) // 2,
         **{str(position): running_at(position) for position in positions},
     }
     found = {
-        name: predictions(on_policy, evaluator, cut, tie_threshold=tie_threshold)
+        name: predictions(
+            recording.on_policy,
+            recording.reader,
+            cut,
+            temperature=info.temperature,
+            tie_threshold=tie_threshold,
+        )
         for name, cut in places.items()
     }
     return {name: _quality(items, seed) for name, items in found.items() if items}
@@ -86,29 +89,20 @@ def _quality(items: Sequence[Prediction], seed: int) -> dict[str, Any]:
 
 
 def measure_policies(
-    rollouts: Sequence[Rollout],
-    evaluator: SelfEvaluator,
-    tuned: Settings,
-    *,
-    answer_of: Callable[[RolloutSample], str | None] | None = None,
-    seed: int,
-    num_resamples: int = 1000,
+    recording: Recording, tuned: Settings, *, seed: int, num_resamples: int = 1000
 ) -> list[dict[str, Any]]:
     """Return quality and cost of every method, with paired bootstrap intervals over prompts.
 
     Args:
-        rollouts: With as many temperature-1 as annealed samples a prompt.
-        evaluator: Calibrated.
+        recording: With as many temperature-1 as annealed samples a prompt, of a calibrated model;
+            a majority is counted of their answers, if they have any.
         tuned: What the model ships with; its max_samples are drawn.
-        answer_of: Gives what a majority is counted of; None: there is no such row.
         seed: Of the bootstrap.
         num_resamples: Of the bootstrap.
     """
     n = tuned.max_samples
-    recording = recording_of(
-        rollouts, evaluator, num_samples=n, checkpoints=tuned.prune_at, answer_of=answer_of
-    )
-    methods = _methods(tuned, votes=answer_of is not None)
+    votes = any(s.answer is not None for p in recording.on_policy for s in p.samples)
+    methods = _methods(tuned, votes=votes)
     summaries = replay_table(recording, methods).summaries(
         one_sample=ONE_SAMPLE, best_of_n=best_of_n_name(n), seed=seed, num_resamples=num_resamples
     )

@@ -24,6 +24,7 @@ from selfeval_backend.errors import CheckpointError, ConfigurationError, Dataset
 from selfeval_backend.evaluation.quality import Prediction, pair_accuracy
 from selfeval_backend.files import one_line, write_atomically, writing
 from selfeval_backend.hashing import Hasher
+from selfeval_backend.samples.shards import count_rows, shards_of
 from selfeval_backend.training.base_model import (
     base_folder,
     load_asking,
@@ -36,7 +37,6 @@ from selfeval_backend.training.losses import LossWeights
 from selfeval_backend.training.pipeline import Workplace
 from selfeval_backend.training.preferences import holds_cut_off
 from selfeval_backend.training.recipe import FinetuneSettings, LoraSettings, PhaseSettings, Recipe
-from selfeval_backend.training.shards import count_rows, shards_of
 from selfeval_backend.training.trainer import Phase, RowCollator, train_phase
 
 __all__ = ["FinetuneStage", "load_weights", "pad_id_of"]
@@ -336,7 +336,7 @@ class _Training:
 
 def _watching(validation: StoredExamples) -> _Watched:
     return _Watched(
-        keys=[str(key) for key in validation.column("key")],
+        keys=[str(key) for key in validation.column("prompt_id")],
         rewards=[float(str(reward)) for reward in validation.column("reward")],
     )
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,13 +22,11 @@ from typing import Any, Literal, Protocol
 from selfeval_backend.errors import ConfigurationError, DatasetError
 from selfeval_backend.files import check_folder, locked, read_json, write_atomically, writing
 from selfeval_backend.hashing import Hasher, digest_of
+from selfeval_backend.samples.recorder import Progress
+from selfeval_backend.samples.recording import Log
 from selfeval_backend.training.recipe import Recipe
 
-__all__ = ["Log", "Manifest", "Pipeline", "Plan", "Progress", "Stage", "StageState", "Workplace"]
-
-Log = Callable[[str], None]
-Progress = Callable[[str, int, int], None]
-"""Told of what is done, how many of it are, and of how many."""
+__all__ = ["Manifest", "Pipeline", "Plan", "Stage", "StageState", "Workplace"]
 
 _MANIFEST = "stage.json"
 _SCRATCH = ("checkpoints", "tensorboard", "logs")

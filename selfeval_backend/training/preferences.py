@@ -13,7 +13,7 @@ import shutil
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, islice
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,9 @@ import pyarrow as pa
 from selfeval_backend.errors import DatasetError
 from selfeval_backend.files import write_atomically
 from selfeval_backend.hashing import Hasher
-from selfeval_backend.rollouts import Comparison, compare
-from selfeval_backend.training.base_model import load_asking, model_inputs
-from selfeval_backend.training.pipeline import Workplace
-from selfeval_backend.training.recipe import PreferenceSettings, Recipe
-from selfeval_backend.training.shards import (
+from selfeval_backend.samples.records import PromptRecord
+from selfeval_backend.samples.rewards import Comparison, compare
+from selfeval_backend.samples.shards import (
     chunks_of,
     count_rows,
     iterate_rows,
@@ -34,6 +32,10 @@ from selfeval_backend.training.shards import (
     shards_of,
     write_rows,
 )
+from selfeval_backend.samples.store import reward_files, rewarded
+from selfeval_backend.training.base_model import load_asking, model_inputs
+from selfeval_backend.training.pipeline import Workplace
+from selfeval_backend.training.recipe import PreferenceSettings, Recipe
 
 __all__ = [
     "EXAMPLE_SCHEMA",
@@ -47,7 +49,7 @@ __all__ = [
 
 EXAMPLE_SCHEMA = pa.schema(
     [
-        ("key", pa.string()),
+        ("prompt_id", pa.string()),
         ("sample", pa.int32()),
         ("reward", pa.float64()),
         ("prompt_ids", pa.list_(pa.int32())),
@@ -182,7 +184,7 @@ def contrast_pairs(
 
 
 class PreferenceStage:
-    """Turns rewarded rollouts into examples, and describes them in a card."""
+    """Turns rewarded samples into examples, and describes them in a card."""
 
     name = "preferences"
     needs = ("rollouts", "rewards")
@@ -203,7 +205,7 @@ class PreferenceStage:
             f"ties up to {chosen.tie_threshold}"
         ]
         if "rewards" in upstream:
-            lines.append(f"{count_rows(shards_of(upstream['rewards'])):,} prompts have rewards")
+            lines.append(f"{count_rows(reward_files(upstream['rewards'])):,} prompts have rewards")
         return lines
 
     def run(self, place: Workplace) -> dict[str, Any]:
@@ -227,7 +229,7 @@ class PreferenceStage:
 
 
 class _Writer:
-    """Streams rollouts with their rewards into sets of examples."""
+    """Streams samples with their rewards into sets of examples."""
 
     def __init__(self, place: Workplace) -> None:
         self._place = place
@@ -265,10 +267,10 @@ class _Writer:
 
     def _examples(self, split: str, keep: dict[bool, float]) -> Iterator[dict[str, Any]]:
         counts = self._counts
-        for row, rewards, examples in self._made(split):
+        for prompt, rewards, examples in self._made(split):
             counts[f"{split} prompts"] += 1
             for example in examples:
-                chance = _rng(self._recipe, "balance", row["key"], example.index).random()
+                chance = _rng(self._recipe, "balance", prompt.prompt_id, example.index).random()
                 if chance >= keep.get(example.target >= 0.5, 1.0):
                     counts[f"{split} left out for balance"] += 1
                     continue
@@ -276,65 +278,58 @@ class _Writer:
                 counts[f"{split} cuts"] += len(example.cuts)
                 for outcome, number in Counter(example.outcomes).items():
                     counts[f"{split} {_PLURAL[outcome]}"] += number
-                yield self._row(row, rewards, example)
+                yield self._row(prompt, rewards[example.index], example)
 
     def _made(
         self, split: str
-    ) -> Iterator[tuple[dict[str, Any], Mapping[int, float], list[Example]]]:
-        for row, candidates in self._rewarded(split):
-            rng = _rng(self._recipe, "pairs", row["key"])
+    ) -> Iterator[tuple[PromptRecord, Mapping[int, float], list[Example]]]:
+        for prompt, candidates in self._rewarded(split):
+            rng = _rng(self._recipe, "pairs", prompt.prompt_id)
             rewards = {c.index: c.reward for c in candidates}
-            yield row, rewards, make_examples(candidates, self._recipe.preferences, rng)
+            yield prompt, rewards, make_examples(candidates, self._recipe.preferences, rng)
 
     def _contrast(self) -> Iterator[dict[str, Any]]:
-        for row, candidates in self._rewarded("train"):
-            rng = _rng(self._recipe, "contrast", row["key"])
+        for prompt, candidates in self._rewarded("train"):
+            rng = _rng(self._recipe, "contrast", prompt.prompt_id)
             rewards = {c.index: c.reward for c in candidates}
             for pair in contrast_pairs(candidates, self._recipe.preferences, rng):
                 self._counts["contrast pairs"] += 1
                 for example in pair:
-                    yield self._row(row, rewards, example)
+                    yield self._row(prompt, rewards[example.index], example)
 
-    def _rewarded(self, split: str) -> Iterator[tuple[dict[str, Any], list[Candidate]]]:
-        settings = self._recipe.preferences
+    def _rewarded(self, split: str) -> Iterator[tuple[PromptRecord, list[Candidate]]]:
+        settings, upstream = self._recipe.preferences, self._place.upstream
         limit = settings.max_prompts if split == "train" else None
         flips = settings.flip_share if split == "train" else 0.0
-        num_prompts = 0
-        rollouts = shards_of(self._place.upstream["rollouts"])
-        for shard in rollouts:
-            scores = iterate_rows([self._place.upstream["rewards"] / shard.name])
-            for row, scored in zip(iterate_rows([shard]), scores, strict=True):
-                if row["split"] != split or num_prompts == limit:
-                    continue
-                num_prompts += 1
-                rng = _rng(self._recipe, "flip", row["key"])
-                yield (
-                    row,
-                    [
-                        Candidate(
-                            index=index,
-                            reward=1.0 - reward if rng.random() < flips else reward,
-                            num_tokens=len(row["samples"][index]["token_ids"]),
-                        )
-                        for index, reward in enumerate(scored["rewards"])
-                        if reward is not None and row["samples"][index]["token_ids"]
-                    ],
-                )
+        of_split = (
+            prompt
+            for prompt in rewarded(upstream["rollouts"], upstream["rewards"])
+            if prompt.split == split
+        )
+        for prompt in islice(of_split, limit):
+            rng = _rng(self._recipe, "flip", prompt.prompt_id)
+            yield prompt, list(_candidates(prompt, rng, flips))
 
-    def _row(
-        self, row: Mapping[str, Any], rewards: Mapping[int, float], example: Example
-    ) -> dict[str, Any]:
-        sample = row["samples"][example.index]
-        end = [self._end_id] if sample["finish_reason"] == "stop" else []
+    def _row(self, prompt: PromptRecord, reward: float, example: Example) -> dict[str, Any]:
+        sample = prompt.samples[example.index]
+        end = (self._end_id,) if sample.finish_reason == "stop" else ()
         return {
-            "key": row["key"],
+            "prompt_id": prompt.prompt_id,
             "sample": example.index,
-            "reward": rewards[example.index],
-            "prompt_ids": row["prompt_ids"],
-            "response_ids": sample["token_ids"] + end,
+            "reward": reward,
+            "prompt_ids": prompt.prompt_ids,
+            "response_ids": sample.token_ids + end,
             "cuts": example.cuts,
             "targets": example.targets,
         }
+
+
+def _candidates(prompt: PromptRecord, rng: random.Random, flips: float) -> Iterator[Candidate]:
+    """Yield the samples that have tokens and a reward, which is flipped now and then."""
+    for place, sample in enumerate(prompt.samples):
+        if sample.error is None and sample.token_ids:
+            reward = 1.0 - sample.reward if rng.random() < flips else sample.reward
+            yield Candidate(index=place, reward=reward, num_tokens=len(sample.token_ids))
 
 
 def holds_cut_off(folders: Sequence[Path], end_token_ids: Collection[int]) -> bool:

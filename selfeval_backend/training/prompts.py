@@ -6,21 +6,27 @@ however many there are.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import pyarrow as pa
 
-from selfeval_backend.chat import Message, check_messages
-from selfeval_backend.errors import ConfigurationError, DatasetError, MissingDependencyError
-from selfeval_backend.files import one_line, read_csv, read_json_lines, read_parquet
+from selfeval_backend.errors import DatasetError
 from selfeval_backend.hashing import Hasher, digest_of
 from selfeval_backend.importing import import_function, source_digest
+from selfeval_backend.samples.prompts import Prompt, first_turn, messages_of, read_hub, read_rows
+from selfeval_backend.samples.shards import (
+    chunks_of,
+    count_rows,
+    iterate_rows,
+    shard_name,
+    shards_of,
+    write_rows,
+)
+from selfeval_backend.samples.store import messages_json, read_messages
 from selfeval_backend.scorers import said
 from selfeval_backend.training.pipeline import Workplace
 from selfeval_backend.training.recipe import (
@@ -30,22 +36,14 @@ from selfeval_backend.training.recipe import (
     PromptSettings,
     Recipe,
 )
-from selfeval_backend.training.shards import (
-    chunks_of,
-    count_rows,
-    iterate_rows,
-    shard_name,
-    shards_of,
-    write_rows,
-)
 
-__all__ = ["Prompt", "PromptSplit", "PromptStage", "read_prompts", "stored_prompts"]
+__all__ = ["PromptSplit", "PromptStage", "read_prompts", "stored_prompts"]
 
 PromptSplit = Literal["train", "validation", "calibration", "test"]
 
 _SCHEMA = pa.schema(
     [
-        ("key", pa.string()),
+        ("prompt_id", pa.string()),
         ("split", pa.string()),
         ("messages", pa.string()),
         ("answer", pa.string()),
@@ -54,24 +52,6 @@ _SCHEMA = pa.schema(
 _SHARD = 4096
 _CHECKED = 100
 """Rows that a dry run looks at."""
-_ENDINGS = (".jsonl", ".json", ".parquet", ".csv")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prompt:
-    """One prompt."""
-
-    key: str
-    """64 bits of the hash of its messages, in hexadecimal."""
-    split: PromptSplit
-    messages: tuple[Message, ...]
-    answer: str | None
-    """What a verifier compares with; None where there is none."""
-
-    @property
-    def text(self) -> str:
-        """The last message."""
-        return self.messages[-1].content
 
 
 def read_prompts(settings: PromptSettings) -> Iterator[Prompt]:
@@ -99,71 +79,38 @@ def _rows(settings: PromptSettings) -> Iterator[Mapping[str, Any]]:
                 raise DatasetError(
                     f"prompts.source.function: {source.function} raised {said(error)}"
                 ) from error
-        case FileSource() | HubSource() as source:
-            names = {
-                "prompt": source.prompt_column,
-                "answer": source.answer_column,
-                "split": source.split_column,
-            }
-            columns = {own: name for own, name in names.items() if name is not None}
-            first_turn = isinstance(source, HubSource) and source.first_turn
-            raw = _file_rows(source) if isinstance(source, FileSource) else _hub_rows(source)
-            for number, row in enumerate(raw, start=1):
-                missing = [name for name in columns.values() if name not in row]
-                if missing:
-                    raise DatasetError(
-                        f"row {number} of the prompts has no column {missing[0]!r}; it has "
-                        f"{', '.join(map(repr, row))}. Set prompt_column and answer_column."
-                    )
-                found = {own: row[name] for own, name in columns.items()}
-                if first_turn:
-                    found["prompt"] = _first_turn(found["prompt"])
-                yield found
+        case FileSource(path=path) as source:
+            rows = (row for _, row in read_rows(path, field="prompts.source.path"))
+            yield from _named(rows, source)
+        case HubSource() as source:
+            hub = read_hub(source.name, config=source.config, split=source.split, streaming=True)
+            for row in _named(hub, source):
+                prompt = row["prompt"]
+                yield {**row, "prompt": first_turn(prompt) if source.first_turn else prompt}
 
 
-def _file_rows(source: FileSource) -> Iterator[Mapping[str, Any]]:
-    path = source.path
-    if path.suffix not in _ENDINGS:
-        raise ConfigurationError(
-            "prompts.source.path", str(path), f"a file that ends in {', '.join(_ENDINGS)}"
-        )
-    if path.suffix == ".parquet":
-        yield from read_parquet(path)
-    elif path.suffix == ".csv":
-        yield from read_csv(path)
-    else:
-        yield from (row for _, row in read_json_lines(path))
-
-
-def _hub_rows(source: HubSource) -> Iterator[Mapping[str, Any]]:
-    try:
-        import datasets
-    except ImportError as error:
-        raise MissingDependencyError("datasets", extra="datasets") from error
-    try:
-        rows = datasets.load_dataset(source.name, source.config, split=source.split, streaming=True)
-        yield from rows
-    except Exception as error:
-        # Whatever a hub, a loader or a file format raises.
-        raise DatasetError(f"datasets: {source.name} cannot be read: {one_line(error)}") from error
-
-
-def _first_turn(conversation: Any) -> Any:
-    """Keep what comes before the first assistant turn of a conversation."""
-    if not isinstance(conversation, Sequence) or isinstance(conversation, str):
-        return conversation
-    turns = []
-    for turn in conversation:
-        if turn.get("role") == "assistant":
-            break
-        turns.append(turn)
-    return turns
+def _named(
+    rows: Iterable[Mapping[str, Any]], source: FileSource | HubSource
+) -> Iterator[Mapping[str, Any]]:
+    names = {
+        "prompt": source.prompt_column,
+        "answer": source.answer_column,
+        "split": source.split_column,
+    }
+    columns = {own: name for own, name in names.items() if name is not None}
+    for number, row in enumerate(rows, start=1):
+        missing = [name for name in columns.values() if name not in row]
+        if missing:
+            raise DatasetError(
+                f"row {number} of the prompts has no column {missing[0]!r}; it has "
+                f"{', '.join(map(repr, row))}. Set prompt_column and answer_column."
+            )
+        yield {own: row[name] for own, name in columns.items()}
 
 
 def _prompt(row: Mapping[str, Any], where: str, settings: PromptSettings) -> Prompt:
-    messages = _messages(row.get("prompt"), where)
-    body = [[m.role, m.content] for m in messages]
-    key = digest_of(body)[:16]
+    messages = messages_of(row.get("prompt"), f"{where} of the prompts")
+    key = digest_of([[m.role, m.content] for m in messages])[:16]
     split = row.get("split")
     if split is not None and split not in get_args(PromptSplit):
         raise DatasetError(
@@ -172,26 +119,11 @@ def _prompt(row: Mapping[str, Any], where: str, settings: PromptSettings) -> Pro
         )
     answer = row.get("answer")
     return Prompt(
-        key=key,
+        prompt_id=key,
         split=split or _split(key, settings),
         messages=messages,
         answer=None if answer is None else str(answer),
     )
-
-
-def _messages(given: Any, where: str) -> tuple[Message, ...]:
-    try:
-        if isinstance(given, str):
-            messages: tuple[Message, ...] = (Message(role="user", content=given),)
-        else:
-            messages = tuple(Message(role=t["role"], content=t["content"]) for t in given)
-        check_messages(messages)
-    except (TypeError, KeyError, ConfigurationError) as error:
-        raise DatasetError(
-            f"{where} of the prompts is no prompt: {error}. Give text, or messages with role and "
-            "content."
-        ) from error
-    return messages
 
 
 def _split(key: str, settings: PromptSettings) -> PromptSplit:
@@ -209,9 +141,9 @@ def stored_prompts(folder: Path, splits: Sequence[PromptSplit]) -> Iterator[Prom
     for row in iterate_rows(shards_of(folder)):
         if row["split"] in splits:
             yield Prompt(
-                key=row["key"],
+                prompt_id=row["prompt_id"],
                 split=row["split"],
-                messages=tuple(Message(**message) for message in json.loads(row["messages"])),
+                messages=read_messages(row["messages"]),
                 answer=row["answer"],
             )
 
@@ -276,7 +208,7 @@ class PromptStage:
     def _kept(self, settings: PromptSettings, counts: Counter[str]) -> Iterator[dict[str, Any]]:
         seen: set[int] = set()
         for prompt in read_prompts(settings):
-            if (number := int(prompt.key, 16)) in seen:
+            if (number := int(prompt.prompt_id, 16)) in seen:
                 if settings.duplicates == "refuse":
                     raise DatasetError(
                         f"the prompt {prompt.text[:60]!r} comes twice. Remove one, or set "
@@ -286,13 +218,10 @@ class PromptStage:
                 continue
             seen.add(number)
             counts["kept"] += 1
-            counts[prompt.split] += 1
+            counts[str(prompt.split)] += 1
             yield {
-                "key": prompt.key,
+                "prompt_id": prompt.prompt_id,
                 "split": prompt.split,
-                "messages": json.dumps(
-                    [{"role": m.role, "content": m.content} for m in prompt.messages],
-                    ensure_ascii=False,
-                ),
+                "messages": messages_json(prompt.messages),
                 "answer": prompt.answer,
             }

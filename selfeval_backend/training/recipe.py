@@ -129,6 +129,9 @@ class RolloutSettings(_Section):
     """vLLM's."""
     max_batch: Count = 256
     """Samples that the transformers engine generates at once."""
+    kept: Path | None = None
+    """A folder that `aic eval` filled (or the stage of another recipe): samples that it has of a
+    prompt, of this model and drawn this way, are used; others are drawn."""
     ray_workers: Count | None = None
     """None: in this process; else on Ray Data, with so many engines."""
 
@@ -316,7 +319,8 @@ class ReportSettings(_Section):
     resamples: Count = 1000
     """Of the bootstrap."""
     answer: Reference | None = None
-    """A function from a response to its answer, or None: what a majority vote counts."""
+    """A function from a response to its answer, which a majority vote counts; None: the answers of
+    the scorer that gave the rewards, if it has any."""
 
 
 class Recipe(_Section):

@@ -13,7 +13,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from selfeval_backend.chat import Chat
 from selfeval_backend.errors import DatasetError
 from selfeval_backend.evaluation.bootstrap import Estimate
 from selfeval_backend.evaluation.markdown import markdown_table
@@ -22,13 +21,14 @@ from selfeval_backend.evaluation.quality import Prediction, predictions, running
 from selfeval_backend.files import finite, read_json, write_atomically, write_json, writing
 from selfeval_backend.hashing import Hasher
 from selfeval_backend.importing import import_function, source_digest
-from selfeval_backend.rollouts import Rollout, RolloutSample, load_rollouts, only_on_policy
+from selfeval_backend.samples.records import PromptRecord, Recording, SampleRecord
+from selfeval_backend.samples.store import load_recording
 from selfeval_backend.scorers import said
-from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
+from selfeval_backend.selfeval import SelfEvalConfig
 from selfeval_backend.settings import Settings, resolve_settings
-from selfeval_backend.training.base_model import base_folder, load_asking
+from selfeval_backend.training.base_model import base_folder
 from selfeval_backend.training.branches import Row
-from selfeval_backend.training.calibrate import rewarded_rollouts
+from selfeval_backend.training.calibrate import rewarded_prompts
 from selfeval_backend.training.figures import (
     measure_generator,
     measure_policies,
@@ -152,10 +152,8 @@ class _Measured:
         config = SelfEvalConfig.load(shipped)
         assert config is not None, "the stage before wrote it"
         self._config = config
-        self._chat: Chat = load_asking(place.recipe).chat
-        self._evaluator = SelfEvaluator(config, self._chat)
-        self._after = load_rollouts(place.upstream["calibrate"] / "test.jsonl")
-        self._before = rewarded_rollouts(
+        self._after = load_recording(place.upstream["calibrate"] / "test")
+        self._before = rewarded_prompts(
             place.upstream["rollouts"], place.upstream["rewards"], "test"
         )
         self._settings = resolve_settings({}, config.policy)
@@ -166,11 +164,11 @@ class _Measured:
         self._settings = replace(self._settings, max_samples=self._recipe.calibrate.samples)
         self._num_parameters = 0
 
-    def predictions(self, cut: Callable[[RolloutSample], int | None]) -> list[Prediction]:
+    def predictions(self, cut: Callable[[SampleRecord], int | None]) -> list[Prediction]:
         """Return what was said of the temperature-1 samples."""
         return predictions(
-            only_on_policy(self._after),
-            self._evaluator,
+            self._after.on_policy,
+            self._after.reader,
             cut,
             tie_threshold=self._recipe.preferences.tie_threshold,
         )
@@ -180,23 +178,20 @@ class _Measured:
         recipe, tell = self._recipe, self._place.progress
         found: dict[str, Any] = {
             "before": measure_generator(self._before),
-            "after": measure_generator(only_on_policy(self._after)),
+            "after": measure_generator(self._after.on_policy),
         }
         tell("report", 1, 4)
         found["kl"] = self._kl()
         tell("report", 2, 4)
         found["policies"] = measure_policies(
-            self._after,
-            self._evaluator,
+            self._answered(),
             self._settings,
-            answer_of=self._answer_of(),
             seed=recipe.seed,
             num_resamples=recipe.report.resamples,
         )
         tell("report", 3, 4)
         found["self_evaluation"] = measure_self_evaluation(
             self._after,
-            self._evaluator,
             recipe.calibrate.positions,
             tie_threshold=recipe.preferences.tie_threshold,
             seed=recipe.seed,
@@ -211,21 +206,25 @@ class _Measured:
         rows = list(_responses(self._before))[:_KL_RESPONSES]
         return asdict(measure_kl(before, after, rows, seed=self._recipe.seed))
 
-    def _answer_of(self) -> Callable[[RolloutSample], str | None] | None:
+    def _answered(self) -> Recording:
+        """Return the samples with the answers that the recipe finds in them, if it says how."""
         reference = self._recipe.report.answer
         if reference is None:
-            return None
+            return self._after
         extract = import_function("report.answer", reference, num_arguments=1)
 
-        def answer_of(sample: RolloutSample) -> str | None:
+        def answered(sample: SampleRecord) -> SampleRecord:
             try:
-                found: str | None = extract(self._chat.decode(sample.token_ids).strip())
+                return replace(sample, answer=extract(sample.text))
             except Exception as error:
                 # A user's function may raise anything.
                 raise DatasetError(f"report.answer: {reference} raised {said(error)}") from error
-            return found
 
-        return answer_of
+        prompts = tuple(
+            replace(prompt, samples=tuple(map(answered, prompt.samples)))
+            for prompt in self._after.prompts
+        )
+        return replace(self._after, prompts=prompts)
 
     def draw(self, folder: Path, figures: Mapping[str, Any]) -> None:
         """Draw every plot of the page."""
@@ -320,14 +319,14 @@ _HISTORY = ("label", "kl", "eval_pair_accuracy_whole", "eval_pair_accuracy_half"
 """What training logs, and the report draws."""
 
 
-def _responses(rollouts: Sequence[Rollout]) -> Iterator[Row]:
+def _responses(prompts: Sequence[PromptRecord]) -> Iterator[Row]:
     """Yield the first response of each prompt, then the second ones, and so on."""
-    for place in range(max(len(r.samples) for r in rollouts)):
-        for rollout in rollouts:
-            if place < len(rollout.samples) and rollout.samples[place].token_ids:
+    for place in range(max(len(p.samples) for p in prompts)):
+        for prompt in prompts:
+            if place < len(prompt.samples) and prompt.samples[place].token_ids:
                 yield Row(
-                    prompt_ids=rollout.prompt_ids,
-                    response_ids=rollout.samples[place].token_ids,
+                    prompt_ids=prompt.prompt_ids,
+                    response_ids=prompt.samples[place].token_ids,
                 )
 
 

@@ -6,21 +6,28 @@ given a reward of zero.
 
 from __future__ import annotations
 
-import json
 import math
+from array import array
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from selfeval_backend import scorers
-from selfeval_backend.chat import Message
 from selfeval_backend.checkpoints import locate_checkpoint
 from selfeval_backend.errors import CheckpointError, DatasetError
 from selfeval_backend.hashing import Hasher
 from selfeval_backend.importing import source_digest
+from selfeval_backend.samples.recorder import Progress
+from selfeval_backend.samples.rewards import Rewards, refuse_failures
+from selfeval_backend.samples.shards import count_rows, shard_name
+from selfeval_backend.samples.store import (
+    read_rewards,
+    read_samples,
+    reward_files,
+    sample_files,
+    write_rewards,
+)
 from selfeval_backend.scorers import (
     Scored,
     Scorer,
@@ -30,7 +37,7 @@ from selfeval_backend.scorers import (
     read_spec,
     reward_of,
 )
-from selfeval_backend.training.pipeline import Progress, Workplace
+from selfeval_backend.training.pipeline import Workplace
 from selfeval_backend.training.recipe import (
     FunctionReward,
     MathReward,
@@ -39,26 +46,15 @@ from selfeval_backend.training.recipe import (
     RewardSettings,
     ScorerReward,
 )
-from selfeval_backend.training.shards import count_rows, iterate_rows, shards_of, write_rows
 
 __all__ = [
-    "REWARD_SCHEMA",
     "RewardModelScorer",
     "RewardStage",
     "load_scorer",
     "reward_inputs",
-    "score_shards",
+    "score_files",
     "scorer_spec",
 ]
-
-REWARD_SCHEMA = pa.schema(
-    [
-        ("key", pa.string()),
-        ("rewards", pa.list_(pa.float64())),
-        ("errors", pa.list_(pa.string())),
-    ]
-)
-"""One row a prompt, in the order of the rollouts; of each sample a reward or an error."""
 
 
 def load_scorer(settings: RewardSettings) -> Scorer:
@@ -182,8 +178,8 @@ class RewardModelScorer:
         return rewards
 
 
-def score_shards(
-    rollouts: Path,
+def score_files(
+    samples: Path,
     folder: Path,
     *,
     load: Callable[[], Scorer],
@@ -191,11 +187,11 @@ def score_shards(
     name: str,
     progress: Progress,
 ) -> dict[str, Any]:
-    """Give every sample of rollout shards a reward, shard by shard.
+    """Give every sample of a folder a reward, file by file.
 
     Args:
-        rollouts: Folder of rollout shards.
-        folder: Of the reward shards: same names, same rows in the same order.
+        samples: Folder of the samples.
+        folder: Of the rewards: files of the same numbers, with the same rows in the same order.
         load: Returns the scorer; not called where nothing is left to do.
         max_error_share: Of all samples.
         name: Of this, for progress.
@@ -207,15 +203,15 @@ def score_shards(
     Raises:
         DatasetError: More rewards fail than `max_error_share`; names the commonest reason.
     """
-    shards = shards_of(rollouts)
-    total, num_done = count_rows(shards), 0
+    files = sample_files(samples)
+    total, num_done = count_rows(files), 0
     scorer: Scorer | None = None
     try:
-        for shard in shards:
-            target = folder / shard.name
+        for number, path in enumerate(files):
+            target = folder / shard_name(number, "rewards")
             if not target.exists():
                 scorer = scorer or load()
-                write_rows(target, _score_shard(shard, scorer), REWARD_SCHEMA)
+                write_rewards(folder, number, _scored(path, scorer))
             num_done += count_rows([target])
             progress(name, num_done, total)
     finally:
@@ -224,56 +220,52 @@ def score_shards(
     return _checked(folder, max_error_share)
 
 
-def _score_shard(shard: Path, scorer: Scorer) -> list[dict[str, Any]]:
-    rows = list(iterate_rows([shard], columns=["key", "messages", "answer", "samples"]))
+def _scored(path: Path, scorer: Scorer) -> list[Rewards]:
+    prompts = list(read_samples(path))
     items = [
-        Scoring(
-            messages=tuple(Message(**message) for message in json.loads(row["messages"])),
-            response=sample["text"],
-            answer=row["answer"],
-        )
-        for row in rows
-        for sample in row["samples"]
+        Scoring(messages=prompt.messages, response=sample.text, answer=prompt.reference)
+        for prompt in prompts
+        for sample in prompt.samples
     ]
     results = iter(scorer(items))
-    scored = []
-    for row in rows:
-        mine = [next(results) for _ in row["samples"]]
-        scored.append(
-            {
-                "key": row["key"],
-                "rewards": [s.reward for s in mine],
-                "errors": [s.error for s in mine],
-            }
-        )
-    return scored
+    return [_rewards(prompt.key, [next(results) for _ in prompt.samples]) for prompt in prompts]
+
+
+def _rewards(key: str, scored: Sequence[Scored]) -> Rewards:
+    return Rewards(
+        key=key,
+        scored_by=None,  # the folder says it: it is named after what decides them
+        rewards=tuple(s.reward for s in scored),
+        errors=tuple(s.error for s in scored),
+        answers=tuple(s.answer for s in scored),
+    )
 
 
 def _checked(folder: Path, max_error_share: float) -> dict[str, Any]:
+    rewards = array("d")
     reasons: Counter[str] = Counter()
-    count, total, lowest, highest = 0, 0.0, math.inf, -math.inf
-    for row in iterate_rows(shards_of(folder)):
-        reasons.update(error for error in row["errors"] if error is not None)
-        for reward in row["rewards"]:
-            if reward is not None:
-                count, total = count + 1, total + reward
-                lowest, highest = min(lowest, reward), max(highest, reward)
+    for found in (each for path in reward_files(folder) for each in read_rewards(path)):
+        rewards.extend(reward for reward in found.rewards if reward is not None)
+        reasons.update(reason for reason in found.errors if reason is not None)
     errors = reasons.total()
-    if errors > max_error_share * (count + errors) or not count:
-        reason = reasons.most_common(1)[0][0] if reasons else "there is no sample"
-        raise DatasetError(
-            f"{errors:,} of {count + errors:,} rewards failed, more than max_error_share "
-            f"({max_error_share:.0%}); most often: {reason}"
-        )
+    refuse_failures(
+        ((reason, "the samples") for reason in reasons.elements()),
+        num_rewards=len(rewards) + errors,
+        num_planned=len(rewards) + errors,
+        max_error_share=max_error_share,
+    )
+    if not rewards:
+        raise DatasetError("there is no sample to reward")
+    lowest, highest = min(rewards), max(rewards)
     if lowest == highest:
         raise DatasetError(
-            f"all {count:,} rewards are {lowest}: nothing can be learned from them. Look at the "
-            f"reward and its answers; responses are in {folder.parent}."
+            f"all {len(rewards):,} rewards are {lowest}: nothing can be learned from them. Look at "
+            f"the reward and its answers; responses are in {folder.parent}."
         )
     return {
-        "rewards": count,
+        "rewards": len(rewards),
         "errors": errors,
-        "mean": total / count,
+        "mean": math.fsum(rewards) / len(rewards),
         "lowest": lowest,
         "highest": highest,
         "error_reasons": dict(reasons.most_common(5)),
@@ -310,14 +302,14 @@ class RewardStage:
 
     def plan(self, recipe: Recipe, upstream: Mapping[str, Path]) -> Sequence[str]:
         """Say which reward, and of how many prompts."""
-        rows = count_rows(shards_of(upstream["rollouts"])) if "rollouts" in upstream else None
+        rows = count_rows(sample_files(upstream["rollouts"])) if "rollouts" in upstream else None
         of = "every sample" if rows is None else f"the samples of {rows:,} prompts"
         return [f"{recipe.rewards.kind} rewards of {of}"]
 
     def run(self, place: Workplace) -> dict[str, Any]:
         """Score what is not scored yet."""
         settings = place.recipe.rewards
-        return score_shards(
+        return score_files(
             place.upstream["rollouts"],
             place.folder,
             load=lambda: load_scorer(settings),

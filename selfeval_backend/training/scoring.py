@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from selfeval_backend.rollouts import Rollout, RolloutSample
+from selfeval_backend.samples.records import PromptRecord, SampleRecord
 from selfeval_backend.training.branches import (
     BranchBatch,
     LabelledCut,
@@ -25,20 +25,20 @@ __all__ = ["score_prefixes"]
 
 @torch.inference_mode()
 def score_prefixes(
-    rollouts: Sequence[Rollout],
+    prompts: Sequence[PromptRecord],
     model: Any,
     *,
-    cuts: Callable[[RolloutSample], Sequence[int]],
+    cuts: Callable[[SampleRecord], Sequence[int]],
     question_ids: tuple[int, ...],
     label_ids: tuple[int, int],
     pad_id: int,
     batch_size: int = 64,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
-) -> list[Rollout]:
+) -> list[PromptRecord]:
     """Add what the model says of prefixes of its samples.
 
     Args:
-        rollouts: Of the same model.
+        prompts: With samples of the same model.
         model: A transformers causal language model, in evaluation mode.
         cuts: Gives the prefix lengths to ask at; the whole response is always asked, empty or not.
         question_ids: The question, tokenised.
@@ -49,25 +49,25 @@ def score_prefixes(
     """
     flat = [
         (i, k, sample, sorted({n for n in cuts(sample) if n} | {len(sample.token_ids)}))
-        for i, rollout in enumerate(rollouts)
-        for k, sample in enumerate(rollout.samples)
+        for i, prompt in enumerate(prompts)
+        for k, sample in enumerate(prompt.samples)
     ]
     # Rows of one batch are padded to the longest.
     flat.sort(
         key=lambda item: (
-            len(rollouts[item[0]].prompt_ids)
+            len(prompts[item[0]].prompt_ids)
             + len(item[2].token_ids)
             + len(item[3]) * len(question_ids)
         )
     )
-    longest = max(len(r.prompt_ids) + len(s.token_ids) for r in rollouts for s in r.samples)
+    longest = max(len(p.prompt_ids) + len(s.token_ids) for p in prompts for s in p.samples)
     branched = takes_branches(model, max_tokens=longest + len(question_ids))
-    scored: dict[tuple[int, int], RolloutSample] = {}
+    scored: dict[tuple[int, int], SampleRecord] = {}
     for start in range(0, len(flat), batch_size):
         chunk = flat[start : start + batch_size]
         rows = [
             Row(
-                prompt_ids=rollouts[i].prompt_ids,
+                prompt_ids=prompts[i].prompt_ids,
                 response_ids=sample.token_ids,
                 cuts=tuple(LabelledCut(num_tokens=n, prob_win_or_tie=0.0) for n in places),
             )
@@ -76,12 +76,12 @@ def score_prefixes(
         make = collate if branched else collate_plain
         answers = _label_logprobs(model, make(rows, question_ids, pad_id=pad_id), label_ids)
         for i, k, sample, places in chunk:
-            said = tuple((n, *next(answers)) for n in places)
+            said = {n: next(answers) for n in places}
             scored[i, k] = replace(sample, label_logprobs=said)
         progress(min(start + batch_size, len(flat)), len(flat))
     return [
-        replace(r, samples=tuple(scored[i, k] for k in range(len(r.samples))))
-        for i, r in enumerate(rollouts)
+        replace(p, samples=tuple(scored[i, k] for k in range(len(p.samples))))
+        for i, p in enumerate(prompts)
     ]
 
 

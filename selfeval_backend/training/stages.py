@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from selfeval_backend.importing import import_function
+from selfeval_backend.samples.recorder import Progress
+from selfeval_backend.samples.recording import Log
 from selfeval_backend.training.calibrate import CalibrateStage
 from selfeval_backend.training.finetune import FinetuneStage
-from selfeval_backend.training.pipeline import Log, Pipeline, Progress, Stage
+from selfeval_backend.training.pipeline import Pipeline, Stage
 from selfeval_backend.training.preferences import PreferenceStage
 from selfeval_backend.training.prompts import PromptStage
 from selfeval_backend.training.recipe import ModelReward, Recipe
 from selfeval_backend.training.report import ReportStage
 from selfeval_backend.training.rewards import RewardStage, load_scorer
-from selfeval_backend.training.rollout_stage import RolloutStage
+from selfeval_backend.training.rollouts import RolloutStage
 
 __all__ = ["all_stages", "make_pipeline"]
 

@@ -15,12 +15,13 @@ import torch
 from selfeval_backend.checkpoints import REFERENCE_FOLDER
 from selfeval_backend.engine.transformers.token_signals import TokenSignals
 from selfeval_backend.evaluation.catalogue import catalogue
-from selfeval_backend.evaluation.evaluating import run_live
-from selfeval_backend.evaluation.recorder import RecordingPlan, record
-from selfeval_backend.evaluation.recordings import load_recording
+from selfeval_backend.evaluation.live import run_live
 from selfeval_backend.evaluation.replaying import replay_methods
 from selfeval_backend.evaluation.tasks import ReferenceTask
 from selfeval_backend.model import load_model
+from selfeval_backend.samples.recorder import RecordingPlan
+from selfeval_backend.samples.recording import record
+from selfeval_backend.samples.store import load_recording
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +55,7 @@ def test_a_run_that_is_killed_goes_on(tmp_path: Path) -> None:
     options = ("--n", "75", "--samples", "2", "--checkpoints", "none", "--no-token-signals")
     command = [sys.executable, "-m", "selfeval_backend", "eval", *options, "--out", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as killed:
-        while not list(tmp_path.glob("*.parquet")):
+        while not (tmp_path / "recording.json").exists():
             assert killed.poll() is None, "ended before it had written anything"
             time.sleep(0.02)
         killed.kill()

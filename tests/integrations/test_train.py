@@ -21,10 +21,10 @@ from selfeval_backend.chat import Message
 from selfeval_backend.errors import AICError, ConfigurationError, DatasetError, SelfEvaluationError
 from selfeval_backend.model import load_model
 from selfeval_backend.reference.problems import generate_problems
+from selfeval_backend.samples.store import load_recording, read_samples, sample_files
 from selfeval_backend.selfeval import SelfEvalConfig
 from selfeval_backend.training.pipeline import Pipeline
 from selfeval_backend.training.recipe import Recipe
-from selfeval_backend.training.shards import iterate_rows, shards_of
 from selfeval_backend.training.stages import make_pipeline
 
 pytestmark = pytest.mark.slow
@@ -118,13 +118,68 @@ def test_the_folder_says_whether_training_held_what_ended_at_max_tokens(trained:
     (rollouts,) = trained.folder.glob("rollouts-*")
     (model,) = trained.folder.glob("calibrate-*/model")
     reasons = {
-        sample["finish_reason"]
-        for row in iterate_rows(shards_of(rollouts), columns=["split", "samples"])
-        if row["split"] == "train"
-        for sample in row["samples"]
+        sample.finish_reason
+        for path in sample_files(rollouts)
+        for prompt in read_samples(path)
+        if prompt.split == "train"
+        for sample in prompt.samples
     }
     config = SelfEvalConfig.load(model)
     assert config is not None and config.trained_on_cut_off is ("length" in reasons)
+
+
+def test_what_training_drew_is_evaluated(trained: Recipe) -> None:
+    """The held-out samples of the trained model are a recording like those of `aic eval`."""
+    (folder,) = trained.folder.glob("calibrate-*/test")
+    (report,) = trained.folder.glob("report-*/model")
+    recording = load_recording(folder)
+    assert recording.info.selfeval == SelfEvalConfig.load(report)
+    assert (len(recording.prompts), recording.num_samples) == (12, 12 * 8)
+    command = (sys.executable, "-m", "selfeval_backend", "eval", "--rollouts", str(folder), "--json")
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    methods = {row["method"]: row for row in json.loads(ran.stdout)["methods"]}
+    figures = json.loads((report / "figures.json").read_text())
+    there = {row["method"]: row["accuracy"]["value"] for row in figures["policies"]}
+    for name in ("one sample", "greedy", "best-of-4"):
+        assert methods[name]["quality"]["value"] == pytest.approx(there[name]), name
+
+
+def test_what_evaluation_drew_trains(trained: Recipe, tmp_path: Path) -> None:
+    """The run folder of `aic eval` gives the samples of its prompts; the others are drawn."""
+    (rollouts,) = trained.folder.glob("rollouts-*")
+    prompts = [p for path in sample_files(rollouts) for p in read_samples(path)][:20]
+    rows = [{"prompt": p.prompt, "answer": "0", "id": p.prompt_id} for p in prompts]
+    task = tmp_path / "mine.jsonl"
+    task.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    kept = tmp_path / "kept"
+    options = ("--task", str(task), "--out", str(kept), "--samples", "4", "--max-tokens", "192")
+    small = ("--checkpoints", "none", "--no-token-signals", "--engine", "transformers")
+    command = (sys.executable, "-m", "selfeval_backend", "eval", *options, *small)
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+
+    settings = trained.rollouts.model_copy(update={"kept": kept})
+    chosen = trained.model_copy(update={"folder": tmp_path / "run", "rollouts": settings})
+    folder = pipeline(chosen).run("preferences")
+    evaluated = {p.prompt_ids: p for path in sample_files(kept) for p in read_samples(path)}
+    drawn = {p.prompt_ids: p for path in sample_files(rollouts) for p in read_samples(path)}
+    (mine,) = chosen.folder.glob("rollouts-*")
+    num_kept = 0
+    for prompt in (p for path in sample_files(mine) for p in read_samples(path)):
+        found = evaluated.get(prompt.prompt_ids)
+        if found is None:
+            assert prompt == drawn[prompt.prompt_ids]
+            continue
+        num_kept += 1
+        texts = [s.text for s in found.at(1.0).samples]
+        assert [s.text for s in prompt.samples] == texts
+    assert num_kept == 20
+    assert (folder / "train" / "shard-000000.parquet").is_file()
+
+    other = chosen.model_copy(update={"model": "reference-base"})
+    with pytest.raises(DatasetError, match=r"samples are of reference, whose weights"):
+        pipeline(other).run("rollouts")
 
 
 def test_nothing_is_done_twice(trained: Recipe) -> None:

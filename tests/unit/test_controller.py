@@ -15,7 +15,6 @@ from selfeval_backend import controller
 from selfeval_backend.chat import Message
 from selfeval_backend.controller import derive_seed
 from selfeval_backend.engine.base import Chunk, SamplingParams
-from selfeval_backend.engine.replay import RecordedSample, ReplayEngine
 from selfeval_backend.engine.scripted import ScriptedChat, ScriptedEngine, ScriptedResponse
 from selfeval_backend.engine.streams import GeneratorStream
 from selfeval_backend.errors import (
@@ -27,6 +26,8 @@ from selfeval_backend.errors import (
     SelfEvaluationError,
 )
 from selfeval_backend.model import Answer, SelfEvaluatingModel
+from selfeval_backend.samples.records import SampleRecord
+from selfeval_backend.samples.replay import replay_engine
 from selfeval_backend.selfeval import SelfEvalConfig
 from selfeval_backend.types import Decision, Outcome, TraceEvent, to_json
 from tests.conftest import ModelFactory
@@ -407,12 +408,17 @@ async def test_an_engine_that_does_not_pause_decides_alike_and_counts_what_ran_o
     check_usage(rough)
 
 
-def record(outcome: Outcome, script: list[ScriptedResponse]) -> list[RecordedSample]:
+def record(outcome: Outcome, script: list[ScriptedResponse]) -> list[SampleRecord]:
     return [
-        RecordedSample(
+        SampleRecord(
+            index=sample.index,
+            temperature=sample.temperature,
+            seed=sample.seed,
             token_ids=sample.token_ids,
             finish_reason="stop",
             num_generated_tokens=sample.num_generated_tokens,
+            text="",
+            sum_logprob=sample.sum_logprob,
             label_logprobs={
                 e.num_tokens: response.label_logprobs_at(e.num_tokens) for e in sample.evaluations
             },
@@ -425,7 +431,7 @@ async def test_a_recording_replays_the_same_outcome(
     make_model: ModelFactory, chat: ScriptedChat, config: SelfEvalConfig
 ) -> None:
     everything = (await ask(make_model(SCRIPT), **{**PRUNING, "keep_fraction": 1.0})).outcome
-    replay = ReplayEngine({PROMPT: record(everything, SCRIPT)})
+    replay = replay_engine({PROMPT: record(everything, SCRIPT)})
     model = SelfEvaluatingModel(name="x", engine=replay, chat=chat, config=config)
     again = (await ask(model, **PRUNING)).outcome
     live = (await ask(make_model(SCRIPT), **PRUNING)).outcome

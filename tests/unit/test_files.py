@@ -31,7 +31,7 @@ from selfeval_backend.files import (
     write_json,
 )
 from selfeval_backend.hashing import Hasher
-from selfeval_backend.rollouts import load_rollouts
+from selfeval_backend.samples.store import read_listing
 from selfeval_backend.selfeval import SelfEvalConfig
 from selfeval_backend.training.pipeline import Manifest
 from selfeval_backend.training.prompts import read_prompts
@@ -52,13 +52,13 @@ JSON_LINES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "task": ("task.jsonl", lambda path: JsonlTask(path).items),
     "gsm8k": ("gsm8k.jsonl", lambda path: Gsm8kTask(path).items),
     "training": ("prompts.jsonl", _prompts),
-    "rollouts": ("rollouts.jsonl", load_rollouts),
 }
 JSON_FILES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "alpaca": ("alpaca.json", lambda path: AlpacaEvalTask(path, judge=Judge()).items),
     "selfeval.json": ("selfeval.json", lambda path: SelfEvalConfig.load(path.parent)),
     "beams": ("beam.json", load_beams),
     "manifest": ("stage.json", lambda path: Manifest.load(path.parent)),
+    "recording": ("recording.json", lambda path: read_listing(path.parent)),
 }
 OTHERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "csv": ("prompts.csv", _prompts),

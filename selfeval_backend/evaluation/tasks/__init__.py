@@ -1,7 +1,6 @@
 """Tasks: one file each."""
 
 from selfeval_backend.evaluation.tasks.alpaca_eval import AlpacaEvalTask
-from selfeval_backend.evaluation.tasks.base import Task, TaskItem, close_task
 from selfeval_backend.evaluation.tasks.gsm8k import Gsm8kTask
 from selfeval_backend.evaluation.tasks.jsonl import JsonlTask
 from selfeval_backend.evaluation.tasks.named import named_task
@@ -11,6 +10,7 @@ from selfeval_backend.evaluation.tasks.reference import (
     reference_items,
 )
 from selfeval_backend.evaluation.tasks.shifted import ShiftedTask
+from selfeval_backend.samples.tasks import Task, TaskItem, close_task
 
 __all__ = [
     "MAX_REFERENCE_ITEMS",

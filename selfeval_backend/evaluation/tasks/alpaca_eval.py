@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Protocol
 
 from selfeval_backend.errors import DatasetError
-from selfeval_backend.evaluation.tasks.base import TaskItem
 from selfeval_backend.files import read_json
+from selfeval_backend.samples.tasks import TaskItem
 from selfeval_backend.scorers import ScorerIdentity
 
 __all__ = ["AlpacaEvalTask", "PairwiseJudge"]

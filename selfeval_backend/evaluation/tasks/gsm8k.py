@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from selfeval_backend.errors import DatasetError
-from selfeval_backend.evaluation.tasks.base import TaskItem
-from selfeval_backend.evaluation.tasks.hub import read_hub
-from selfeval_backend.files import read_json_lines, read_parquet, read_text
+from selfeval_backend.files import read_text
 from selfeval_backend.hashing import digest_of
+from selfeval_backend.samples.prompts import read_hub, read_rows
+from selfeval_backend.samples.tasks import TaskItem
 from selfeval_backend.scorers import ScorerIdentity, numbers
 from selfeval_backend.scorers.numbers import final_number
 
@@ -51,15 +51,15 @@ class Gsm8kTask:
         items: list[TaskItem] = []
         source = _HUB_NAME if path is None else path
         identity = ScorerIdentity(name="gsm8k", digest=digest_of(read_text(Path(numbers.__file__))))
-        for place, row in _rows(source):
+        for place, (where, row) in enumerate(_rows(source), 1):
             if n is not None and len(items) == n:
                 break
             question, answer = row.get("question"), row.get("answer")
             if not isinstance(question, str) or not isinstance(answer, str):
-                raise DatasetError(f"{source}, row {place}: 'question' and 'answer' must be text")
+                raise DatasetError(f"{where}: 'question' and 'answer' must be text")
             right = final_number(answer) if "####" in answer else None
             if right is None:
-                raise DatasetError(f"{source}, row {place}: the answer has no '#### ' and number")
+                raise DatasetError(f"{where}: the answer has no '#### ' and number")
             items.append(
                 TaskItem(
                     prompt=question.strip() + INSTRUCTION,
@@ -79,16 +79,10 @@ def _reward(reference: str, response: str) -> float:
     return float(final_number(response) == reference)
 
 
-def _rows(path: Path | str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    if isinstance(path, str) or path.is_dir():
-        yield from read_hub(
-            path,
-            config="main",
-            split="test",
-            remedy="Give a local copy, a folder or its test file: --file PATH.",
-        )
+def _rows(source: Path | str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    if isinstance(source, Path) and not source.is_dir():
+        yield from read_rows(source, field="file")
         return
-    if path.suffix == ".parquet":
-        yield from enumerate(read_parquet(path), 1)
-    else:
-        yield from read_json_lines(path)
+    remedy = "Give a local copy, a folder or its test file: --file PATH."
+    rows = read_hub(source, config="main", split="test", remedy=remedy)
+    yield from ((f"{source}, row {n}", row) for n, row in enumerate(rows, 1))

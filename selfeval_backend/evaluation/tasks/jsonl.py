@@ -1,6 +1,7 @@
-"""A user's own prompts: one JSON object a line, and how their answers are judged.
+"""A user's own prompts: a row each, and how their answers are judged.
 
-``{"prompt": "...", "answer": "...", "id": "..."}``: `answer` is the reference, `id` is optional.
+``{"prompt": "...", "answer": "...", "id": "..."}`` in JSON lines, CSV or Parquet: `prompt` is text
+or a list of messages with role and content, `answer` is the reference, `id` is optional.
 Scorers are named as `selfeval_backend.scorers.ScorerSpec` says.
 """
 
@@ -8,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from selfeval_backend.chat import Message
 from selfeval_backend.errors import DatasetError, ScorerError
-from selfeval_backend.evaluation.tasks.base import TaskItem
-from selfeval_backend.files import read_json_lines
 from selfeval_backend.hashing import digest_of
+from selfeval_backend.samples.prompts import messages_of, read_rows
+from selfeval_backend.samples.tasks import TaskItem
 from selfeval_backend.scorers import Scored, Scorer, Scoring, identify, load_scorer, read_spec
 
 __all__ = ["JsonlTask"]
@@ -63,19 +66,24 @@ class JsonlTask:
         scored = _Scored(self._scorer, [row for _, row in rows])
         self.items = tuple(
             TaskItem(
-                prompt=row["prompt"],
+                prompt=_prompt(row["prompt"], where),
                 reward=partial(scored.reward, place),
                 answer=partial(scored.answer, place),
-                prompt_id=str(row.get("id", f"line-{line}")),
+                prompt_id=str(row.get("id", where.rpartition(", ")[2].replace(" ", "-"))),
                 scorer=identity,
                 basis=row["answer"] if spec.needs_answer else digest_of(row),
             )
-            for place, (line, row) in enumerate(rows)
+            for place, (where, row) in enumerate(rows)
         )
 
     def close(self) -> None:
         """End the processes that the scorer runs in."""
         self._scorer.close()
+
+
+def _prompt(given: Any, where: str) -> str | tuple[Message, ...]:
+    messages = messages_of(given, where)
+    return given if isinstance(given, str) else messages
 
 
 class _Scored:
@@ -111,16 +119,15 @@ class _Scored:
         return scored
 
 
-def _rows(path: Path, *, n: int | None, needs_answer: bool) -> list[tuple[int, Mapping[str, Any]]]:
-    """Return (line number, row) of the first rows."""
-    found: list[tuple[int, Mapping[str, Any]]] = []
-    for line, row in read_json_lines(path):
-        if n is not None and len(found) == n:
-            break
-        for field in ("prompt", "answer") if needs_answer else ("prompt",):
-            if not isinstance(row.get(field), str) or not row[field].strip():
-                raise DatasetError(f"{path}, line {line}: {field!r} is missing, or no text")
-        found.append((line, row))
+def _rows(path: Path, *, n: int | None, needs_answer: bool) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return (where it stands, row) of the first rows."""
+    found = list(islice(read_rows(path, field="task"), n))
     if not found:
         raise DatasetError(f"{path}: no rows")
+    for where, row in found:
+        if not row.get("prompt") or (isinstance(row["prompt"], str) and not row["prompt"].strip()):
+            raise DatasetError(f"{where}: 'prompt' is missing, or no text")
+        answer = row.get("answer")
+        if needs_answer and not (isinstance(answer, str) and answer.strip()):
+            raise DatasetError(f"{where}: 'answer' is missing, or no text")
     return found

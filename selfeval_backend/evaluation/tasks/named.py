@@ -6,11 +6,11 @@ from pathlib import Path
 
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.evaluation.tasks.alpaca_eval import AlpacaEvalTask, PairwiseJudge
-from selfeval_backend.evaluation.tasks.base import Task
 from selfeval_backend.evaluation.tasks.gsm8k import Gsm8kTask
 from selfeval_backend.evaluation.tasks.jsonl import JsonlTask
 from selfeval_backend.evaluation.tasks.reference import ReferenceTask
 from selfeval_backend.evaluation.tasks.shifted import ShiftedTask
+from selfeval_backend.samples.tasks import Task
 
 __all__ = ["named_task"]
 

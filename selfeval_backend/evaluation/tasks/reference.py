@@ -6,7 +6,6 @@ from functools import partial
 from itertools import islice
 
 from selfeval_backend.errors import ConfigurationError
-from selfeval_backend.evaluation.tasks.base import TaskItem
 from selfeval_backend.importing import source_digest
 from selfeval_backend.reference.problems import (
     Problem,
@@ -14,6 +13,7 @@ from selfeval_backend.reference.problems import (
     generate_problems,
     reward,
 )
+from selfeval_backend.samples.tasks import TaskItem
 from selfeval_backend.scorers import ScorerIdentity
 
 __all__ = ["MAX_REFERENCE_ITEMS", "ReferenceTask", "check_request", "item_of", "reference_items"]

@@ -15,9 +15,9 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from selfeval_backend.evaluation.tasks.base import TaskItem
 from selfeval_backend.evaluation.tasks.reference import check_request, item_of
 from selfeval_backend.reference.problems import TASK_SHAPES, Problem, Puzzle, Shape
+from selfeval_backend.samples.tasks import TaskItem
 
 __all__ = ["SHIFTED_KINDS", "ShiftedTask"]
 

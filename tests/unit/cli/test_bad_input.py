@@ -11,13 +11,13 @@ import pytest
 
 from selfeval_backend.checkpoints import REFERENCE_FOLDER
 from selfeval_backend.errors import CheckpointError, ConfigurationError
-from selfeval_backend.evaluation.recordings import write_shard
 from selfeval_backend.files import locked
+from selfeval_backend.samples.store import save_recording
 from selfeval_backend.web import check_url, open_client
 from tests.conftest import ModelFactory
 from tests.unit.cli.conftest import Aic, Ran, UseModel
-from tests.unit.evaluation.puzzler import Puzzler
-from tests.unit.evaluation.test_choosing import knowing
+from tests.unit.evaluation.test_tuning import knowing
+from tests.unit.samples.puzzler import Puzzler
 
 URL = "http://127.0.0.1:9/v1"
 RECIPE = str(Path(__file__).parents[3] / "reference_model" / "reference.yaml")
@@ -197,8 +197,7 @@ def in_the_way(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def rollouts(tmp_path: Path) -> Path:
-    made = knowing(44)
-    write_shard(tmp_path / "rollouts" / "rollouts-0.parquet", made.info, made.prompts)
+    save_recording(tmp_path / "rollouts", knowing(44))
     return tmp_path / "rollouts"
 
 

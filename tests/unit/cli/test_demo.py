@@ -10,7 +10,7 @@ from selfeval_backend.cli import progress as progress_module
 from selfeval_backend.model import SelfEvaluatingModel
 from tests.conftest import ModelFactory
 from tests.unit.cli.conftest import Aic, UseModel
-from tests.unit.evaluation.puzzler import Puzzler
+from tests.unit.samples.puzzler import Puzzler
 
 METHODS = ["one sample", "greedy", "best-of-16", "adaptive", "pruning", "adaptive+pruning"]
 

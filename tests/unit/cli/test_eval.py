@@ -10,7 +10,7 @@ import pytest
 from selfeval_backend.evaluation.tasks import ReferenceTask
 from tests.conftest import ModelFactory
 from tests.unit.cli.conftest import Aic, UseModel
-from tests.unit.evaluation.puzzler import Puzzler
+from tests.unit.samples.puzzler import Puzzler
 
 NUM_PROMPTS = 6
 

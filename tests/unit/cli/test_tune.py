@@ -8,17 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from selfeval_backend.evaluation.recordings import write_shard
+from selfeval_backend.samples.store import save_recording
 from selfeval_backend.selfeval import PAPER_QUESTION, SelfEvalConfig
 from selfeval_backend.selfeval_files import find_selfeval
 from tests.unit.cli.conftest import Aic
-from tests.unit.evaluation.test_choosing import knowing
+from tests.unit.evaluation.test_tuning import knowing
 
 
 @pytest.fixture
 def rollouts(tmp_path: Path) -> Path:
-    made = knowing(44)
-    write_shard(tmp_path / "rollouts" / "rollouts-0.parquet", made.info, made.prompts)
+    save_recording(tmp_path / "rollouts", knowing(44))
     return tmp_path / "rollouts"
 
 

@@ -1,8 +1,7 @@
-"""What is particular to the scripted and the replay engine; the contract suite has the rest."""
+"""What is particular to the scripted engine; the contract suite has the rest."""
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import AsyncGenerator
 from dataclasses import replace
@@ -11,7 +10,6 @@ import pytest
 
 from selfeval_backend.chat import Message
 from selfeval_backend.engine.base import Chunk, SamplingParams
-from selfeval_backend.engine.replay import RecordedSample, ReplayEngine
 from selfeval_backend.engine.scripted import (
     ScriptedChat,
     ScriptedEngine,
@@ -225,43 +223,3 @@ def test_the_chat_double_keeps_text() -> None:
     assert chat.first_token_id("No.") == ord("N")
     response = chat.response("ab", {1: 0.5, 2: 0.75})
     assert response.label_logprobs_at(2) == pytest.approx((math.log(0.75), math.log(0.25)))
-
-
-RECORDED = RecordedSample(
-    token_ids=(1, 2, 3),
-    finish_reason="stop",
-    num_generated_tokens=4,
-    label_logprobs={2: (-1.0, -2.0), 3: (-3.0, -4.0)},
-    sum_logprob=-8.0,
-)
-
-
-@pytest.mark.timeout(120)
-async def test_a_replay_hands_out_samples_in_order_until_they_are_used_up() -> None:
-    engine = ReplayEngine({PROMPT: [RECORDED, replace(RECORDED, token_ids=(4, 5, 6))]})
-    params = replace(PARAMS, logprobs=True)
-    streams = [engine.stream(PROMPT, params) for _ in range(3)]
-    second, first = await asyncio.gather(drain(streams[1]), drain(streams[0]))
-    assert (first[0].token_ids, second[0].token_ids) == ((1, 2, 3), (4, 5, 6))
-    assert first[0].logprobs == (-2.0,) * 4
-    with pytest.raises(EngineError, match=r"replay engine is used up.*holds 2.*response 3"):
-        await drain(streams[2])
-    with pytest.raises(EngineError, match="holds 0"):
-        await drain(engine.stream((5,), params))
-
-
-async def test_a_replay_knows_only_recorded_positions() -> None:
-    engine = ReplayEngine({PROMPT: [RECORDED]})
-    stream = engine.stream(PROMPT, replace(PARAMS, checkpoints=(1, 2)))
-    await anext(stream)
-    with pytest.raises(EngineResponseError, match=r"at 1 tokens.*only at 2, 3"):
-        await engine.label_logprobs((*PROMPT, 1, *QUESTION), (0, 1))
-    await stream.aclose()
-    assert engine.num_open == 0
-
-
-def test_a_recording_whose_counts_do_not_fit_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="sum_logprob"):
-        replace(RECORDED, logprobs=(-1.0,) * 4)
-    with pytest.raises(ConfigurationError, match="num_generated_tokens"):
-        replace(RECORDED, num_generated_tokens=2)

@@ -6,7 +6,7 @@ import pytest
 
 from selfeval_backend.model import SelfEvaluatingModel
 from tests.conftest import ModelFactory
-from tests.unit.evaluation.puzzler import Puzzler
+from tests.unit.samples.puzzler import Puzzler
 
 
 @pytest.fixture

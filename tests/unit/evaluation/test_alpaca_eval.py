@@ -19,13 +19,14 @@ from selfeval_backend.errors import (
     EngineRequestError,
     EngineResponseError,
 )
-from selfeval_backend.evaluation.evaluating import evaluate_recording
-from selfeval_backend.evaluation.recorder import RecordingPlan, record
-from selfeval_backend.evaluation.recordings import load_recording
+from selfeval_backend.evaluation.comparison import evaluate_recording
 from selfeval_backend.evaluation.tasks import AlpacaEvalTask, ReferenceTask, named_task
 from selfeval_backend.evaluation.tasks.judge import Judge, judge_messages
 from selfeval_backend.evaluation.tasks.length_control import length_controlled_win_rate
 from selfeval_backend.model import SelfEvaluatingModel
+from selfeval_backend.samples.recorder import RecordingPlan
+from selfeval_backend.samples.recording import record
+from selfeval_backend.samples.store import load_recording
 
 
 class JudgeServer:
@@ -179,7 +180,7 @@ async def test_win_rates_with_and_without_length(
     result = evaluate_recording(recording, methods="adaptive", seed=0)
 
     assert [prompt.reference_characters for prompt in recording.prompts] == list(lengths)
-    assert all(s.response_characters for prompt in recording.prompts for s in prompt.samples)
+    assert all(s.text for prompt in recording.prompts for s in prompt.samples)
     win_rates = {row.method: row.quality.value for row in result.summaries}
     assert win_rates == {"one sample": 0.5, "best-of-2": 0.5, "adaptive": 0.5}
     assert set(result.length_controlled) == set(win_rates)

@@ -160,8 +160,8 @@ def test_gsm8k(tmp_path: Path) -> None:
 
 def test_a_bad_gsm8k_row_is_named(tmp_path: Path) -> None:
     for row, message in (
-        ({"question": "a", "answer": "72"}, "row 1: the answer has no '#### '"),
-        ({"question": "a"}, "row 1: 'question' and 'answer' must be text"),
+        ({"question": "a", "answer": "72"}, "line 1: the answer has no '#### '"),
+        ({"question": "a"}, "line 1: 'question' and 'answer' must be text"),
     ):
         with pytest.raises(DatasetError, match=message):
             Gsm8kTask(written(tmp_path / "bad.jsonl", row))

@@ -16,7 +16,7 @@ from selfeval_backend.evaluation.methods import (
 from selfeval_backend.policy import Annealed, Checkpoint, Constant
 from selfeval_backend.settings import Settings
 from tests.conftest import ModelFactory
-from tests.unit.evaluation import recorded
+from tests.unit.samples import recorded
 
 NAMES = ["one sample", "greedy", "best-of-16", "adaptive", "pruning", "adaptive+pruning"]
 TUNED = {

@@ -12,11 +12,9 @@ from hypothesis import strategies as st
 
 from selfeval_backend.controller import run
 from selfeval_backend.engine.base import SamplingParams
-from selfeval_backend.engine.replay import RecordedSample, ReplayEngine
 from selfeval_backend.engine.scripted import ScriptedChat
 from selfeval_backend.errors import ConfigurationError, DatasetError
 from selfeval_backend.evaluation.methods import Method
-from selfeval_backend.evaluation.recordings import Recording, SampleRecord
 from selfeval_backend.evaluation.replaying import replay_methods, replay_prompt
 from selfeval_backend.evaluation.rivals import (
     AdaptiveConsistency,
@@ -28,10 +26,12 @@ from selfeval_backend.evaluation.rivals import (
 )
 from selfeval_backend.evaluation.signals import RecordedSignals
 from selfeval_backend.policy import BestOfN, Policy
+from selfeval_backend.samples.records import Recording, SampleRecord
+from selfeval_backend.samples.replay import replay_engine
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
 from selfeval_backend.settings import Settings
 from selfeval_backend.types import Decision, Limits, Outcome, RunState
-from tests.unit.evaluation.recorded import (
+from tests.unit.samples.recorded import (
     ANNEALED,
     CHECKPOINTS,
     NUM_SAMPLES,
@@ -71,19 +71,7 @@ def live(
         s for s in samples if s.temperature == (ANNEALED.temperature(s.index) if annealed else 1.0)
     ][:NUM_SAMPLES]
     prompt_ids = (1, 2, 3, 4)
-    engine = ReplayEngine(
-        {
-            prompt_ids: [
-                RecordedSample(
-                    token_ids=s.token_ids,
-                    finish_reason=s.finish_reason,
-                    num_generated_tokens=s.num_generated_tokens,
-                    label_logprobs=s.label_logprobs,
-                )
-                for s in chosen
-            ]
-        }
-    )
+    engine = replay_engine({prompt_ids: chosen})
     return asyncio.run(
         run(
             prompt_ids,
@@ -147,7 +135,7 @@ def test_a_replay_is_what_the_controller_does(
 
 def test_a_replay_chooses_whole_samples_first() -> None:
     cut = sample(0, [0.9] * 3, finish_reason="length")
-    blank = replace(sample(1, [0.8] * 3, token=100), response_characters=0)
+    blank = replace(sample(1, [0.8] * 3, token=100), text="")
     whole = sample(2, [0.1] * 3, token=200)
     limits = Limits(max_samples=3)
     for trained, best in ((False, 2), (True, 0)):
@@ -289,11 +277,6 @@ def test_what_the_recording_lacks_for_a_rival_is_named() -> None:
         prompts=recording([sample(i, [0.5]) for i in range(NUM_SAMPLES)]).prompts,
     )
     bare = recorded.prompts[0].samples[0]
-    signals = RecordedSignals(
-        lambda _: SampleRecord(
-            **{name: getattr(bare, name) for name in SampleRecord.__slots__}
-            | {"token_confidences": None, "self_certainty": None}
-        )
-    )
+    signals = RecordedSignals(lambda _: replace(bare, token_confidences=None, self_certainty=None))
     with pytest.raises(DatasetError, match="no self_certainty"):
         signals.self_certainty(recorded)  # type: ignore[arg-type]  # any will do

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from selfeval_backend.evaluation.methods import Method
 from selfeval_backend.evaluation.metrics import PromptResult
-from selfeval_backend.evaluation.recordings import SampleRecord
 from selfeval_backend.evaluation.replaying import replay_methods
 from selfeval_backend.evaluation.rivals import (
     AdaptiveConsistency,
@@ -27,8 +26,9 @@ from selfeval_backend.evaluation.rivals import (
 )
 from selfeval_backend.evaluation.rivals.adaptive_consistency import prob_majority_holds
 from selfeval_backend.evaluation.rivals.deep_confidence import lowest_group_confidence
+from selfeval_backend.samples.records import SampleRecord
 from selfeval_backend.settings import Settings
-from tests.unit.evaluation.recorded import recording, sample
+from tests.unit.samples.recorded import recording, sample
 
 
 def answered(rival: Rival, samples: list[SampleRecord]) -> PromptResult:

@@ -10,11 +10,11 @@ import pytest
 from selfeval_backend.errors import ConfigurationError, DatasetError
 from selfeval_backend.evaluation.catalogue import catalogue, check_names, choose, sweep
 from selfeval_backend.evaluation.methods import Method
-from selfeval_backend.evaluation.recordings import Recording
 from selfeval_backend.evaluation.table import ResultTable, replay_table
+from selfeval_backend.samples.records import Recording
 from selfeval_backend.settings import Settings
-from tests.unit.evaluation.recorded import info
-from tests.unit.evaluation.test_choosing import knowing
+from tests.unit.evaluation.test_tuning import knowing
+from tests.unit.samples.recorded import info
 
 
 def table(reward: list[list[float]], tokens: list[list[float]] | None = None) -> ResultTable:

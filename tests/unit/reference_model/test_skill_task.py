@@ -19,7 +19,7 @@ def test_prompts_are_of_puzzles_and_of_skills_in_every_split() -> None:
     skilled = Counter(p.split for p in read if p.answer is not None and p.answer[0] == "{")
     assert Counter(prompt.split for prompt in read) == COUNTS
     assert skilled == {split: count // 2 for split, count in COUNTS.items()}
-    assert len({prompt.key for prompt in read}) == len(read)
+    assert len({prompt.prompt_id for prompt in read}) == len(read)
     assert {turn.role for prompt in read for turn in prompt.messages} == {
         "system",
         "user",

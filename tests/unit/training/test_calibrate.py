@@ -10,38 +10,35 @@ import pytest
 from selfeval_backend.engine.scripted import ScriptedChat
 from selfeval_backend.errors import DatasetError
 from selfeval_backend.evaluation.quality import expected_calibration_error, predictions
-from selfeval_backend.rollouts import Rollout, RolloutSample
+from selfeval_backend.samples.records import PromptRecord
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
 from selfeval_backend.training.calibrate import fit_calibration
+from tests.unit.samples.recorded import recording, sample
 
 
-def overconfident_rollouts(seed: int) -> list[Rollout]:
+def overconfident(seed: int) -> list[PromptRecord]:
     """Two samples a prompt, one right; half of all raw probabilities are near 1 all the same."""
     rng = random.Random(seed)
-    rollouts = []
+    prompts = []
     for place in range(1000):
         rewards = [1.0, 0.0]
         rng.shuffle(rewards)
         samples = tuple(
-            RolloutSample(
-                token_ids=tuple(range(20)),
-                finish_reason="stop",
-                temperature=1.0,
-                reward=reward,
-                sum_logprob=-1.0,
-                label_logprobs=tuple((n, rng.gauss(3.0 + reward, 1.0), 0.0) for n in (8, 20)),
+            replace(
+                sample(index, [0.5] * 20, reward=reward),
+                label_logprobs={n: (rng.gauss(3.0 + reward, 1.0), 0.0) for n in (8, 20)},
             )
-            for reward in rewards
+            for index, reward in enumerate(rewards)
         )
-        rollouts.append(Rollout(prompt="Use 1 and 2.", prompt_ids=(place,), samples=samples))
-    return rollouts
+        prompts.append(replace(recording(samples).prompts[0], key=str(place)))
+    return prompts
 
 
 def test_what_is_said_becomes_true_and_the_order_stays() -> None:
     plain = SelfEvaluator(SelfEvalConfig(), ScriptedChat())
-    fitted = fit_calibration(overconfident_rollouts(0), plain, positions=[8])
+    fitted = fit_calibration(overconfident(0), plain, positions=[8])
     calibrated = SelfEvaluator(SelfEvalConfig(calibration=fitted), ScriptedChat())
-    held_out = overconfident_rollouts(1)
+    held_out = overconfident(1)
     before = predictions(held_out, plain, lambda s: 20)
     after = predictions(held_out, calibrated, lambda s: 20)
     assert expected_calibration_error(before) > 0.4
@@ -52,16 +49,16 @@ def test_what_is_said_becomes_true_and_the_order_stays() -> None:
 
 def test_each_position_has_its_own_map_and_too_few_samples_have_none() -> None:
     evaluator = SelfEvaluator(SelfEvalConfig(), ScriptedChat())
-    fitted = fit_calibration(overconfident_rollouts(0), evaluator, positions=[8, 16])
+    fitted = fit_calibration(overconfident(0), evaluator, positions=[8, 16])
     assert [m.num_tokens for m in fitted] == [None, 8]
     assert all(m.prob_win_or_tie[0] == pytest.approx(0.0, abs=0.5) for m in fitted)
 
 
 def test_platt_is_a_logistic_curve_and_calibrates_too() -> None:
     plain = SelfEvaluator(SelfEvalConfig(), ScriptedChat())
-    fitted = fit_calibration(overconfident_rollouts(0), plain, positions=[8], method="platt")
+    fitted = fit_calibration(overconfident(0), plain, positions=[8], method="platt")
     calibrated = SelfEvaluator(SelfEvalConfig(calibration=fitted), ScriptedChat())
-    after = predictions(overconfident_rollouts(1), calibrated, lambda s: 20)
+    after = predictions(overconfident(1), calibrated, lambda s: 20)
     assert expected_calibration_error(after) < 0.06
     odds = [math.log(p / (1 - p)) for p in fitted[0].prob_win_or_tie]
     slopes = [
@@ -75,15 +72,16 @@ def test_a_logit_that_means_nothing_gives_the_mean() -> None:
     plain = SelfEvaluator(SelfEvalConfig(), ScriptedChat())
     upside_down = [
         replace(
-            rollout,
+            prompt,
             samples=tuple(
                 replace(
-                    s, label_logprobs=tuple((n, -win, loss) for n, win, loss in s.label_logprobs)
+                    s,
+                    label_logprobs={n: (-win, loss) for n, (win, loss) in s.label_logprobs.items()},
                 )
-                for s in rollout.samples
+                for s in prompt.samples
             ),
         )
-        for rollout in overconfident_rollouts(0)
+        for prompt in overconfident(0)
     ]
     (fitted,) = fit_calibration(upside_down, plain, positions=[], method="platt")
     assert fitted(-5.0) == fitted(5.0) == pytest.approx(0.5, abs=0.05)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from selfeval_backend.errors import DatasetError
+from selfeval_backend.samples.shards import shard_name, write_rows
 from selfeval_backend.training.examples import StoredExamples, half_and_whole
 from selfeval_backend.training.preferences import EXAMPLE_SCHEMA
-from selfeval_backend.training.shards import shard_name, write_rows
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def folder(tmp_path: Path) -> Path:
     for shard in range(2):
         rows = [
             {
-                "key": f"{shard}{n}",
+                "prompt_id": f"{shard}{n}",
                 "sample": n,
                 "reward": float(n),
                 "prompt_ids": [1, 2],
@@ -35,7 +35,7 @@ def test_rows_come_back_over_all_shards(folder: Path) -> None:
     stored = StoredExamples(folder, max_tokens=100)
     assert len(stored) == 6
     assert stored.lengths == [5, 9, 13, 5, 9, 13]
-    assert stored.column("key") == ["00", "01", "02", "10", "11", "12"]
+    assert stored.column("prompt_id") == ["00", "01", "02", "10", "11", "12"]
     (row,) = stored[4]
     assert row.response_ids == tuple(range(10, 17))
     assert [(cut.num_tokens, cut.prob_win_or_tie) for cut in row.cuts] == [(1, 0.0), (7, 1.0)]
@@ -44,7 +44,7 @@ def test_rows_come_back_over_all_shards(folder: Path) -> None:
 def test_what_is_too_long_is_left_out_pairs_together(folder: Path) -> None:
     stored = StoredExamples(folder, max_tokens=9)
     assert (len(stored), stored.num_left_out) == (4, 2)
-    assert stored.column("key") == ["00", "01", "10", "11"]
+    assert stored.column("prompt_id") == ["00", "01", "10", "11"]
     pairs = StoredExamples(folder, rows_per_item=2, max_tokens=9)
     assert (len(pairs), pairs.num_left_out) == (1, 2)  # the others have a long row each
     assert [len(row.response_ids) for row in pairs[0]] == [3, 7]

@@ -1,41 +1,51 @@
-"""Figures of a report, on rollouts made by hand; and rollouts as recordings."""
+"""Figures of a report, on samples made by hand."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import pytest
 
-from selfeval_backend.engine.scripted import ScriptedChat, label_logprobs_of
-from selfeval_backend.evaluation.choosing import Goal, find_policy
-from selfeval_backend.evaluation.converting import recording_of, rollouts_of
+from selfeval_backend.chat import Message
+from selfeval_backend.engine.scripted import label_logprobs_of
+from selfeval_backend.evaluation.tuning import Goal, find_policy
 from selfeval_backend.policy import Annealed
-from selfeval_backend.rollouts import Rollout, RolloutSample, only_annealed, only_on_policy
-from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
+from selfeval_backend.samples.records import PromptRecord, Recording, SampleRecord
 from selfeval_backend.settings import Settings
 from selfeval_backend.training.figures import measure_policies
+from tests.unit.samples.recorded import info
 
 NUM_SAMPLES = 4
 NUM_TOKENS = 6
 CHECKPOINT = 3
 
 
-def rollout(place: int, *, right: set[int], annealed_right: set[int]) -> Rollout:
+def prompt(place: int, *, right: set[int], annealed_right: set[int]) -> PromptRecord:
     """Samples of six tokens that know at three, and at the end, whether they are right."""
 
-    def sample(index: int, temperature: float, is_right: bool) -> RolloutSample:
+    def sample(index: int, temperature: float, is_right: bool) -> SampleRecord:
         prob = 0.9 if is_right else 0.2
-        return RolloutSample(
+        return SampleRecord(
+            index=index,
+            temperature=temperature,
+            seed=index,
             # Wrong samples agree with one another, right ones too.
             token_ids=(10 + is_right, *range(20, 19 + NUM_TOKENS)),
+            num_generated_tokens=NUM_TOKENS + 1,
             finish_reason="stop",
-            temperature=temperature,
+            text=str(is_right),
             reward=float(is_right),
+            answer=str(is_right),
             sum_logprob=-float(index),
-            label_logprobs=tuple((at, *label_logprobs_of(prob)) for at in (CHECKPOINT, NUM_TOKENS)),
+            label_logprobs={at: label_logprobs_of(prob) for at in (CHECKPOINT, NUM_TOKENS)},
         )
 
     schedule = Annealed(1.0)
-    return Rollout(
-        prompt=f"prompt {place}",
+    return PromptRecord(
+        key=str(place),
+        prompt_id=str(place),
+        messages=(Message(role="user", content=f"prompt {place}"),),
         prompt_ids=(1, 2, place + 3),
         samples=(
             *(sample(k, 1.0, k in right) for k in range(NUM_SAMPLES)),
@@ -44,32 +54,27 @@ def rollout(place: int, *, right: set[int], annealed_right: set[int]) -> Rollout
     )
 
 
-@pytest.fixture
-def evaluator() -> SelfEvaluator:
-    return SelfEvaluator(SelfEvalConfig(), ScriptedChat())
+def recorded(prompts: Sequence[PromptRecord]) -> Recording:
+    facts = info(num_samples=NUM_SAMPLES, checkpoints=(CHECKPOINT,))
+    return Recording(info=facts, prompts=tuple(prompts))
 
 
-ROLLOUTS = [
-    rollout(0, right={1}, annealed_right={1, 3}),
-    rollout(1, right={0, 2, 3}, annealed_right={0}),
-    rollout(2, right=set(), annealed_right=set()),
-    rollout(3, right={3}, annealed_right={2}),
-]
+RECORDING = recorded(
+    [
+        prompt(0, right={1}, annealed_right={1, 3}),
+        prompt(1, right={0, 2, 3}, annealed_right={0}),
+        prompt(2, right=set(), annealed_right=set()),
+        prompt(3, right={3}, annealed_right={2}),
+    ]
+)
 
 
-def test_policies_by_hand(evaluator: SelfEvaluator) -> None:
+def test_policies_by_hand() -> None:
     tuned = Settings(
         max_samples=NUM_SAMPLES, threshold=0.8, prune_at=(CHECKPOINT,), keep_fraction=(0.5,)
     )
 
-    found = measure_policies(
-        ROLLOUTS,
-        evaluator,
-        tuned,
-        answer_of=lambda s: str(s.token_ids[0]),
-        seed=0,
-        num_resamples=50,
-    )
+    found = measure_policies(RECORDING, tuned, seed=0, num_resamples=50)
 
     rows = {row["method"]: row for row in found}
     quality = {name: row["accuracy"]["value"] for name, row in rows.items()}
@@ -87,28 +92,21 @@ def test_policies_by_hand(evaluator: SelfEvaluator) -> None:
     assert {f"adaptive, threshold {t}" for t in (0.5, 0.99)} <= set(rows)
 
 
-def test_without_answers_nothing_is_put_to_a_vote(evaluator: SelfEvaluator) -> None:
-    tuned = Settings(max_samples=NUM_SAMPLES)
-    found = measure_policies(ROLLOUTS, evaluator, tuned, seed=0, num_resamples=20)
+def test_without_answers_nothing_is_put_to_a_vote() -> None:
+    silent = recorded(
+        [
+            replace(p, samples=tuple(replace(s, answer=None) for s in p.samples))
+            for p in RECORDING.prompts
+        ]
+    )
+    found = measure_policies(silent, Settings(max_samples=NUM_SAMPLES), seed=0, num_resamples=20)
     assert not any("vote" in row["method"] for row in found)
 
 
-def test_rollouts_as_a_recording_and_back(evaluator: SelfEvaluator) -> None:
-    recording = recording_of(
-        ROLLOUTS, evaluator, num_samples=NUM_SAMPLES, checkpoints=(CHECKPOINT,)
+def test_a_policy_is_found_on_all_samples() -> None:
+    recording = recorded(
+        [prompt(k, right={k % 4}, annealed_right={(k + 1) % 4}) for k in range(12)]
     )
-
-    assert recording.info.annealed
-    assert recording.info.checkpoints == (CHECKPOINT,)
-    assert rollouts_of(recording) == only_on_policy(ROLLOUTS)
-    one_kind = only_annealed(ROLLOUTS)
-    again = recording_of(one_kind, evaluator, num_samples=NUM_SAMPLES)
-    assert [len(prompt.samples) for prompt in again.prompts] == [NUM_SAMPLES] * 4
-
-
-def test_a_policy_is_found_on_all_rollouts(evaluator: SelfEvaluator) -> None:
-    many = [rollout(k, right={k % 4}, annealed_right={(k + 1) % 4}) for k in range(12)]
-    recording = recording_of(many, evaluator, num_samples=NUM_SAMPLES, checkpoints=(CHECKPOINT,))
 
     found = find_policy(
         recording,

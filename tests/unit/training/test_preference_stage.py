@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,14 @@ import pytest
 
 from selfeval_backend.errors import DatasetError
 from selfeval_backend.hashing import Hasher
+from selfeval_backend.samples.records import PromptRecord
+from selfeval_backend.samples.shards import iterate_rows, shards_of
+from selfeval_backend.samples.store import write_rewards, write_samples
 from selfeval_backend.training.pipeline import Workplace
 from selfeval_backend.training.preferences import PreferenceStage, holds_cut_off
 from selfeval_backend.training.recipe import Recipe
-from selfeval_backend.training.rewards import REWARD_SCHEMA
-from selfeval_backend.training.rollouts import ROLLOUT_SCHEMA
-from selfeval_backend.training.shards import iterate_rows, shard_name, shards_of, write_rows
+from selfeval_backend.types import FinishReason
+from tests.unit.samples.recorded import info, recording, sample
 from tests.unit.training.conftest import MakeRecipe, make_pipeline
 
 
@@ -26,8 +28,7 @@ class Stored:
     """A stage that has stored this already."""
 
     name: str
-    rows: Sequence[Mapping[str, Any]]
-    schema: Any
+    prompts: Sequence[PromptRecord]
     needs: tuple[str, ...] = ()
 
     def inputs(self, recipe: Recipe, hasher: Hasher) -> dict[str, Any]:
@@ -37,37 +38,38 @@ class Stored:
         return []
 
     def run(self, place: Workplace) -> dict[str, Any]:
-        for number, row in enumerate(self.rows):
-            write_rows(place.folder / shard_name(number), [row], self.schema)
+        for number, prompt in enumerate(self.prompts):
+            write_samples(place.folder, number, info(), [prompt])
+            write_rewards(place.folder, number, [prompt.rewards()])
         return {}
 
 
-def prompt(number: int, split: str) -> dict[str, Any]:
+def prompt(number: int, split: str, rewards: Sequence[float | None]) -> PromptRecord:
     samples = [
-        {"token_ids": [30 + number, 40 + k], "text": "x", "finish_reason": reason}
-        for k, reason in enumerate(("stop", "length", "stop"))
+        replace(
+            sample(
+                k, [0.5, 0.5], finish_reason=reason, reward=math.nan if reward is None else reward
+            ),
+            token_ids=(30 + number, 40 + k),
+            error="it failed" if reward is None else None,
+        )
+        for k, (reason, reward) in enumerate(zip(REASONS, rewards, strict=True))
     ]
-    return {
-        "key": f"{number:016x}",
-        "split": split,
-        "messages": json.dumps([{"role": "user", "content": str(number)}]),
-        "prompt_ids": [1, 2],
-        "samples": samples,
-    }
+    made = recording(samples).prompts[0]
+    return replace(
+        made, key=f"{number}", prompt_id=f"{number:016x}", split=split, prompt_ids=(1, 2)
+    )
+
+
+REASONS: tuple[FinishReason, ...] = ("stop", "length", "stop")
 
 
 def build(recipe: Recipe, rewards: Sequence[Sequence[float | None]]) -> tuple[Path, dict[str, Any]]:
-    splits = ["validation" if n == 1 else "train" for n in range(len(rewards))]
-    rollouts = [prompt(n, split) for n, split in enumerate(splits)]
-    scored = [
-        {"key": row["key"], "rewards": mine, "errors": [None] * len(mine)}
-        for row, mine in zip(rollouts, rewards, strict=True)
+    prompts = [
+        prompt(n, "validation" if n == 1 else "train", mine) for n, mine in enumerate(rewards)
     ]
     pipeline, _ = make_pipeline(
-        recipe,
-        Stored("rollouts", rollouts, ROLLOUT_SCHEMA),
-        Stored("rewards", scored, REWARD_SCHEMA),
-        PreferenceStage(),
+        recipe, Stored("rollouts", prompts), Stored("rewards", prompts), PreferenceStage()
     )
     folder = pipeline.run("preferences")
     manifest = pipeline.manifest("preferences")
@@ -85,13 +87,13 @@ MIXED = [[1.0, 0.0, 0.0], [1.0, 0.0, 1.0], [0.0, None, 1.0], [0.5, 0.5, 0.5]]
 def test_sets_and_counts(make_recipe: MakeRecipe) -> None:
     folder, figures = build(make_recipe(preferences={"num_cuts": 1}), MIXED)
     train = rows(folder, "train")
-    assert [(row["key"][-1], row["sample"]) for row in train] == [
+    assert [(row["prompt_id"][-1], row["sample"]) for row in train] == [
         *(("0", 0), ("0", 1), ("0", 2)),
         *(("2", 0), ("2", 2)),  # what has no reward is in no pair
         *(("3", 0), ("3", 1), ("3", 2)),
     ]
     assert [row["targets"] for row in train[:5]] == [[1.0], [0.5], [0.5], [0.0], [1.0]]
-    assert {row["key"][-1] for row in rows(folder, "validation")} == {"1"}
+    assert {row["prompt_id"][-1] for row in rows(folder, "validation")} == {"1"}
     assert {k: figures[k] for k in ("train wins", "train ties", "train losses")} == {
         "train wins": 3,
         "train ties": 8,
@@ -126,7 +128,7 @@ def test_contrast_rows_are_pairs_of_one_prompt(make_recipe: MakeRecipe) -> None:
     contrast = rows(folder, "contrast")
     assert figures["contrast pairs"] == 4
     for better, worse in zip(contrast[::2], contrast[1::2], strict=True):
-        assert better["key"] == worse["key"]
+        assert better["prompt_id"] == worse["prompt_id"]
         assert better["reward"] > worse["reward"]
         assert (set(better["targets"]), set(worse["targets"])) == ({1.0}, {0.0})
 
@@ -157,7 +159,7 @@ def test_flipped_rewards_are_of_training_alone(make_recipe: MakeRecipe) -> None:
 
 def test_fewer_prompts(make_recipe: MakeRecipe) -> None:
     folder, _ = build(make_recipe(preferences={"max_prompts": 1}), MIXED)
-    assert {row["key"][-1] for row in rows(folder, "train")} == {"0"}
+    assert {row["prompt_id"][-1] for row in rows(folder, "train")} == {"0"}
     assert len(rows(folder, "validation")) == 3
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfeval_backend.rollouts import compare, win_or_tie_targets
+from selfeval_backend.samples.rewards import compare, win_or_tie_targets
 from selfeval_backend.training.preferences import Candidate, contrast_pairs, make_examples
 from selfeval_backend.training.recipe import PreferenceSettings
 

@@ -106,7 +106,7 @@ def test_a_conversation_keeps_its_turns(make_recipe: MakeRecipe) -> None:
     recipe = make_recipe([{"prompt": turns}, {"prompt": "Hi"}])
     found = list(read_prompts(recipe.prompts))
     assert [m.role for m in found[0].messages] == ["system", "user"]
-    assert found[0].key != found[1].key
+    assert found[0].prompt_id != found[1].prompt_id
 
 
 @pytest.mark.parametrize(

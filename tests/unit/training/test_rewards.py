@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from selfeval_backend.chat import Message
 from selfeval_backend.checkpoints import REFERENCE_FOLDER
 from selfeval_backend.errors import CheckpointError, ConfigurationError, DatasetError
 from selfeval_backend.hashing import Hasher
+from selfeval_backend.samples.records import PromptRecord
+from selfeval_backend.samples.store import read_rewards, reward_files, write_samples
 from selfeval_backend.scorers import FunctionScorer, Scorer, Scoring
 from selfeval_backend.training import stages
 from selfeval_backend.training.recipe import MathReward, ModelReward, Recipe
@@ -21,10 +24,9 @@ from selfeval_backend.training.rewards import (
     RewardModelScorer,
     load_scorer,
     reward_inputs,
-    score_shards,
+    score_files,
 )
-from selfeval_backend.training.rollouts import ROLLOUT_SCHEMA
-from selfeval_backend.training.shards import iterate_rows, shard_name, shards_of, write_rows
+from tests.unit.samples.recorded import info, recording, sample
 from tests.unit.training.conftest import MakeRecipe
 
 
@@ -215,29 +217,18 @@ def test_a_classifier_is_no_reward_model(tmp_path: Path) -> None:
         RewardModelScorer(settings(tmp_path / "none"))
 
 
-def rollout_rows(texts: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
-    sample = {"token_ids": [1], "finish_reason": "stop", "temperature": 1.0, "sum_logprob": -1.0}
-    return [
-        {
-            "key": f"{n}",
-            "split": "train",
-            "messages": '[{"role": "user", "content": "Q"}]',
-            "prompt_ids": [1],
-            "samples": [{**sample, "text": text} for text in mine],
-        }
-        for n, mine in enumerate(texts)
-    ]
+def prompts(texts: Sequence[Sequence[str]]) -> list[PromptRecord]:
+    made = [[replace(sample(k, [0.5]), text=text) for k, text in enumerate(mine)] for mine in texts]
+    return list(recording(*made).prompts)
 
 
 def score(tmp_path: Path, texts: Sequence[Sequence[str]], **given: Any) -> dict[str, Any]:
-    rollouts, folder = tmp_path / "rollouts", tmp_path / "rewards"
-    rollouts.mkdir(exist_ok=True)
-    folder.mkdir(exist_ok=True)
-    for place, row in enumerate(rollout_rows(texts)):
-        write_rows(rollouts / shard_name(place), [row], ROLLOUT_SCHEMA)
-    return score_shards(
-        rollouts,
-        folder,
+    samples = tmp_path / "rollouts"
+    for place, prompt in enumerate(prompts(texts)):
+        write_samples(samples, place, info(), [prompt])
+    return score_files(
+        samples,
+        tmp_path / "rewards",
         load=given.pop("load", lambda: FunctionScorer(own)),
         max_error_share=given.pop("max_error_share", 0.5),
         name="rewards",
@@ -247,9 +238,9 @@ def score(tmp_path: Path, texts: Sequence[Sequence[str]], **given: Any) -> dict[
 
 def test_errors_are_kept_and_counted_never_zero(tmp_path: Path) -> None:
     figures = score(tmp_path, [["a", "bad"], [], ["nan", "abcd"]])
-    found = list(iterate_rows(shards_of(tmp_path / "rewards")))
-    assert [row["rewards"] for row in found] == [[1.0, None], [], [None, 4.0]]
-    assert found[0]["errors"] == [None, "KeyError: 'bad'"]
+    found = [each for path in reward_files(tmp_path / "rewards") for each in read_rewards(path)]
+    assert [each.rewards for each in found] == [(1.0, None), (), (None, 4.0)]
+    assert found[0].errors == (None, "KeyError: 'bad'")
     assert (figures["rewards"], figures["errors"], figures["mean"]) == (2, 2, 2.5)
 
 

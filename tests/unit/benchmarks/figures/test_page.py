@@ -20,10 +20,10 @@ from benchmarks.figures.runs import (
 )
 from selfeval_backend.engine.scripted import ScriptedChat, ScriptedResponse, StreamCall
 from selfeval_backend.errors import DatasetError
-from selfeval_backend.evaluation.recordings import load_recording, write_shard
+from selfeval_backend.samples.store import load_recording, save_recording
 from tests.conftest import ModelFactory
-from tests.unit.evaluation.puzzler import Puzzler
-from tests.unit.evaluation.test_choosing import knowing
+from tests.unit.evaluation.test_tuning import knowing
+from tests.unit.samples.puzzler import Puzzler
 
 pytestmark = pytest.mark.slow
 
@@ -36,17 +36,15 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def made_runs(folder: Path) -> Path:
     made = knowing(40, annealed=True, noise=0.1)
-    write_shard(folder / "reference" / "rollouts-0.parquet", made.info, made.prompts)
+    save_recording(folder / "reference", made)
     shifted = [
         replace(prompt, prompt_id=f"{kind}-0-{place}")
         for place, prompt in enumerate(made.prompts[:12])
         for kind in [("wording", "numbers", "longer")[place % 3]]
     ]
-    write_shard(folder / "shifted" / "rollouts-0.parquet", made.info, shifted)
+    save_recording(folder / "shifted", replace(made, prompts=tuple(shifted)))
     weaker = knowing(12, annealed=True, noise=1.0)
-    write_shard(
-        folder / "capability" / "200000" / "rollouts-0.parquet", weaker.info, weaker.prompts
-    )
+    save_recording(folder / "capability" / "200000", weaker)
     result = {
         "reward": 1.0,
         "num_samples": 4,

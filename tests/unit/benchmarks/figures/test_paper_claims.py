@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.figures.paper_claims import paper_claims_section, retry_bounds
-from tests.unit.evaluation.test_choosing import knowing
+from tests.unit.evaluation.test_tuning import knowing
 
 REWARDS = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
 """Right at once; at every retry; at every other one; never."""

@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 
 from selfeval_backend.errors import DatasetError, EngineError
-from selfeval_backend.evaluation import recorder as recorder_module
-from selfeval_backend.evaluation.keeping import SET_ASIDE
-from selfeval_backend.evaluation.recorder import RecordingPlan, record
-from selfeval_backend.evaluation.recordings import Recording, load_recording, read_shards
 from selfeval_backend.evaluation.tasks import JsonlTask, ReferenceTask
 from selfeval_backend.model import SelfEvaluatingModel
+from selfeval_backend.samples import recording as recording_module
+from selfeval_backend.samples.recorder import RecordingPlan
+from selfeval_backend.samples.recording import record
+from selfeval_backend.samples.records import PromptRecord, Recording
+from selfeval_backend.samples.store import load_recording
 from tests.conftest import ModelFactory
-from tests.unit.evaluation.puzzler import Puzzler
+from tests.unit.samples.puzzler import Puzzler
 
 PLAN = RecordingPlan(num_samples=2, seed=3, shard_prompts=2)
 TEXTS = [item.prompt for item in ReferenceTask(6, seed=3).items]
@@ -159,11 +160,11 @@ async def test_fewer_prompts_and_more_again(runs: Runs) -> None:
     fewer, said = await runs(FIRST, n=1)
     assert samples(fewer).keys() == {TEXTS[0]}
     assert "no part of this task as it is now: 2 prompts (b, c)" in said
-    assert len(read_shards(runs.folder / SET_ASIDE)) == 2
-    again, _ = await runs(FIRST)
+    again, said = await runs(FIRST)
     assert runs.num_drawn == 0
     assert samples(again) == samples(first)
-    assert read_shards(runs.folder / SET_ASIDE) == []
+    assert rewards(again) == rewards(first)
+    assert any("2 prompts (b, c) are taken back from" in line for line in said)
 
 
 async def test_what_is_taken_back_has_rewards_of_the_scorer_now(runs: Runs) -> None:
@@ -200,10 +201,10 @@ async def test_another_model_or_setting_is_refused_by_name(
     ):
         with pytest.raises(DatasetError, match=rf"differ in {name}.*Take another folder"):
             await runs(FIRST, plan=plan)
-    monkeypatch.setattr(recorder_module, "files_of", lambda *_: "other weights")
+    monkeypatch.setattr(recording_module, "files_of", lambda *_: "other weights")
     _, said = await runs(FIRST)  # they were not known before
     assert "they are taken to be of this model" in said[0]
-    monkeypatch.setattr(recorder_module, "files_of", lambda *_: "others still")
+    monkeypatch.setattr(recording_module, "files_of", lambda *_: "others still")
     with pytest.raises(DatasetError, match="differ in model_files: weights, config, tokenizer"):
         await runs(FIRST)
 
@@ -255,40 +256,37 @@ async def test_a_scorer_that_always_fails_stops_the_drawing(runs: Runs) -> None:
     assert len(load_recording(runs.folder, max_error_share=1.0).prompts) == 2
 
 
-async def test_a_run_that_is_killed_while_rewards_are_made_anew_goes_on(
+async def test_a_scorer_that_comes_back_finds_its_rewards(
     runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, _ = await runs(FIRST)
-    from selfeval_backend.evaluation import keeping
+    first, _ = await runs(FIRST, "regex:(####)")
+    await runs(FIRST, "exact")
 
-    write, num_written = keeping.write_shard, 0
+    def never(*_: object) -> PromptRecord:
+        raise AssertionError("nothing is left to score")
 
-    def dies(*args: object) -> None:
-        nonlocal num_written
-        num_written += 1
-        if num_written == 2:
-            raise EngineError("power cut")
-        write(*args)  # type: ignore[arg-type]  # as it is called
-
-    monkeypatch.setattr(keeping, "write_shard", dies)
-    with pytest.raises(EngineError, match="power cut"):
-        await runs(FIRST, "regex:x")
-    with pytest.raises(DatasetError, match=r"has rewards of .* aic eval again: it goes on"):
-        load_recording(runs.folder)
-    monkeypatch.setattr(keeping, "write_shard", write)
-    found, _ = await runs(FIRST, "regex:x")
-    assert runs.num_drawn == 0
-    assert samples(found) == samples(first)
+    monkeypatch.setattr(recording_module, "_judged", never)
+    again, said = await runs(FIRST, "regex:(####)")
+    assert (runs.num_drawn, said) == (0, [])
+    assert again == first
 
 
-@pytest.mark.parametrize("dies_at", [1, 2, 3])
-async def test_a_run_that_is_killed_while_prompts_are_set_aside_loses_nothing(
+async def test_what_was_drawn_and_scored_is_never_written_again(runs: Runs) -> None:
+    await runs(FIRST)
+    kept = {path: path.read_bytes() for path in runs.folder.glob("*.parquet")}
+    await runs(FIRST[:2], "regex:x")
+    await runs([*FIRST, {"id": "d", "prompt": TEXTS[3], "answer": "1"}])
+    assert {path: path.read_bytes() for path in kept} == kept
+    assert len(load_recording(runs.folder).prompts) == 4
+
+
+@pytest.mark.parametrize("dies_at", [1, 2])
+async def test_a_run_that_is_killed_while_rewards_are_made_anew_loses_nothing(
     runs: Runs, monkeypatch: pytest.MonkeyPatch, dies_at: int
 ) -> None:
     first, _ = await runs(FIRST)
-    from selfeval_backend.evaluation import keeping
-
-    write, num_written = keeping.write_shard, 0
+    monkeypatch.setattr(recording_module, "_AT_ONCE", 2)
+    write, num_written = recording_module.write_rewards, 0
 
     def dies(*args: object) -> None:
         nonlocal num_written
@@ -297,10 +295,34 @@ async def test_a_run_that_is_killed_while_prompts_are_set_aside_loses_nothing(
             raise EngineError("power cut")
         write(*args)  # type: ignore[arg-type]  # as it is called
 
-    monkeypatch.setattr(keeping, "write_shard", dies)
+    monkeypatch.setattr(recording_module, "write_rewards", dies)
     with pytest.raises(EngineError, match="power cut"):
-        await runs(FIRST, n=1)
-    monkeypatch.setattr(keeping, "write_shard", write)
-    found, _ = await runs(FIRST)
+        await runs(FIRST, "regex:x")
+    assert load_recording(runs.folder) == first  # as it was
+    monkeypatch.setattr(recording_module, "write_rewards", write)
+    found, _ = await runs(FIRST, "regex:x")
     assert runs.num_drawn == 0
     assert samples(found) == samples(first)
+
+
+@pytest.mark.parametrize("dies_in", ["write_samples", "write_rewards", "write_listing"])
+async def test_a_run_that_is_killed_while_it_writes_what_it_drew_goes_on(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch, dies_in: str
+) -> None:
+    first, _ = await runs(FIRST[:2])
+    real = getattr(recording_module, dies_in)
+
+    def dies(folder: Path, *args: object) -> None:
+        if dies_in == "write_samples" or len(list(folder.glob("samples-*.parquet"))) == 2:
+            raise EngineError("power cut")
+        real(folder, *args)
+
+    monkeypatch.setattr(recording_module, dies_in, dies)
+    with pytest.raises(EngineError, match="power cut"):
+        await runs(FIRST)
+    assert load_recording(runs.folder) == first
+    monkeypatch.setattr(recording_module, dies_in, real)
+    found, _ = await runs(FIRST)
+    assert runs.num_drawn == (4 if dies_in == "write_samples" else 0)
+    assert samples(found).items() >= samples(first).items()
+    assert rewards(found).keys() == {"a", "b", "c"}

@@ -16,15 +16,17 @@ from selfeval_backend.errors import (
     EngineError,
 )
 from selfeval_backend.evaluation.catalogue import catalogue
-from selfeval_backend.evaluation.evaluating import default_checkpoints, run_live
-from selfeval_backend.evaluation.recorder import RecordingPlan, record
-from selfeval_backend.evaluation.recordings import load_recording
+from selfeval_backend.evaluation.comparison import default_checkpoints
+from selfeval_backend.evaluation.live import run_live
 from selfeval_backend.evaluation.replaying import replay_methods
 from selfeval_backend.evaluation.tasks import ReferenceTask, TaskItem
 from selfeval_backend.model import SelfEvaluatingModel
+from selfeval_backend.samples.recorder import RecordingPlan
+from selfeval_backend.samples.recording import record
+from selfeval_backend.samples.store import load_recording
 from selfeval_backend.selfeval import SelfEvalConfig
 from tests.conftest import ModelFactory
-from tests.unit.evaluation.puzzler import Puzzler
+from tests.unit.samples.puzzler import Puzzler
 
 PLAN = RecordingPlan(num_samples=4, checkpoints=(8,), seed=3, shard_prompts=2)
 

@@ -1,23 +1,23 @@
-"""Parquet shards: append-only, each whole or not there."""
+"""Numbered Parquet files: append-only, each whole or not there."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from selfeval_backend.errors import DatasetError, MissingDependencyError
+from selfeval_backend.files import read_parquet, replacing, writing
 
-from selfeval_backend.errors import DatasetError
-from selfeval_backend.files import read_parquet, replacing
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = [
     "chunks_of",
     "count_rows",
     "iterate_rows",
-    "read_rows",
+    "need_pyarrow",
     "shard_name",
     "shards_of",
     "write_rows",
@@ -27,6 +27,20 @@ Row = dict[str, Any]
 T = TypeVar("T")
 
 
+def need_pyarrow() -> Any:
+    """Import pyarrow, which comes with an extra.
+
+    Raises:
+        MissingDependencyError: It is not installed.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingDependencyError("pyarrow", extra="eval") from error
+    return pyarrow
+
+
 def chunks_of(items: Iterable[T], size: int) -> Iterator[list[T]]:
     """Yield lists of `size` items, the last one shorter."""
     left = iter(items)
@@ -34,14 +48,14 @@ def chunks_of(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield chunk
 
 
-def shard_name(index: int) -> str:
+def shard_name(index: int, kind: str = "shard") -> str:
     """Return the file name of a shard; names sort in the order of their numbers."""
-    return f"shard-{index:06d}.parquet"
+    return f"{kind}-{index:06d}.parquet"
 
 
-def shards_of(folder: Path) -> list[Path]:
+def shards_of(folder: Path, kind: str = "shard") -> list[Path]:
     """Return the finished shards of a folder, in order."""
-    return sorted(folder.glob("shard-*.parquet"))
+    return sorted(folder.glob(f"{kind}-*.parquet"))
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> None:
@@ -49,19 +63,14 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], schema: pa.Schema)
 
     Raises:
         DatasetError: The disk is full, or the file cannot be written.
+        MissingDependencyError: pyarrow is not installed.
     """
+    arrow = need_pyarrow()
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
-        table = pa.Table.from_pylist(list(rows), schema=schema)
-        pq.write_table(table, partial, compression="zstd")
-
-
-def read_rows(path: Path) -> list[Row]:
-    """Read one shard whole.
-
-    Raises:
-        DatasetError: It cannot be read.
-    """
-    return list(iterate_rows([path]))
+        table = arrow.Table.from_pylist(list(rows), schema=schema)
+        arrow.parquet.write_table(table, partial, compression="zstd")
 
 
 def iterate_rows(
@@ -81,8 +90,10 @@ def count_rows(paths: Sequence[Path]) -> int:
 
     Raises:
         DatasetError: A file cannot be read.
+        MissingDependencyError: pyarrow is not installed.
     """
+    arrow = need_pyarrow()
     try:
-        return sum(pq.ParquetFile(path).metadata.num_rows for path in paths)
-    except (OSError, pa.ArrowException) as error:
+        return sum(arrow.parquet.ParquetFile(path).metadata.num_rows for path in paths)
+    except (OSError, arrow.ArrowException) as error:
         raise DatasetError(f"Parquet files cannot be read: {error}") from error

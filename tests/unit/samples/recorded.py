@@ -6,15 +6,11 @@ from collections.abc import Sequence
 
 from hypothesis import strategies as st
 
+from selfeval_backend.chat import Message
 from selfeval_backend.controller import derive_seed
 from selfeval_backend.engine.scripted import label_logprobs_of
-from selfeval_backend.evaluation.recordings import (
-    PromptRecord,
-    Recording,
-    RecordingInfo,
-    SampleRecord,
-)
 from selfeval_backend.policy import Annealed
+from selfeval_backend.samples.records import PromptRecord, Recording, RecordingInfo, SampleRecord
 from selfeval_backend.selfeval import SelfEvalConfig
 from selfeval_backend.types import FinishReason
 
@@ -62,6 +58,7 @@ def sample(
         token_ids=tuple(range(token, token + num_tokens)),
         num_generated_tokens=num_generated,
         finish_reason=finish_reason,
+        text="x" * num_tokens,
         sum_logprob=-0.5 * num_generated - index,
         label_logprobs={at: label_logprobs_of(probs[max(at - 1, 0)]) for at in sorted(places)},
         reward=reward,
@@ -77,8 +74,9 @@ def recording(*prompts: Sequence[SampleRecord]) -> Recording:
         info=info(),
         prompts=tuple(
             PromptRecord(
+                key=f"key-{place}",
                 prompt_id=f"p{place}",
-                prompt=f"prompt {place}",
+                messages=(Message(role="user", content=f"prompt {place}"),),
                 prompt_ids=(1, 2, 3, place + 4),
                 samples=tuple(samples),
             )

@@ -22,8 +22,8 @@ from selfeval_backend.evaluation.methods import (
     best_of_n_name,
     bounds,
 )
-from selfeval_backend.evaluation.recordings import Recording, RecordingInfo
 from selfeval_backend.evaluation.table import MethodSummary, ResultTable, replay_table
+from selfeval_backend.samples.records import Recording, RecordingInfo
 from selfeval_backend.settings import Settings
 
 __all__ = [

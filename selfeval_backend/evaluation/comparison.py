@@ -1,8 +1,8 @@
-"""From a recording to a comparison of methods; and the methods for real, to hold it to."""
+"""From a recording to a comparison of methods."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,16 +10,14 @@ import numpy as np
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.evaluation.bootstrap import Estimate
 from selfeval_backend.evaluation.catalogue import catalogue, choose
-from selfeval_backend.evaluation.harness import Progress, run_method
-from selfeval_backend.evaluation.methods import ONE_SAMPLE, Method, best_of_n_name
-from selfeval_backend.evaluation.metrics import MethodRun
-from selfeval_backend.evaluation.recordings import Recording, RecordingInfo
+from selfeval_backend.evaluation.methods import ONE_SAMPLE, best_of_n_name
 from selfeval_backend.evaluation.table import Difference, MethodSummary, ResultTable, replay_table
-from selfeval_backend.evaluation.tasks import Task
 from selfeval_backend.evaluation.tasks.length_control import length_controlled_estimate
 from selfeval_backend.model import SelfEvaluatingModel
+from selfeval_backend.samples.recorder import Progress
+from selfeval_backend.samples.records import Recording, RecordingInfo
 
-__all__ = ["Comparison", "default_checkpoints", "evaluate_recording", "run_live"]
+__all__ = ["Comparison", "default_checkpoints", "evaluate_recording"]
 
 _POWERS = (8, 16, 32, 64, 128, 256)
 
@@ -123,28 +121,4 @@ def _length_controlled(
             seed=seed,
         )
         for place, method in enumerate(table.methods)
-    }
-
-
-async def run_live(
-    model: SelfEvaluatingModel,
-    task: Task,
-    methods: Sequence[Method],
-    *,
-    seed: int,
-    worst_reward: float = 0.0,
-    progress: Progress | None = None,
-) -> dict[str, MethodRun]:
-    """Run methods for real, with the seeds of a recording of the same seed.
-
-    `worst_reward` counts where the scorer fails, as it does in that recording.
-
-    Methods that look at more than answers cannot be run for real, and are left out.
-    """
-    return {
-        method.name: await run_method(
-            model, task.items, method, seed=seed, worst_reward=worst_reward, progress=progress
-        )
-        for method in methods
-        if method.rival is None or method.rival.needs <= {"answer"}
     }

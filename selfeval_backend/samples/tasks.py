@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from selfeval_backend.chat import Message
 from selfeval_backend.errors import ScorerError
 from selfeval_backend.hashing import digest_of
 from selfeval_backend.scorers import Scored, ScorerIdentity, reward_of, said
@@ -22,7 +23,8 @@ def no_answer(_: str) -> str | None:
 class TaskItem:
     """One prompt and its verifier."""
 
-    prompt: str
+    prompt: str | tuple[Message, ...]
+    """What a user asks, or all messages."""
     reward: Callable[[str], float]
     """Of a response's text; high is good, and finite. It may block: it runs in a thread.
 
@@ -38,6 +40,13 @@ class TaskItem:
     """What gives the rewards; None: not known, and then they are made anew in every run."""
     basis: str = ""
     """What rewards are made with beside the response: the reference answer, or the whole row."""
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """What is asked."""
+        if isinstance(self.prompt, str):
+            return (Message(role="user", content=self.prompt),)
+        return self.prompt
 
     @property
     def scored_by(self) -> str | None:

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from selfeval_backend.errors import ConfigurationError, DatasetError
-from selfeval_backend.evaluation.choosing import (
+from selfeval_backend.evaluation.tuning import (
     Annealing,
     Goal,
     GoalKind,
@@ -16,9 +16,9 @@ from selfeval_backend.evaluation.choosing import (
     policy_of,
     split_halves,
 )
-from selfeval_backend.evaluation.recordings import Recording, SampleRecord
+from selfeval_backend.samples.records import Recording, SampleRecord
 from selfeval_backend.settings import Settings, resolve_settings
-from tests.unit.evaluation.recorded import ANNEALED, NUM_SAMPLES, info, recording, sample
+from tests.unit.samples.recorded import ANNEALED, NUM_SAMPLES, info, recording, sample
 
 
 def knowing(

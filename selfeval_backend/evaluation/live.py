@@ -1,27 +1,24 @@
-"""Answer many prompts by many methods, through one model, and compare them."""
+"""Methods for real: answer many prompts by many methods, through one model, and compare them."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from statistics import fmean
 
-from selfeval_backend.chat import Message
 from selfeval_backend.controller import derive_seed
 from selfeval_backend.errors import EngineError
 from selfeval_backend.evaluation.methods import BEST_OF_16, ONE_SAMPLE, Method
 from selfeval_backend.evaluation.metrics import MethodReport, MethodRun, PromptResult, report
 from selfeval_backend.evaluation.signals import LiveSignals
-from selfeval_backend.evaluation.tasks import TaskItem
+from selfeval_backend.evaluation.tasks import Task, TaskItem
 from selfeval_backend.model import SelfEvaluatingModel
+from selfeval_backend.samples.recorder import Progress
 from selfeval_backend.types import Sample
 
-__all__ = ["Progress", "compare", "run_method"]
-
-Progress = Callable[[str, int, int], None]
-"""Told of a method's name, how many prompts it has answered, and of how many."""
+__all__ = ["compare", "run_live", "run_method"]
 
 
 async def compare(
@@ -99,12 +96,36 @@ async def run_method(
     return MethodRun(results=tuple(results), seconds=time.monotonic() - began)
 
 
+async def run_live(
+    model: SelfEvaluatingModel,
+    task: Task,
+    methods: Sequence[Method],
+    *,
+    seed: int,
+    worst_reward: float = 0.0,
+    progress: Progress | None = None,
+) -> dict[str, MethodRun]:
+    """Run methods for real, with the seeds of a recording of the same seed.
+
+    `worst_reward` counts where the scorer fails, as it does in that recording.
+
+    Methods that look at more than answers cannot be run for real, and are left out.
+    """
+    return {
+        method.name: await run_method(
+            model, task.items, method, seed=seed, worst_reward=worst_reward, progress=progress
+        )
+        for method in methods
+        if method.rival is None or method.rival.needs <= {"answer"}
+    }
+
+
 async def _answer(
     model: SelfEvaluatingModel, item: TaskItem, method: Method, *, seed: int, worst_reward: float
 ) -> PromptResult:
     signals = LiveSignals(lambda sample: item.answer(_text(model, sample)))
     answer = await model.answer(
-        [Message(role="user", content=item.prompt)],
+        list(item.messages),
         replace(method.settings, seed=seed),
         policy=method.policy(signals),
     )

@@ -15,13 +15,13 @@ from selfeval_backend.engine.scripted import (
     StreamCall,
 )
 from selfeval_backend.errors import EngineError, NoFinishedSampleError
-from selfeval_backend.evaluation.harness import compare, run_method
+from selfeval_backend.evaluation.live import compare, run_method
 from selfeval_backend.evaluation.methods import Method, standard_methods
 from selfeval_backend.evaluation.tasks import reference_items
 from selfeval_backend.model import SelfEvaluatingModel
 from selfeval_backend.settings import Settings
 from tests.conftest import ModelFactory
-from tests.unit.evaluation.puzzler import Puzzler
+from tests.unit.samples.puzzler import Puzzler
 
 ALL_AT_ONCE = Method(name="all", settings=Settings(max_samples=4, adaptive=False))
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from selfeval_backend.evaluation.model_files import files_digest, files_of
+from selfeval_backend.samples.provenance import files_digest, files_of
 from tests.conftest import ModelFactory
-from tests.unit.evaluation.puzzler import Puzzler
+from tests.unit.samples.puzzler import Puzzler
 
 
 @pytest.fixture
