@@ -42,10 +42,9 @@ from selfeval_backend.evaluation.quality import (
 )
 from selfeval_backend.files import read_json, write_atomically
 from selfeval_backend.reference.task import score
-from selfeval_backend.samples.recorder import Recorder
 from selfeval_backend.samples.records import PromptRecord, SampleRecord
 from selfeval_backend.selfeval import SelfEvaluator
-from selfeval_backend.training.base_model import base_folder, load_asking, open_engine
+from selfeval_backend.training.base_model import base_folder, load_asking
 from selfeval_backend.training.branches import Row
 from selfeval_backend.training.calibrate import fit_calibration, rewarded_prompts
 from selfeval_backend.training.finetune import FinetuneStage, load_weights, pad_id_of
@@ -55,7 +54,7 @@ from selfeval_backend.training.preferences import PreferenceStage
 from selfeval_backend.training.preservation import measure_kl
 from selfeval_backend.training.prompts import stored_prompts
 from selfeval_backend.training.recipe import Recipe
-from selfeval_backend.training.rollouts import BaseSamples, plan_of
+from selfeval_backend.training.rollouts import draw_of, open_recorder, plan_of
 from selfeval_backend.training.scoring import score_prefixes
 from selfeval_backend.training.stages import make_pipeline
 
@@ -420,15 +419,13 @@ async def pass_at_1(held: Held, folder: Path) -> dict[str, Any]:
 
     The seeds of the samples are those that the generator had.
     """
-    base = BaseSamples.of(held.recipe, held.upstream["prompts"])
     plan = plan_of(held.recipe, num_samples=FRESH_SAMPLES)
     prompts = list(stored_prompts(held.upstream["prompts"], ("test",)))
-    engine = open_engine(folder, held.recipe.rollouts)
+    recorder = open_recorder(held.recipe, folder)
     try:
-        recorder = Recorder(engine=engine, chat=base.chat, evaluator=base.evaluator)
-        drawn = await recorder.draw([base.draw(prompt, plan) for prompt in prompts])
+        drawn = await recorder.draw([draw_of(held.recipe, prompt, plan) for prompt in prompts])
     finally:
-        await engine.aclose()
+        await recorder.engine.aclose()
     after = [
         float(np.mean([score("", s.text, str(p.reference)) for s in p.samples])) for p in drawn
     ]

@@ -24,9 +24,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from selfeval_backend.chat import Message
 from selfeval_backend.engine.base import Capabilities, Chunk, LabelLogprobs, SamplingParams
 from selfeval_backend.engine.scripted import ScriptedChat
-from selfeval_backend.samples.filling import fill
+from selfeval_backend.samples.filling import Job, fill
 from selfeval_backend.samples.prompts import Prompt
-from selfeval_backend.samples.recorder import Draw, RecordingPlan
+from selfeval_backend.samples.recorder import Draw, Recorder, RecordingPlan
 from selfeval_backend.samples.records import RecordingInfo
 from selfeval_backend.scorers import FunctionScorer
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
@@ -172,47 +172,36 @@ class Echo:
         """Have nothing to close."""
 
 
-class Echoed:
-    """Samples of an echo."""
+def echoed(num_prompts: int) -> Job:
+    """Return prompts that count, and an echo that answers them."""
+    chat, config = ScriptedChat(), SelfEvalConfig()
+    plan = RecordingPlan(
+        num_samples=SAMPLES, annealed=False, evaluate=False, max_tokens=24, untrained_question=False
+    )
+    info = RecordingInfo(
+        task="echo",
+        model="echo",
+        engine="echo",
+        seed=0,
+        num_samples=SAMPLES,
+        temperature=1.0,
+        annealed=False,
+        checkpoints=(),
+        max_tokens=24,
+        num_question_tokens=1,
+        selfeval=config,
+    )
 
-    prompts_per_file = 256
-    kept = None
-
-    def __init__(self, num_prompts: int) -> None:
-        self.chat = ScriptedChat()
-        self.evaluator = SelfEvaluator(SelfEvalConfig(), self.chat)
-        self.info = RecordingInfo(
-            task="echo",
-            model="echo",
-            engine="echo",
-            seed=0,
-            num_samples=SAMPLES,
-            temperature=1.0,
-            annealed=False,
-            checkpoints=(),
-            max_tokens=24,
-            num_question_tokens=1,
-            selfeval=SelfEvalConfig(),
-        )
-        self._num_prompts = num_prompts
-
-    def draws(self) -> Iterator[Draw]:
-        """Yield prompts that count."""
-        plan = RecordingPlan(
-            num_samples=SAMPLES,
-            annealed=False,
-            evaluate=False,
-            max_tokens=24,
-            untrained_question=False,
-        )
-        for n in range(self._num_prompts):
+    def draws() -> Iterator[Draw]:
+        for n in range(num_prompts):
             message = Message(role="user", content=f"{n}?")
             prompt = Prompt(prompt_id=f"{n:016x}", split="train", messages=(message,))
             yield Draw(prompt=prompt, seed=n, plan=plan)
 
-    def open_engine(self) -> Echo:
-        """Start the echo."""
-        return Echo(self.chat)
+    def open_recorder() -> Recorder:
+        return Recorder(engine=Echo(chat), chat=chat, evaluator=SelfEvaluator(config, chat))
+
+    return Job(info=info, draws=draws, open_recorder=open_recorder, prompts_per_file=256)
 
 
 def measure_memory(num_rows: int) -> float:
@@ -221,7 +210,7 @@ def measure_memory(num_rows: int) -> float:
     for count in (num_rows // SAMPLES // 10, num_rows // SAMPLES):
         with tempfile.TemporaryDirectory() as folder:
             samples, rewards = Path(folder, "samples"), Path(folder, "rewards")
-            fill(Echoed(count), samples, name="rollouts", progress=lambda *_: None)
+            fill(echoed(count), samples, name="rollouts", progress=lambda *_: None)
             score_files(
                 samples,
                 rewards,

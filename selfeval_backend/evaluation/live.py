@@ -9,13 +9,13 @@ from dataclasses import replace
 from statistics import fmean
 
 from selfeval_backend.controller import derive_seed
-from selfeval_backend.errors import EngineError
+from selfeval_backend.errors import ConfigurationError, EngineError
 from selfeval_backend.evaluation.methods import BEST_OF_16, ONE_SAMPLE, Method
 from selfeval_backend.evaluation.metrics import MethodReport, MethodRun, PromptResult, report
-from selfeval_backend.evaluation.signals import LiveSignals
 from selfeval_backend.evaluation.tasks import Task, TaskItem
 from selfeval_backend.model import SelfEvaluatingModel
 from selfeval_backend.samples.recorder import Progress
+from selfeval_backend.samples.records import SampleRecord
 from selfeval_backend.types import Sample
 
 __all__ = ["compare", "run_live", "run_method"]
@@ -70,7 +70,14 @@ async def run_method(
     """Answer every prompt by one method; see `compare`.
 
     `worst_reward` counts where the scorer fails.
+
+    Raises:
+        ConfigurationError: The method looks at what a live run does not know.
     """
+    if not _runs_live(method):
+        raise ConfigurationError(
+            "methods", method.name, "methods that need answers at most, with --live"
+        )
     num_done = 0
     free = asyncio.Semaphore(concurrency)
 
@@ -96,6 +103,11 @@ async def run_method(
     return MethodRun(results=tuple(results), seconds=time.monotonic() - began)
 
 
+def _runs_live(method: Method) -> bool:
+    """Tell whether a method can be run for real: it looks at answers, and at nothing else."""
+    return method.rival is None or method.rival.needs <= {"answer"}
+
+
 async def run_live(
     model: SelfEvaluatingModel,
     task: Task,
@@ -116,14 +128,28 @@ async def run_live(
             model, task.items, method, seed=seed, worst_reward=worst_reward, progress=progress
         )
         for method in methods
-        if method.rival is None or method.rival.needs <= {"answer"}
+        if _runs_live(method)
     }
 
 
 async def _answer(
     model: SelfEvaluatingModel, item: TaskItem, method: Method, *, seed: int, worst_reward: float
 ) -> PromptResult:
-    signals = LiveSignals(lambda sample: item.answer(_text(model, sample)))
+    def signals(sample: Sample) -> SampleRecord:
+        text = _text(model, sample)
+        assert sample.finish_reason is not None, "only what has finished has an answer"
+        return SampleRecord(
+            index=sample.index,
+            temperature=sample.temperature,
+            seed=sample.seed,
+            token_ids=sample.token_ids,
+            num_generated_tokens=sample.num_generated_tokens,
+            finish_reason=sample.finish_reason,
+            text=text,
+            sum_logprob=None,
+            answer=item.answer(text),
+        )
+
     answer = await model.answer(
         list(item.messages),
         replace(method.settings, seed=seed),

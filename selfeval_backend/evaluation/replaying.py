@@ -23,7 +23,6 @@ from selfeval_backend.errors import ConfigurationError, DatasetError
 from selfeval_backend.evaluation.methods import Method
 from selfeval_backend.evaluation.metrics import PromptResult
 from selfeval_backend.evaluation.rivals import Rival
-from selfeval_backend.evaluation.signals import RecordedSignals
 from selfeval_backend.policy import BestOfN, Policy, select_best
 from selfeval_backend.samples.records import PromptRecord, Recording, SampleRecord
 from selfeval_backend.selfeval import EvaluationReader
@@ -448,9 +447,8 @@ class _Group:
         return found
 
     def _rival_answer(self, prompt: PromptReplay, rival: Rival) -> PromptResult:
-        signals = RecordedSignals(prompt.record_of)
-        replayed = prompt.run(self._method.policy(signals))
-        chosen = rival.select(replayed.state.finished, signals)
+        replayed = prompt.run(self._method.policy(prompt.record_of))
+        chosen = rival.select(replayed.state.finished, prompt.record_of)
         return _result(replayed, [prompt.record_of(sample) for sample in chosen])
 
 

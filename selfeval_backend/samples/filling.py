@@ -12,57 +12,37 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from selfeval_backend.chat import Chat
-from selfeval_backend.engine.base import Engine
-from selfeval_backend.errors import ConfigurationError, DatasetError
+from selfeval_backend.errors import DatasetError
 from selfeval_backend.samples.kept import KeptSamples
 from selfeval_backend.samples.on_ray import Row, run_on_ray
 from selfeval_backend.samples.recorder import Draw, Progress, Recorder
-from selfeval_backend.samples.records import PromptRecord, RecordingInfo, key_of
+from selfeval_backend.samples.records import PromptRecord, RecordingInfo
 from selfeval_backend.samples.shards import iterate_rows, shard_name
 from selfeval_backend.samples.store import sample_files, write_samples
-from selfeval_backend.selfeval import SelfEvaluator
 
 __all__ = ["Job", "fill"]
 
 
-class Job(Protocol):
-    """What a folder is filled with; it can be pickled, so that other machines can do it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What a folder is filled with; on Ray it is pickled."""
 
-    @property
-    def info(self) -> RecordingInfo:
-        """What all samples share."""
-        ...
+    info: RecordingInfo
+    """What all samples share."""
+    draws: Callable[[], Iterator[Draw]]
+    """Yields what is drawn, the same each time."""
+    open_recorder: Callable[[], Recorder]
+    """Starts the engine that draws, and what asks it."""
+    prompts_per_file: int
+    kept: KeptSamples | None = None
+    """Samples that are used before any is drawn."""
 
-    @property
-    def prompts_per_file(self) -> int:
-        """How many are drawn together."""
-        ...
-
-    @property
-    def kept(self) -> KeptSamples | None:
-        """Samples that are used before any is drawn."""
-        ...
-
-    @property
-    def chat(self) -> Chat:
-        """How the model is spoken to."""
-        ...
-
-    @property
-    def evaluator(self) -> SelfEvaluator:
-        """Its self-evaluation, which is given room in the context."""
-        ...
-
-    def draws(self) -> Iterator[Draw]:
-        """Yield what is drawn, the same each time."""
-        ...
-
-    def open_engine(self) -> Engine:
-        """Start the engine that draws."""
-        ...
+    def of_file(self, number: int) -> list[Draw]:
+        """Return what is drawn into the file of a number."""
+        start = number * self.prompts_per_file
+        return list(islice(self.draws(), start, start + self.prompts_per_file))
 
 
 def fill(
@@ -75,7 +55,8 @@ def fill(
         folder: Of the files.
         name: Of this, for progress.
         progress: Told of every prompt.
-        ray_workers: Engines on a Ray cluster; None: one in this process.
+        ray_workers: Engines on a Ray cluster, each with a GPU where there are any; None: one in
+            this process.
 
     Returns:
         Counts of prompts, samples, tokens and errors of all files.
@@ -86,37 +67,30 @@ def fill(
         MissingDependencyError: Ray is asked for and not installed.
     """
     total = sum(1 for _ in job.draws())
-    size = job.prompts_per_file
-    done = {path.name for path in sample_files(folder)}
+    size, done = job.prompts_per_file, {path.name for path in sample_files(folder)}
     missing = [i for i in range(-(-total // size)) if shard_name(i, "samples") not in done]
-    counter = _Counter(name=name, total=total, progress=progress)
-    counter.add(min(len(done) * size, total))
+    num_done = 0
+
+    def add(count: int = 1) -> None:
+        nonlocal num_done
+        num_done += count
+        progress(name, num_done, total)
+
+    add(min(len(done) * size, total))
     if missing and ray_workers is not None:
-        arguments = (job, folder.resolve())
-        for row in run_on_ray(_FileMaker, arguments, missing, workers=ray_workers):
-            counter.add(row["prompts"])
+        parts = (job, folder.resolve())
+        for row in run_on_ray(_FileMaker, parts, missing, workers=ray_workers):
+            add(row["prompts"])
     elif missing:
-        asyncio.run(_fill_missing(job, folder, missing, counter))
+        asyncio.run(_make(job, folder, missing, add))
     return _count(folder)
 
 
-@dataclass(slots=True, kw_only=True)
-class _Counter:
-    name: str
-    total: int
-    progress: Progress
-    done: int = 0
-
-    def add(self, count: int = 1) -> None:
-        self.done += count
-        self.progress(self.name, self.done, self.total)
-
-
-async def _fill_missing(job: Job, folder: Path, missing: Sequence[int], counter: _Counter) -> None:
+async def _make(job: Job, folder: Path, missing: Sequence[int], add: Callable[[], None]) -> None:
     maker = _FileMaker(job, folder)
     try:
         for number in missing:
-            await maker.make(number, counter.add)
+            await maker.make(number, add)
     finally:
         await maker.aclose()
 
@@ -129,7 +103,7 @@ class _FileMaker:
 
     def __init__(self, job: Job, folder: Path) -> None:
         self._job, self._folder = job, folder
-        self._engine: Engine | None = None
+        self._recorder: Recorder | None = None
 
     def __call__(self, row: Row) -> Row:
         """Make the file of a number; on Ray."""
@@ -137,13 +111,11 @@ class _FileMaker:
 
     async def make(self, number: int, on_prompt: Callable[[], None]) -> int:
         """Make the file of a number, and return how many prompts it has."""
-        size = self._job.prompts_per_file
-        draws = list(islice(self._job.draws(), number * size, (number + 1) * size))
-        records = [_kept(self._job, draw) for draw in draws]
-        for record in records:
-            if record is not None:
-                on_prompt()
+        draws, kept = self._job.of_file(number), self._job.kept
+        records = [None if kept is None else kept.record(draw) for draw in draws]
         missing = [draw for draw, record in zip(draws, records, strict=True) if record is None]
+        for _ in range(len(draws) - len(missing)):
+            on_prompt()
         drawn = iter(await self._draw(missing, on_prompt))
         prompts = [next(drawn) if record is None else record for record in records]
         write_samples(self._folder, number, self._job.info, prompts)
@@ -154,38 +126,14 @@ class _FileMaker:
     ) -> list[PromptRecord]:
         if not draws:
             return []
-        if self._engine is None:
-            self._engine = self._job.open_engine()
-        job = self._job
-        recorder = Recorder(engine=self._engine, chat=job.chat, evaluator=job.evaluator)
-        return await recorder.draw(draws, keep_refused=True, on_prompt=on_prompt)
+        if self._recorder is None:
+            self._recorder = self._job.open_recorder()
+        return await self._recorder.draw(draws, keep_refused=True, on_prompt=on_prompt)
 
     async def aclose(self) -> None:
         """Close the engine."""
-        if self._engine is not None:
-            await self._engine.aclose()
-
-
-def _kept(job: Job, draw: Draw) -> PromptRecord | None:
-    """Return samples that are there already as if they had been drawn; None: there are none."""
-    if job.kept is None:
-        return None
-    try:
-        prompt_ids = job.chat.prompt_ids(draw.prompt.messages)
-    except ConfigurationError:
-        return None  # the recorder says why
-    samples = job.kept.samples(prompt_ids, draw.plan)
-    if samples is None:
-        return None
-    return PromptRecord(
-        key=key_of(prompt_ids, draw.seed),
-        prompt_id=draw.prompt.prompt_id,
-        messages=draw.prompt.messages,
-        prompt_ids=prompt_ids,
-        samples=samples,
-        split=draw.prompt.split,
-        reference=draw.prompt.answer,
-    )
+        if self._recorder is not None:
+            await self._recorder.engine.aclose()
 
 
 def _count(folder: Path) -> dict[str, Any]:

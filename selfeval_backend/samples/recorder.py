@@ -39,9 +39,11 @@ from selfeval_backend.samples.prompts import Prompt
 from selfeval_backend.samples.records import (
     UNTRAINED_QUESTION,
     PromptRecord,
+    RecordingInfo,
     SampleRecord,
     key_of,
 )
+from selfeval_backend.scorers import ScorerIdentity
 from selfeval_backend.selfeval import SelfEvaluator
 from selfeval_backend.settings import Settings
 from selfeval_backend.types import Limits, Sample
@@ -103,6 +105,37 @@ class RecordingPlan:
             keep_fraction=1.0,
             max_tokens=self.max_tokens,
             seed=self.seed,
+        )
+
+    def info(
+        self,
+        *,
+        task: str,
+        model: str,
+        engine: str,
+        evaluator: SelfEvaluator,
+        model_files: str | None,
+        scorer: ScorerIdentity | None = None,
+    ) -> RecordingInfo:
+        """Return what samples that are drawn this way share."""
+        return RecordingInfo(
+            task=task,
+            model=model,
+            engine=engine,
+            seed=self.seed,
+            num_samples=self.num_samples,
+            temperature=self.temperature,
+            annealed=self.annealed,
+            checkpoints=self.checkpoints,
+            max_tokens=self.max_tokens,
+            top_p=self.top_p,
+            num_question_tokens=len(evaluator.question_ids),
+            selfeval=evaluator.config,
+            untrained_question=self.untrained_question,
+            model_files=model_files,
+            scorer=None if scorer is None else scorer.name,
+            scorer_spec=None if scorer is None else scorer.spec,
+            scorer_digest=None if scorer is None else scorer.digest,
         )
 
     def schedules(self) -> tuple[TemperatureSchedule, ...]:
@@ -172,7 +205,9 @@ class Recorder:
         evaluator: SelfEvaluator,
         signals: SignalReader | None = None,
     ) -> None:
-        self._engine, self._chat, self._evaluator = engine, chat, evaluator
+        self.engine = engine
+        """Somebody else's to close."""
+        self._chat, self._evaluator = chat, evaluator
         self._signals = signals
         self._untrained_ids = chat.follow_up_ids(UNTRAINED_QUESTION)
         self._yes_no = (chat.first_token_id("Yes."), chat.first_token_id("No."))
@@ -246,7 +281,7 @@ class Recorder:
         """
         asked = len(self._untrained_ids) if plan.untrained_question else 0
         question = max(asked, len(self._evaluator.question_ids))
-        context_length = self._engine.capabilities.context_length
+        context_length = self.engine.capabilities.context_length
         room = context_length - len(prompt_ids) - question
         needed = plan.max_tokens or 1 + max(plan.checkpoints, default=0)
         if room < needed:
@@ -280,7 +315,7 @@ class Recorder:
         sampling: SamplingParams,
         temperatures: TemperatureSchedule,
     ) -> list[SampleRecord]:
-        listener = _Listener(self._engine)
+        listener = _Listener(self.engine)
         name = f"prompt {draw.prompt.prompt_id!r}"
         try:
             outcome = await run(
@@ -306,7 +341,7 @@ class Recorder:
         assert sample.finish_reason is not None, "nothing was pruned, and nothing failed"
         untrained = None
         if asked:
-            answer = await self._engine.label_logprobs(
+            answer = await self.engine.label_logprobs(
                 prompt_ids + sample.token_ids + self._untrained_ids, self._yes_no
             )
             untrained = (answer.logprobs[0], answer.logprobs[1])

@@ -131,25 +131,13 @@ def _describe(
             f"none: the engine {capabilities.name!r} cannot evaluate mid-generation",
         )
     scorers = {item.scorer for item in task.items}
-    scorer = next(iter(scorers)) if len(scorers) == 1 else None
-    return RecordingInfo(
+    return plan.info(
         task=task.name,
         model=model.name,
         engine=capabilities.name,
-        seed=plan.seed,
-        num_samples=plan.num_samples,
-        temperature=plan.temperature,
-        annealed=plan.annealed,
-        checkpoints=plan.checkpoints,
-        max_tokens=plan.max_tokens,
-        top_p=plan.top_p,
-        num_question_tokens=len(model.evaluator.question_ids),
-        selfeval=model.evaluator.config,
-        untrained_question=plan.untrained_question,
+        evaluator=model.evaluator,
         model_files=model_files,
-        scorer=None if scorer is None else scorer.name,
-        scorer_spec=None if scorer is None else scorer.spec,
-        scorer_digest=None if scorer is None else scorer.digest,
+        scorer=next(iter(scorers)) if len(scorers) == 1 else None,
     )
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from selfeval_backend.chat import Message
 from selfeval_backend.errors import DatasetError
 from selfeval_backend.files import read_json, write_json
-from selfeval_backend.samples.records import PromptRecord, Recording, RecordingInfo, SampleRecord
+from selfeval_backend.samples.records import PromptRecord, Recording, RecordingInfo
 from selfeval_backend.samples.rewards import MAX_ERROR_SHARE, Rewards, refuse_failures
 from selfeval_backend.samples.shards import (
     chunks_of,
@@ -32,11 +30,10 @@ __all__ = [
     "Listing",
     "check_failures",
     "load_recording",
-    "messages_json",
+    "messages_type",
     "next_number",
     "read_info",
     "read_listing",
-    "read_messages",
     "read_rewards",
     "read_samples",
     "refuse_others",
@@ -49,6 +46,9 @@ __all__ = [
     "write_samples",
 ]
 
+T = TypeVar("T")
+
+_PROMPT, _REWARDS = TypeAdapter(PromptRecord), TypeAdapter(Rewards)
 _LISTING = "recording.json"
 _METADATA_KEY = b"aic_samples"
 _PROMPTS_A_FILE = 1000
@@ -104,7 +104,8 @@ def write_samples(
         MissingDependencyError: pyarrow is not installed.
     """
     schema = _samples_schema().with_metadata({_METADATA_KEY: info.model_dump_json().encode()})
-    write_rows(folder / shard_name(number, "samples"), list(map(_row, prompts)), schema)
+    rows = [_PROMPT.dump_python(prompt) for prompt in prompts]
+    write_rows(folder / shard_name(number, "samples"), rows, schema)
 
 
 def read_samples(path: Path) -> Iterator[PromptRecord]:
@@ -114,15 +115,21 @@ def read_samples(path: Path) -> Iterator[PromptRecord]:
         DatasetError: It cannot be read, or a row holds what it must not; names file and row.
         MissingDependencyError: pyarrow is not installed.
     """
-    for number, row in enumerate(iterate_rows([path], batch_size=64)):
-        yield _prompt(row, f"{path}, row {number}")
+    for where, prompt in _read(path, _PROMPT):
+        for sample in prompt.samples:
+            if sample.num_generated_tokens < max(1, len(sample.token_ids)):
+                raise DatasetError(
+                    f"{where}: num_generated_tokens is {sample.num_generated_tokens}, "
+                    f"with {len(sample.token_ids)} token_ids"
+                )
+        yield prompt
 
 
 def read_info(path: Path) -> RecordingInfo:
     """Return what the samples of a file share.
 
     Raises:
-        DatasetError: It is no such file, or lacks columns.
+        DatasetError: It is no such file.
         MissingDependencyError: pyarrow is not installed.
     """
     arrow = need_pyarrow()
@@ -130,16 +137,13 @@ def read_info(path: Path) -> RecordingInfo:
         schema = arrow.parquet.read_schema(path)
     except (OSError, arrow.ArrowException) as error:
         raise DatasetError(f"{path} is no Parquet file that can be read: {error}") from error
-    found = set(_names(schema))
-    if missing := [name for name in _names(_samples_schema()) if name not in found]:
-        raise DatasetError(f"{path} lacks the columns {', '.join(missing)}")
     body = (schema.metadata or {}).get(_METADATA_KEY)
     if body is None:
         raise DatasetError(f"{path} lacks the schema metadata {_METADATA_KEY.decode()!r}")
     try:
         return RecordingInfo.model_validate_json(body)
     except ValidationError as error:
-        raise _invalid(f"{path}: {_METADATA_KEY.decode()}", error) from error
+        raise _invalid(f"{path}: {_METADATA_KEY.decode()}.", error) from error
 
 
 def refuse_others(path: Path, was: RecordingInfo, now: RecordingInfo) -> None:
@@ -186,17 +190,7 @@ def write_rewards(folder: Path, number: int, rewards: Sequence[Rewards]) -> None
         DatasetError: It cannot be written.
         MissingDependencyError: pyarrow is not installed.
     """
-    rows = [
-        {
-            "key": each.key,
-            "scored_by": each.scored_by,
-            "reference_characters": each.reference_characters,
-            "rewards": each.rewards,
-            "errors": each.errors,
-            "answers": each.answers,
-        }
-        for each in rewards
-    ]
+    rows = [_REWARDS.dump_python(each) for each in rewards]
     write_rows(folder / shard_name(number, "rewards"), rows, _rewards_schema())
 
 
@@ -207,19 +201,10 @@ def read_rewards(path: Path) -> Iterator[Rewards]:
         DatasetError: It cannot be read, or a row holds what it must not; names file and row.
         MissingDependencyError: pyarrow is not installed.
     """
-    for number, row in enumerate(iterate_rows([path])):
-        given = _with_tuples(row)
-        try:
-            found = Rewards(**given)
-        except TypeError as error:
-            raise DatasetError(f"{path}, row {number}: no rewards: {error}") from error
+    for where, found in _read(path, _REWARDS):
         for reward, reason in zip(found.rewards, found.errors, strict=True):
-            if reward is None and reason is None:
-                raise DatasetError(f"{path}, row {number}: reward is null")
-            if reward is not None and not math.isfinite(reward):
-                raise DatasetError(
-                    f"{path}, row {number}: reward is {reward}, expected a finite number"
-                )
+            if reason is None and (reward is None or not math.isfinite(reward)):
+                raise DatasetError(f"{where}: reward is {reward}, expected a finite number")
         yield found
 
 
@@ -267,7 +252,7 @@ def read_listing(folder: Path) -> Listing | None:
     try:
         return Listing.model_validate(read_json(path))
     except ValidationError as error:
-        raise _invalid(str(path), error) from error
+        raise _invalid(f"{path}: ", error) from error
 
 
 def save_recording(folder: Path, recording: Recording) -> None:
@@ -360,24 +345,24 @@ def check_failures(
     )
 
 
-def _invalid(where: str, error: ValidationError) -> DatasetError:
+def _invalid(start: str, error: ValidationError) -> DatasetError:
     first = error.errors()[0]
-    return DatasetError(f"{where}.{'.'.join(map(str, first['loc']))}: {first['msg']}")
+    return DatasetError(f"{start}{'.'.join(map(str, first['loc']))}: {first['msg']}")
 
 
 # Rows
 
 
+def messages_type() -> pa.DataType:
+    """Return how messages stand in a column."""
+    arrow = need_pyarrow()
+    return arrow.list_(arrow.struct([("role", arrow.string()), ("content", arrow.string())]))
+
+
 def _samples_schema() -> pa.Schema:
+    """Columns are fields of `PromptRecord` and `SampleRecord`, but for those of rewards."""
     arrow = need_pyarrow()
     tokens = arrow.list_(arrow.int32())
-    evaluation = arrow.struct(
-        [
-            ("num_tokens", arrow.int32()),
-            ("logprob_win_or_tie", arrow.float64()),
-            ("logprob_loss", arrow.float64()),
-        ]
-    )
     sample = arrow.struct(
         [
             ("index", arrow.int32()),
@@ -388,7 +373,7 @@ def _samples_schema() -> pa.Schema:
             ("finish_reason", arrow.string()),
             ("text", arrow.string()),
             ("sum_logprob", arrow.float64()),
-            ("evaluations", arrow.list_(evaluation)),
+            ("label_logprobs", arrow.map_(arrow.int32(), arrow.list_(arrow.float64()))),
             ("token_confidences", arrow.list_(arrow.float32())),
             ("self_certainty", arrow.float64()),
             ("untrained_logprobs", arrow.list_(arrow.float64())),
@@ -398,109 +383,38 @@ def _samples_schema() -> pa.Schema:
         [
             ("key", arrow.string()),
             ("prompt_id", arrow.string()),
-            ("split", arrow.string()),
-            ("messages", arrow.string()),
-            ("reference", arrow.string()),
-            ("prompt_token_ids", tokens),
-            ("error", arrow.string()),
+            ("messages", messages_type()),
+            ("prompt_ids", tokens),
             ("samples", arrow.list_(sample)),
+            ("split", arrow.string()),
+            ("reference", arrow.string()),
+            ("error", arrow.string()),
         ]
     )
 
 
 def _rewards_schema() -> pa.Schema:
+    """Columns are fields of `Rewards`."""
     arrow = need_pyarrow()
     return arrow.schema(
         [
             ("key", arrow.string()),
             ("scored_by", arrow.string()),
-            ("reference_characters", arrow.int32()),
             ("rewards", arrow.list_(arrow.float64())),
             ("errors", arrow.list_(arrow.string())),
             ("answers", arrow.list_(arrow.string())),
+            ("reference_characters", arrow.int32()),
         ]
     )
 
 
-def _names(schema: pa.Schema) -> Iterator[str]:
-    """Yield the columns, those of a sample as ``samples.name``."""
-    for column in schema:
-        yield column.name
-        if column.name == "samples":
-            yield from (f"samples.{part.name}" for part in column.type.value_type)
-
-
-def messages_json(messages: Sequence[Message]) -> str:
-    """Return messages as JSON."""
-    return json.dumps(
-        [{"role": m.role, "content": m.content} for m in messages], ensure_ascii=False
-    )
-
-
-def read_messages(text: str) -> tuple[Message, ...]:
-    """Return messages from what `messages_json` returned."""
-    return tuple(Message(**message) for message in json.loads(text))
-
-
-def _row(prompt: PromptRecord) -> dict[str, Any]:
-    return {
-        "key": prompt.key,
-        "prompt_id": prompt.prompt_id,
-        "split": prompt.split,
-        "messages": messages_json(prompt.messages),
-        "reference": prompt.reference,
-        "prompt_token_ids": prompt.prompt_ids,
-        "error": prompt.error,
-        "samples": [_sample_row(sample) for sample in prompt.samples],
-    }
-
-
-_AS_THEY_ARE = (
-    *("index", "temperature", "seed", "token_ids", "num_generated_tokens", "finish_reason", "text"),
-    *("sum_logprob", "token_confidences", "self_certainty", "untrained_logprobs"),
-)
-"""Columns of a sample that are fields of `SampleRecord`."""
-_MAY_BE_NULL = frozenset(_AS_THEY_ARE[-4:])
-
-
-def _sample_row(sample: SampleRecord) -> dict[str, Any]:
-    evaluations = [
-        {"num_tokens": num_tokens, "logprob_win_or_tie": win_or_tie, "logprob_loss": loss}
-        for num_tokens, (win_or_tie, loss) in sorted(sample.label_logprobs.items())
-    ]
-    return {"evaluations": evaluations, **{name: getattr(sample, name) for name in _AS_THEY_ARE}}
-
-
-def _prompt(row: Mapping[str, Any], where: str) -> PromptRecord:
-    return PromptRecord(
-        key=row["key"],
-        prompt_id=row["prompt_id"],
-        messages=read_messages(row["messages"]),
-        prompt_ids=tuple(row["prompt_token_ids"]),
-        samples=tuple(_sample(sample, where) for sample in row["samples"]),
-        split=row["split"],
-        reference=row["reference"],
-        error=row["error"],
-    )
-
-
-def _sample(row: Mapping[str, Any], where: str) -> SampleRecord:
-    for name in _AS_THEY_ARE:
-        if row[name] is None and name not in _MAY_BE_NULL:
-            raise DatasetError(f"{where}: {name} is null")
-    if row["finish_reason"] not in ("stop", "length"):
-        raise DatasetError(f"{where}: finish_reason is {row['finish_reason']!r}")
-    if not row["num_generated_tokens"] >= max(1, len(row["token_ids"])):
-        raise DatasetError(
-            f"{where}: num_generated_tokens is {row['num_generated_tokens']}, "
-            f"with {len(row['token_ids'])} token_ids"
-        )
-    given = _with_tuples({name: row[name] for name in _AS_THEY_ARE})
-    said = {
-        e["num_tokens"]: (e["logprob_win_or_tie"], e["logprob_loss"]) for e in row["evaluations"]
-    }
-    return SampleRecord(label_logprobs=said, **given)
-
-
-def _with_tuples(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: tuple(value) if isinstance(value, list) else value for k, value in row.items()}
+def _read(path: Path, reader: TypeAdapter[T]) -> Iterator[tuple[str, T]]:
+    """Yield (where it stands, record) of each row, a few in memory at a time."""
+    for number, row in enumerate(iterate_rows([path], batch_size=64)):
+        for sample in row.get("samples", ()):
+            sample["label_logprobs"] = dict(sample["label_logprobs"])
+        where = f"{path}, row {number}"
+        try:
+            yield where, reader.validate_python(row)
+        except ValidationError as error:
+            raise _invalid(f"{where}: ", error) from error

@@ -9,6 +9,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ from selfeval_backend.evaluation.quality import Prediction, predictions, running
 from selfeval_backend.evaluation.tuning import Goal, find_policy, policy_of
 from selfeval_backend.files import writing
 from selfeval_backend.hashing import Hasher
-from selfeval_backend.samples.filling import fill
-from selfeval_backend.samples.recorder import Draw
-from selfeval_backend.samples.records import PromptRecord, Recording
+from selfeval_backend.samples.filling import Job, fill
+from selfeval_backend.samples.recorder import Draw, RecordingPlan
+from selfeval_backend.samples.records import PromptRecord, Recording, RecordingInfo
 from selfeval_backend.samples.store import load_recording, read_listing, rewarded, save_recording
 from selfeval_backend.selfeval import CalibrationMap, EvaluationReader, SelfEvalConfig
 from selfeval_backend.training.base_model import load_asking, model_inputs
@@ -32,10 +33,10 @@ from selfeval_backend.training.pipeline import Workplace
 from selfeval_backend.training.prompts import PromptSplit, stored_prompts
 from selfeval_backend.training.recipe import Recipe
 from selfeval_backend.training.rewards import load_scorer, reward_inputs, score_files
-from selfeval_backend.training.rollouts import RecipeSamples, plan_of
+from selfeval_backend.training.rollouts import draw_of, job_of, plan_of
 from selfeval_backend.training.scoring import score_prefixes
 
-__all__ = ["CalibrateStage", "HeldOutSamples", "fit_calibration", "rewarded_prompts"]
+__all__ = ["CalibrateStage", "fit_calibration", "rewarded_prompts"]
 
 _DRAWN = "drawn"
 """Folder of the samples, within the stage's, before the model is asked about them."""
@@ -133,34 +134,27 @@ def rewarded_prompts(samples: Path, rewards: Path, split: PromptSplit) -> list[P
     ]
 
 
-class HeldOutSamples(RecipeSamples):
-    """What the fine-tuned model draws: held-out prompts, at temperature 1 and annealed.
+def _held_out(recipe: Recipe, prompts: Path, model: Path) -> Job:
+    """Return what the fine-tuned model draws, at temperature 1 and annealed.
 
-    Those at temperature 1 have the seeds that the base model's had.
+    Samples at temperature 1 have the seeds that the base model's had.
     """
+    plan = replace(plan_of(recipe, num_samples=recipe.calibrate.samples), annealed=True)
+    draws = partial(_draws, recipe, prompts, plan)
+    return job_of(recipe, model=model, name=recipe.name, plan=plan, draws=draws)
 
-    @classmethod
-    def of(cls, recipe: Recipe, prompts: Path, model: Path) -> HeldOutSamples:
-        """Return the samples of a recipe's calibration."""
-        return cls(
-            recipe=recipe,
-            prompts=prompts,
-            model=model,
-            name=recipe.name,
-            plan=replace(plan_of(recipe, num_samples=recipe.calibrate.samples), annealed=True),
-        )
 
-    def draws(self) -> Iterator[Draw]:
-        """Yield the prompts to calibrate on, and those that the report is of."""
-        settings = self.recipe.calibrate
-        left: dict[str | None, int] = {
-            "calibration": settings.max_calibration_prompts,
-            "test": settings.max_test_prompts,
-        }
-        for prompt in stored_prompts(self.prompts, ("calibration", "test")):
-            if left[prompt.split]:
-                left[prompt.split] -= 1
-                yield self.draw(prompt, self.plan)
+def _draws(recipe: Recipe, prompts: Path, plan: RecordingPlan) -> Iterator[Draw]:
+    """Yield the prompts to calibrate on, and those that the report is of."""
+    settings = recipe.calibrate
+    left: dict[str | None, int] = {
+        "calibration": settings.max_calibration_prompts,
+        "test": settings.max_test_prompts,
+    }
+    for prompt in stored_prompts(prompts, ("calibration", "test")):
+        if left[prompt.split]:
+            left[prompt.split] -= 1
+            yield draw_of(recipe, prompt, plan)
 
 
 class CalibrateStage:
@@ -188,8 +182,8 @@ class CalibrateStage:
         settings = recipe.calibrate
         if "prompts" not in upstream:
             return [f"{2 * settings.samples} samples a held-out prompt"]
-        drawn = HeldOutSamples.of(recipe, upstream["prompts"], Path())
-        num_prompts = sum(1 for _ in drawn.draws())
+        plan = plan_of(recipe, num_samples=settings.samples)
+        num_prompts = sum(1 for _ in _draws(recipe, upstream["prompts"], plan))
         return [
             f"{num_prompts * 2 * settings.samples:,} samples of {num_prompts:,} held-out prompts, "
             f"each asked at {len(settings.positions)} positions and the end"
@@ -198,13 +192,13 @@ class CalibrateStage:
     def run(self, place: Workplace) -> dict[str, Any]:
         """Draw, reward, ask, fit; each part goes on where it was."""
         model = place.upstream["finetune"] / "model"
-        held_out = HeldOutSamples.of(place.recipe, place.upstream["prompts"], model)
+        held_out = _held_out(place.recipe, place.upstream["prompts"], model)
         figures = {"rollouts": self._draw(place, held_out), "rewards": self._reward(place)}
         trained = SelfEvalConfig.load(model)
         assert trained is not None, "fine-tuning wrote it"
-        calibration = self._asked(place, held_out, "calibration", trained)
+        calibration = self._asked(place, held_out.info, "calibration", trained)
         config, tuned = self._config(place, calibration)
-        test = self._asked(place, held_out, "test", config)
+        test = self._asked(place, held_out.info, "test", config)
         folder = place.folder / "model"
         shutil.rmtree(folder, ignore_errors=True)
         with writing(folder):
@@ -214,7 +208,7 @@ class CalibrateStage:
         counts = {"calibration": len(calibration.prompts), "test": len(test.prompts)}
         return {**figures, "prompts": counts, "tuning": tuned}
 
-    def _draw(self, place: Workplace, held_out: HeldOutSamples) -> dict[str, Any]:
+    def _draw(self, place: Workplace, held_out: Job) -> dict[str, Any]:
         folder = place.folder / _DRAWN
         return fill(held_out, folder, name="calibrate: rollouts", progress=place.progress)
 
@@ -230,7 +224,7 @@ class CalibrateStage:
         )
 
     def _asked(
-        self, place: Workplace, held_out: HeldOutSamples, split: PromptSplit, config: SelfEvalConfig
+        self, place: Workplace, info: RecordingInfo, split: PromptSplit, config: SelfEvalConfig
     ) -> Recording:
         """Ask the model about the samples of a split, and keep them as a recording."""
         folder = place.folder / split
@@ -240,13 +234,13 @@ class CalibrateStage:
                 "checkpoints": place.recipe.calibrate.positions,
                 "selfeval": config,
             }
-            prompts = self._score(place, Path(held_out.model), split)
-            info = held_out.info.model_copy(update=facts)
-            save_recording(folder, Recording(info=info, prompts=tuple(prompts)))
+            prompts = tuple(self._score(place, split))
+            recording = Recording(info=info.model_copy(update=facts), prompts=prompts)
+            save_recording(folder, recording)
         return load_recording(folder)
 
-    def _score(self, place: Workplace, model: Path, split: PromptSplit) -> list[PromptRecord]:
-        drawn = place.folder / _DRAWN
+    def _score(self, place: Workplace, split: PromptSplit) -> list[PromptRecord]:
+        drawn, model = place.folder / _DRAWN, place.upstream["finetune"] / "model"
         prompts = rewarded_prompts(drawn, drawn, split)
         if not prompts:
             raise DatasetError(

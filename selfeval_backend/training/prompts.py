@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import pyarrow as pa
+from pydantic import TypeAdapter
 
 from selfeval_backend.errors import DatasetError
 from selfeval_backend.hashing import Hasher, digest_of
@@ -26,7 +27,7 @@ from selfeval_backend.samples.shards import (
     shards_of,
     write_rows,
 )
-from selfeval_backend.samples.store import messages_json, read_messages
+from selfeval_backend.samples.store import messages_type
 from selfeval_backend.scorers import said
 from selfeval_backend.training.pipeline import Workplace
 from selfeval_backend.training.recipe import (
@@ -45,10 +46,11 @@ _SCHEMA = pa.schema(
     [
         ("prompt_id", pa.string()),
         ("split", pa.string()),
-        ("messages", pa.string()),
+        ("messages", messages_type()),
         ("answer", pa.string()),
     ]
 )
+_PROMPT = TypeAdapter(Prompt)
 _SHARD = 4096
 _CHECKED = 100
 """Rows that a dry run looks at."""
@@ -140,12 +142,7 @@ def stored_prompts(folder: Path, splits: Sequence[PromptSplit]) -> Iterator[Prom
     """Yield the prompts of some splits, from the folder of a finished `PromptStage`."""
     for row in iterate_rows(shards_of(folder)):
         if row["split"] in splits:
-            yield Prompt(
-                prompt_id=row["prompt_id"],
-                split=row["split"],
-                messages=read_messages(row["messages"]),
-                answer=row["answer"],
-            )
+            yield _PROMPT.validate_python(row)
 
 
 class PromptStage:
@@ -219,9 +216,4 @@ class PromptStage:
             seen.add(number)
             counts["kept"] += 1
             counts[str(prompt.split)] += 1
-            yield {
-                "prompt_id": prompt.prompt_id,
-                "split": prompt.split,
-                "messages": messages_json(prompt.messages),
-                "answer": prompt.answer,
-            }
+            yield _PROMPT.dump_python(prompt)

@@ -2,165 +2,119 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from selfeval_backend.chat import Chat
 from selfeval_backend.checkpoints import locate_checkpoint
 from selfeval_backend.controller import derive_seed
-from selfeval_backend.engine.base import Engine
 from selfeval_backend.hashing import Hasher
 from selfeval_backend.model import choose_engine
-from selfeval_backend.samples.filling import fill
+from selfeval_backend.samples.filling import Job, fill
 from selfeval_backend.samples.kept import KeptSamples
 from selfeval_backend.samples.prompts import Prompt
 from selfeval_backend.samples.provenance import files_digest
-from selfeval_backend.samples.recorder import Draw, RecordingPlan
-from selfeval_backend.samples.records import RecordingInfo
-from selfeval_backend.selfeval import SelfEvaluator
-from selfeval_backend.training.base_model import (
-    Asking,
-    load_asking,
-    model_inputs,
-    open_engine,
-)
+from selfeval_backend.samples.recorder import Draw, Recorder, RecordingPlan
+from selfeval_backend.training.base_model import load_asking, model_inputs, open_engine
 from selfeval_backend.training.pipeline import Workplace
 from selfeval_backend.training.prompts import stored_prompts
 from selfeval_backend.training.recipe import Recipe
 
-__all__ = ["BaseSamples", "RecipeSamples", "RolloutStage", "plan_of"]
+__all__ = ["RolloutStage", "draw_of", "job_of", "open_recorder", "plan_of"]
 
 
 def plan_of(recipe: Recipe, *, num_samples: int, temperature: float = 1.0) -> RecordingPlan:
     """Return what a recipe draws of a prompt: samples without evaluations, at one temperature."""
-    settings = recipe.rollouts
     return RecordingPlan(
         num_samples=num_samples,
         temperature=temperature,
-        top_p=settings.top_p,
+        top_p=recipe.rollouts.top_p,
         annealed=False,
         evaluate=False,
-        max_tokens=settings.max_tokens,
+        max_tokens=recipe.rollouts.max_tokens,
         untrained_question=False,
         seed=recipe.seed,
-        shard_prompts=settings.shard_prompts,
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class RecipeSamples(ABC):
-    """Samples that a recipe draws; see `selfeval_backend.samples.filling.Job`."""
-
-    recipe: Recipe
-    prompts: Path
-    """Folder of the prompts."""
-    model: str | Path
-    """A folder, or a model's name."""
-    name: str
-    """What the model is called in the records."""
-    plan: RecordingPlan
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave out what was loaded: another process loads its own."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
-    @property
-    def prompts_per_file(self) -> int:
-        """How many are drawn together."""
-        return self.recipe.rollouts.shard_prompts
-
-    @property
-    def kept(self) -> KeptSamples | None:
-        """Samples that are used before any is drawn: none."""
-        return None
-
-    @cached_property
-    def _asking(self) -> Asking:
-        return load_asking(self.recipe)
-
-    @property
-    def chat(self) -> Chat:
-        """How the model is spoken to."""
-        return self._asking.chat
-
-    @property
-    def evaluator(self) -> SelfEvaluator:
-        """Its self-evaluation, not trained yet or not calibrated yet."""
-        return self._asking.evaluator
-
-    @cached_property
-    def info(self) -> RecordingInfo:
-        """What all samples share."""
-        recipe, plan = self.recipe, self.plan
-        return RecordingInfo(
-            task=recipe.name,
-            model=self.name,
-            engine=recipe.rollouts.engine or choose_engine(),
-            seed=recipe.seed,
-            num_samples=plan.num_samples,
-            temperature=plan.temperature,
-            annealed=plan.annealed,
-            checkpoints=(),
-            max_tokens=plan.max_tokens,
-            top_p=plan.top_p,
-            num_question_tokens=len(self.evaluator.question_ids),
-            selfeval=self.evaluator.config,
-            untrained_question=False,
-            model_files=files_digest(self.model, recipe.folder),
-        )
-
-    def draw(self, prompt: Prompt, plan: RecordingPlan) -> Draw:
-        """Return a prompt with its own seed: the same whatever other prompts there are."""
-        seed = derive_seed(self.recipe.seed, int(prompt.prompt_id, 16))
-        return Draw(prompt=prompt, seed=seed, plan=plan)
-
-    @abstractmethod
-    def draws(self) -> Iterator[Draw]:
-        """Yield what is drawn, the same each time."""
-
-    def open_engine(self) -> Engine:
-        """Start the engine that draws; a model's name is downloaded if need be."""
-        return open_engine(locate_checkpoint(self.model), self.recipe.rollouts)
+def draw_of(recipe: Recipe, prompt: Prompt, plan: RecordingPlan) -> Draw:
+    """Return a prompt with a seed of its own: the same whatever other prompts there are."""
+    seed = derive_seed(recipe.seed, int(prompt.prompt_id, 16))
+    return Draw(prompt=prompt, seed=seed, plan=plan)
 
 
-class BaseSamples(RecipeSamples):
-    """What the base model draws: prompts to learn from, to watch, and to compare with after."""
+def open_recorder(recipe: Recipe, model: str | Path) -> Recorder:
+    """Start what draws samples of a model; a model's name is downloaded if need be."""
+    asking = load_asking(recipe)
+    engine = open_engine(locate_checkpoint(model), recipe.rollouts)
+    return Recorder(engine=engine, chat=asking.chat, evaluator=asking.evaluator)
 
-    @classmethod
-    def of(cls, recipe: Recipe, prompts: Path) -> BaseSamples:
-        """Return the samples of a recipe's rollouts."""
-        settings = recipe.rollouts
-        return cls(
-            recipe=recipe,
-            prompts=prompts,
-            model=recipe.model,
-            name=recipe.model,
-            plan=plan_of(recipe, num_samples=settings.samples, temperature=settings.temperature),
-        )
 
-    @cached_property
-    def kept(self) -> KeptSamples | None:
-        """Those of another run, if the recipe names one."""
-        folder = self.recipe.rollouts.kept
-        return None if folder is None else KeptSamples.load(folder, self.info)
+def job_of(
+    recipe: Recipe,
+    *,
+    model: str | Path,
+    name: str,
+    plan: RecordingPlan,
+    draws: Callable[[], Iterator[Draw]],
+    kept: Path | None = None,
+) -> Job:
+    """Return what a folder is filled with.
 
-    def draws(self) -> Iterator[Draw]:
-        """Yield each prompt.
+    Args:
+        recipe: Says how samples are drawn.
+        model: A folder, or a model's name.
+        name: What the model is called in the records.
+        plan: What is drawn of most prompts.
+        draws: Yields the prompts, the same each time.
+        kept: A folder of samples that are used before any is drawn.
 
-        Of test prompts, as many samples at temperature 1 as are drawn again after fine-tuning.
-        """
-        after, num_test = self.recipe.calibrate, 0
-        fresh = plan_of(self.recipe, num_samples=after.samples)
-        for prompt in stored_prompts(self.prompts, ("train", "validation", "test")):
-            if prompt.split != "test":
-                yield self.draw(prompt, self.plan)
-            elif num_test < after.max_test_prompts:
-                num_test += 1
-                yield self.draw(prompt, fresh)
+    Raises:
+        DatasetError: What is kept is of another model, or was drawn in another way.
+    """
+    info = plan.info(
+        task=recipe.name,
+        model=name,
+        engine=recipe.rollouts.engine or choose_engine(),
+        evaluator=load_asking(recipe).evaluator,
+        model_files=files_digest(model, recipe.folder),
+    )
+    return Job(
+        info=info,
+        draws=draws,
+        open_recorder=partial(open_recorder, recipe, model),
+        prompts_per_file=recipe.rollouts.shard_prompts,
+        kept=None if kept is None else KeptSamples(kept, info),
+    )
+
+
+def _base_job(recipe: Recipe, prompts: Path) -> Job:
+    settings = recipe.rollouts
+    plan = plan_of(recipe, num_samples=settings.samples, temperature=settings.temperature)
+    return job_of(
+        recipe,
+        model=recipe.model,
+        name=recipe.model,
+        plan=plan,
+        draws=partial(_draws, recipe, prompts, plan),
+        kept=settings.kept,
+    )
+
+
+def _draws(recipe: Recipe, prompts: Path, plan: RecordingPlan) -> Iterator[Draw]:
+    """Yield prompts to learn from, to watch, and to compare with after.
+
+    Of test prompts, as many samples at temperature 1 as are drawn again after fine-tuning.
+    """
+    after, num_test = recipe.calibrate, 0
+    fresh = plan_of(recipe, num_samples=after.samples)
+    for prompt in stored_prompts(prompts, ("train", "validation", "test")):
+        if prompt.split != "test":
+            yield draw_of(recipe, prompt, plan)
+        elif num_test < after.max_test_prompts:
+            num_test += 1
+            yield draw_of(recipe, prompt, fresh)
 
 
 class RolloutStage:
@@ -187,20 +141,20 @@ class RolloutStage:
         settings = recipe.rollouts
         if "prompts" not in upstream:
             return [f"{settings.samples} samples a prompt, of up to {settings.max_tokens} tokens"]
-        samples = BaseSamples.of(recipe, upstream["prompts"])
-        counts = [draw.plan.num_samples for draw in samples.draws()]
+        job = _base_job(recipe, upstream["prompts"])
+        counts = [draw.plan.num_samples for draw in job.draws()]
         lines = [
             f"{sum(counts):,} samples of {len(counts):,} prompts, "
             f"at most {sum(counts) * settings.max_tokens:,} tokens"
         ]
-        if samples.kept is not None:
+        if job.kept is not None:
             lines.append(f"those that {settings.kept} holds are used, and not drawn")
         return lines
 
     def run(self, place: Workplace) -> dict[str, Any]:
         """Draw what is not drawn yet."""
         return fill(
-            BaseSamples.of(place.recipe, place.upstream["prompts"]),
+            _base_job(place.recipe, place.upstream["prompts"]),
             place.folder,
             name=self.name,
             progress=place.progress,

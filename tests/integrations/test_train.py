@@ -135,7 +135,15 @@ def test_what_training_drew_is_evaluated(trained: Recipe) -> None:
     recording = load_recording(folder)
     assert recording.info.selfeval == SelfEvalConfig.load(report)
     assert (len(recording.prompts), recording.num_samples) == (12, 12 * 8)
-    command = (sys.executable, "-m", "selfeval_backend", "eval", "--rollouts", str(folder), "--json")
+    command = (
+        sys.executable,
+        "-m",
+        "selfeval_backend",
+        "eval",
+        "--rollouts",
+        str(folder),
+        "--json",
+    )
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     methods = {row["method"]: row for row in json.loads(ran.stdout)["methods"]}

@@ -26,7 +26,15 @@ DOORS = {
     "prometheus_client": ("diagnosis",),
     "pyarrow": ("samples", "training"),
     "pydantic": (
-        *("calls", "gate", "samples", "selfeval", "settings", "training.recipe"),
+        *(
+            "calls",
+            "gate",
+            "samples",
+            "selfeval",
+            "settings",
+            "training.prompts",
+            "training.recipe",
+        ),
         "validation",
     ),
     "ray": ("samples.on_ray",),

@@ -9,7 +9,7 @@ from functools import lru_cache
 from statistics import fmean
 
 from selfeval_backend.evaluation.rivals.voting import count_votes, winner
-from selfeval_backend.evaluation.signals import Signal, Signals
+from selfeval_backend.evaluation.signals import Signal, Signals, known
 from selfeval_backend.policy import BestOfN, Policy, TemperatureSchedule
 from selfeval_backend.types import Advance, Decision, Draw, Prune, RunState, Sample, Stop
 
@@ -64,7 +64,8 @@ class DeepConfidence:
 
     def lowest(self, sample: Sample, signals: Signals) -> float:
         """Return a sample's lowest group confidence so far."""
-        return lowest_group_confidence(signals.token_confidences(sample), self.window)
+        confidences = known(signals(sample).token_confidences, "token_confidences")
+        return lowest_group_confidence(confidences[: sample.num_generated_tokens], self.window)
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ class _Windows:
             return Advance(until=None)
         num_drawn = len(state.samples)
         if num_drawn and num_drawn % self.window == 0:
-            answers = {self.signals.answer(s) for s in state.samples[-self.window :]}
+            answers = {self.signals(s).answer for s in state.samples[-self.window :]}
             if len(answers) == 1 and None not in answers:
                 return Stop(reason="confident")
         target = min(num_drawn + self.window, state.limits.max_samples)

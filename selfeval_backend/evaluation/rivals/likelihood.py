@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from selfeval_backend.evaluation.rivals.base import best_by, without_evaluation
-from selfeval_backend.evaluation.signals import Signal, Signals
+from selfeval_backend.evaluation.signals import Signal, Signals, known
 from selfeval_backend.policy import BestOfN, Policy
 from selfeval_backend.types import Sample
 
@@ -27,7 +27,12 @@ class MeanLogprob:
 
     def select(self, finished: Sequence[Sample], signals: Signals) -> tuple[Sample, ...]:
         """Return the likeliest one."""
-        return (best_by(finished, signals.mean_logprob),)
+
+        def mean_logprob(sample: Sample) -> float:
+            record = signals(sample)
+            return known(record.sum_logprob, "sum_logprob") / record.num_generated_tokens
+
+        return (best_by(finished, mean_logprob),)
 
 
 class SelfCertainty:
@@ -44,4 +49,8 @@ class SelfCertainty:
 
     def select(self, finished: Sequence[Sample], signals: Signals) -> tuple[Sample, ...]:
         """Return the most certain one."""
-        return (best_by(finished, signals.self_certainty),)
+
+        def certainty(sample: Sample) -> float:
+            return known(signals(sample).self_certainty, "self_certainty")
+
+        return (best_by(finished, certainty),)

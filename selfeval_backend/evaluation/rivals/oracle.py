@@ -26,4 +26,4 @@ class Oracle:
 
     def select(self, finished: Sequence[Sample], signals: Signals) -> tuple[Sample, ...]:
         """Return the best one."""
-        return (best_by(finished, signals.reward),)
+        return (best_by(finished, lambda sample: signals(sample).reward),)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from selfeval_backend.evaluation.rivals.base import best_by
-from selfeval_backend.evaluation.signals import Signal, Signals
+from selfeval_backend.evaluation.signals import Signal, Signals, known
 from selfeval_backend.policy import BestOfN, Policy
+from selfeval_backend.selfeval import raw_prob_win_or_tie
 from selfeval_backend.types import Sample
 
 __all__ = ["UntrainedQuestion"]
@@ -29,4 +30,10 @@ class UntrainedQuestion:
 
     def select(self, finished: Sequence[Sample], signals: Signals) -> tuple[Sample, ...]:
         """Return the one that it says yes to most."""
-        return (best_by(finished, signals.prob_right_untrained),)
+
+        def prob_yes(sample: Sample) -> float:
+            return raw_prob_win_or_tie(
+                *known(signals(sample).untrained_logprobs, "untrained_logprobs")
+            )
+
+        return (best_by(finished, prob_yes),)

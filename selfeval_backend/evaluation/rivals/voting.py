@@ -19,7 +19,7 @@ def count_votes(
     """Return what each answer got, in the order in which answers came; abstentions left out."""
     votes: dict[str, float] = {}
     for sample in finished:
-        answer = signals.answer(sample)
+        answer = signals(sample).answer
         if answer is not None:
             votes[answer] = votes.get(answer, 0.0) + weight(sample)
     return votes
@@ -36,7 +36,7 @@ def winner(
     if not votes:
         return list(finished)
     chosen = max(votes, key=lambda answer: votes[answer])
-    return [sample for sample in finished if signals.answer(sample) == chosen]
+    return [sample for sample in finished if signals(sample).answer == chosen]
 
 
 class MajorityVote:

@@ -14,9 +14,10 @@ from selfeval_backend.engine.scripted import (
     ScriptedResponse,
     StreamCall,
 )
-from selfeval_backend.errors import EngineError, NoFinishedSampleError
+from selfeval_backend.errors import ConfigurationError, EngineError, NoFinishedSampleError
 from selfeval_backend.evaluation.live import compare, run_method
 from selfeval_backend.evaluation.methods import Method, standard_methods
+from selfeval_backend.evaluation.rivals import Oracle
 from selfeval_backend.evaluation.tasks import reference_items
 from selfeval_backend.model import SelfEvaluatingModel
 from selfeval_backend.settings import Settings
@@ -129,3 +130,12 @@ async def test_a_cancelled_comparison_leaves_nothing_running(make_model: ModelFa
         await running
 
     assert engine_of(model).num_open == 0
+
+
+async def test_a_method_that_looks_at_more_than_answers_is_refused_before_a_token(
+    model: SelfEvaluatingModel,
+) -> None:
+    oracle = replace(ALL_AT_ONCE, rival=Oracle())
+    with pytest.raises(ConfigurationError, match="methods that need answers at most"):
+        await run_method(model, reference_items(1, seed=0), oracle, seed=0)
+    assert not engine_of(model).stream_calls

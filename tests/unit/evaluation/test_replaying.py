@@ -21,10 +21,12 @@ from selfeval_backend.evaluation.rivals import (
     DeepConfidence,
     EarlyStoppingConsistency,
     MajorityVote,
+    MeanLogprob,
     RandomChoice,
     Rival,
+    SelfCertainty,
+    UntrainedQuestion,
 )
-from selfeval_backend.evaluation.signals import RecordedSignals
 from selfeval_backend.policy import BestOfN, Policy
 from selfeval_backend.samples.records import Recording, SampleRecord
 from selfeval_backend.samples.replay import replay_engine
@@ -166,8 +168,7 @@ def test_a_rival_is_replayed_as_the_controller_runs_it(
 ) -> None:
     chosen = Settings(max_samples=NUM_SAMPLES, annealing="annealed" if annealed else "constant")
     by_key = {(s.index, s.temperature): s for s in samples}
-    signals = RecordedSignals(lambda s: by_key[s.index, s.temperature])
-    policy = rival.policy(chosen.policy(), signals)
+    policy = rival.policy(chosen.policy(), lambda s: by_key[s.index, s.temperature])
     compare(samples, policy, chosen.limits(), annealed=annealed)
 
 
@@ -271,12 +272,17 @@ def test_a_limit_that_a_replay_cannot_keep_is_refused(limit: str) -> None:
         list(replay_methods(three(), [Method(name="x", settings=constant(**{limit: 5}))]))
 
 
-def test_what_the_recording_lacks_for_a_rival_is_named() -> None:
-    recorded = Recording(
-        info=info(),
-        prompts=recording([sample(i, [0.5]) for i in range(NUM_SAMPLES)]).prompts,
-    )
-    bare = recorded.prompts[0].samples[0]
-    signals = RecordedSignals(lambda _: replace(bare, token_confidences=None, self_certainty=None))
-    with pytest.raises(DatasetError, match="no self_certainty"):
-        signals.self_certainty(recorded)  # type: ignore[arg-type]  # any will do
+@pytest.mark.parametrize(
+    ("rival", "lacks"),
+    [
+        (SelfCertainty(), "self_certainty"),
+        (MeanLogprob(), "sum_logprob"),
+        (UntrainedQuestion(), "untrained_logprobs"),
+        (DeepConfidence(), "token_confidences"),
+    ],
+)
+def test_what_the_recording_lacks_for_a_rival_is_named(rival: Rival, lacks: str) -> None:
+    bare = [replace(sample(i, [0.5], answer="a"), **{lacks: None}) for i in range(NUM_SAMPLES)]
+    method = Method(name="x", settings=constant(max_samples=NUM_SAMPLES), rival=rival)
+    with pytest.raises(DatasetError, match=f"no {lacks}: record it"):
+        list(replay_methods(recording(bare), [method]))

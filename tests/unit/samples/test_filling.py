@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,17 @@ from selfeval_backend.engine.scripted import (
     StreamCall,
 )
 from selfeval_backend.errors import DatasetError, EngineError
-from selfeval_backend.samples.filling import fill
+from selfeval_backend.samples.filling import Job, fill
 from selfeval_backend.samples.kept import KeptSamples
 from selfeval_backend.samples.prompts import Prompt
-from selfeval_backend.samples.recorder import Draw, RecordingPlan
-from selfeval_backend.samples.records import PromptRecord, RecordingInfo
+from selfeval_backend.samples.recorder import Draw, Recorder, RecordingPlan
+from selfeval_backend.samples.records import PromptRecord
 from selfeval_backend.samples.store import read_samples, sample_files
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
 from tests.unit.samples.recorded import info
 
 CHAT = ScriptedChat()
+INFO = info(max_tokens=40, checkpoints=())
 PLAN = RecordingPlan(num_samples=2, max_tokens=40, evaluate=False, untrained_question=False)
 
 
@@ -42,32 +43,27 @@ def by_seed(call: StreamCall) -> ScriptedResponse:
     return CHAT.response(f"{call.params.seed} {call.params.temperature}", 0.5)
 
 
-@dataclass
-class Drawing:
-    """Prompts that are numbers."""
+def job(
+    engine: Engine | None = None,
+    *,
+    numbers: range = range(10),
+    texts: Mapping[int, str] = {},
+    kept: KeptSamples | None = None,
+    plan: RecordingPlan = PLAN,
+) -> Job:
+    def draws() -> Iterator[Draw]:
+        for n in numbers:
+            yield Draw(prompt=prompt(n, texts.get(n, "Say it.")), seed=n, plan=plan)
 
-    engine: Engine | None = None
-    numbers: range = range(10)
-    texts: dict[int, str] = field(default_factory=dict)
-    kept: KeptSamples | None = None
-    plan: RecordingPlan = PLAN
-    prompts_per_file: int = 4
-    chat: ScriptedChat = CHAT
-    info: RecordingInfo = field(default_factory=lambda: info(max_tokens=40, checkpoints=()))
-    evaluator: SelfEvaluator = field(default_factory=lambda: SelfEvaluator(SelfEvalConfig(), CHAT))
+    def open_recorder() -> Recorder:
+        evaluator = SelfEvaluator(SelfEvalConfig(), CHAT)
+        return Recorder(engine=engine or ScriptedEngine(by_seed), chat=CHAT, evaluator=evaluator)
 
-    def draws(self) -> Iterator[Draw]:
-        for n in self.numbers:
-            text = self.texts.get(n, "Say it.")
-            yield Draw(prompt=prompt(n, text), seed=n, plan=self.plan)
-
-    def open_engine(self) -> Engine:
-        return self.engine or ScriptedEngine(by_seed)
+    return Job(info=INFO, draws=draws, open_recorder=open_recorder, prompts_per_file=4, kept=kept)
 
 
 def draw(folder: Path, engine: Engine | None = None, **given: Any) -> dict[str, Any]:
-    job = Drawing(engine=engine, **given)
-    return fill(job, folder, name="rollouts", progress=lambda *_: None)
+    return fill(job(engine, **given), folder, name="rollouts", progress=lambda *_: None)
 
 
 def rows(folder: Path) -> list[PromptRecord]:
@@ -156,7 +152,7 @@ def test_a_full_disk_is_an_error_and_loses_nothing(
 
 
 def kept(folder: Path, **asked: Any) -> KeptSamples:
-    return KeptSamples.load(folder, info(max_tokens=40, checkpoints=(), **asked))
+    return KeptSamples(folder, INFO.model_copy(update=asked))
 
 
 def test_samples_that_are_kept_are_not_drawn(tmp_path: Path) -> None:
@@ -167,47 +163,45 @@ def test_samples_that_are_kept_are_not_drawn(tmp_path: Path) -> None:
         counted.append(call)
         return by_seed(call)
 
-    constant = RecordingPlan(
-        **{name: getattr(PLAN, name) for name in PLAN.__slots__} | {"annealed": False}
-    )
-    draw(
-        tmp_path / "after",
-        ScriptedEngine(counts),
-        kept=kept(tmp_path / "before"),
-        plan=constant,
-    )
+    asked = {"kept": kept(tmp_path / "before"), "plan": replace(PLAN, annealed=False)}
+    draw(tmp_path / "after", ScriptedEngine(counts), **asked)
     assert len(counted) == 2 * 3
-    draw(tmp_path / "drawn", plan=constant)
+    draw(tmp_path / "drawn", plan=replace(PLAN, annealed=False))
     assert rows(tmp_path / "after") == rows(tmp_path / "drawn")
 
 
 def test_no_engine_is_started_where_all_samples_are_kept(tmp_path: Path) -> None:
     draw(tmp_path / "before")
 
-    class Never(Drawing):
-        def open_engine(self) -> Engine:
-            raise AssertionError("nothing is left to draw")
+    def never() -> Recorder:
+        raise AssertionError("nothing is left to draw")
 
-    job = Never(kept=kept(tmp_path / "before"))
-    assert fill(job, tmp_path / "after", name="x", progress=lambda *_: None)["samples"] == 20
+    asked = replace(job(kept=kept(tmp_path / "before")), open_recorder=never)
+    found = fill(asked, tmp_path / "after", name="x", progress=lambda *_: None)
+    assert found["samples"] == 20
 
 
 def test_a_kept_sample_that_is_too_long_is_cut(tmp_path: Path) -> None:
     draw(tmp_path)
-    whole, short = rows(tmp_path)[0].samples[0], RecordingPlan(num_samples=2, max_tokens=5)
-    record = rows(tmp_path)[0]
-    found = kept(tmp_path).samples(record.prompt_ids, short)
-    assert found is not None
-    assert (found[0].token_ids, found[0].finish_reason) == (whole.token_ids[:5], "length")
-    assert found[0].sum_logprob is None  # of the whole alone
-    assert kept(tmp_path).samples(record.prompt_ids, RecordingPlan(num_samples=3)) is None
+    whole = rows(tmp_path)[0].samples[0]
+
+    def found(plan: RecordingPlan) -> PromptRecord | None:
+        return kept(tmp_path).record(Draw(prompt=prompt(0), seed=0, plan=plan))
+
+    record = found(replace(PLAN, max_tokens=5))
+    assert record is not None
+    cut = record.samples[0]
+    assert (cut.token_ids, cut.finish_reason) == (whole.token_ids[:5], "length")
+    assert cut.sum_logprob is None  # of the whole alone
+    assert found(replace(PLAN, num_samples=3)) is None
 
 
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"temperature": 0.5}, r"with temperature 1.0.*Set rollouts.temperature to 1.0"),
-        ({"top_p": 0.9}, r"with top_p 1.0, and 0.9 is asked for"),
+        ({"temperature": 0.5}, r"with temperature 1\.0.*Set rollouts\.temperature to 1\.0"),
+        ({"top_p": 0.9}, r"with top_p 1\.0, and 0\.9 is asked for"),
+        ({"max_tokens": 41}, r"Set rollouts\.max_tokens to 40"),
         ({"model": "somebody"}, "samples are of nobody, whose weights"),
     ],
 )
@@ -217,7 +211,8 @@ def test_samples_that_were_drawn_otherwise_are_refused(
     draw(tmp_path)
     with pytest.raises(DatasetError, match=message):
         kept(tmp_path, **asked)
-    with pytest.raises(DatasetError, match=r"Set rollouts\.max_tokens to 40"):
-        KeptSamples.load(tmp_path, info(max_tokens=41))
+
+
+def test_a_folder_without_samples_keeps_none(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no samples there"):
-        kept(tmp_path / "none")
+        kept(tmp_path)
