@@ -45,7 +45,7 @@ HELP = "sys.argv = ['aic', {}'--help']; from selfeval_backend.cli.main import ma
         HELP.format("'train', "),
         HELP.format("'eval', "),
         HELP.format("'tune', "),
-        "from selfeval_backend.evaluation import harness",
+        "from selfeval_backend.evaluation import live",
     ],
 )
 def test_nothing_heavy_is_imported(statement: str) -> None:
