@@ -32,7 +32,10 @@ def evaluate(
     *,
     task: Annotated[
         str,
-        typer.Option(help="reference, shifted, gsm8k, alpaca_eval, or a file of JSON lines."),
+        typer.Option(
+            help="reference, shifted, gsm8k, alpaca_eval, or a file of prompts (JSON lines, CSV, "
+            "Parquet)."
+        ),
     ] = "reference",
     file: Annotated[
         Path | None,
@@ -54,7 +57,7 @@ def evaluate(
     scorer: Annotated[
         str | None,
         typer.Option(
-            help="How answers of a file of JSON lines are judged: exact, regex:PATTERN, math or "
+            help="How answers of a file of prompts are judged: exact, regex:PATTERN, math or "
             "package.module:function.",
             show_default="exact",
         ),

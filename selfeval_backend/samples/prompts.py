@@ -11,10 +11,7 @@ from selfeval_backend.chat import Message, check_messages
 from selfeval_backend.errors import ConfigurationError, DatasetError, MissingDependencyError
 from selfeval_backend.files import one_line, read_csv, read_json_lines, read_parquet
 
-__all__ = ["FILE_ENDINGS", "Prompt", "first_turn", "messages_of", "read_hub", "read_rows"]
-
-FILE_ENDINGS = (".jsonl", ".json", ".parquet", ".csv")
-"""Of files that rows can be read from."""
+__all__ = ["Prompt", "first_turn", "messages_of", "read_hub", "read_rows"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,26 +32,20 @@ class Prompt:
         return self.messages[-1].content
 
 
-def read_rows(path: Path, *, field: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield (where it stands, row) of a file of JSON lines, CSV or Parquet, told by its ending.
-
-    Args:
-        path: The file.
-        field: The setting that names it, for errors.
+def read_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield (where it stands, row) of a file: Parquet or CSV by its ending, else JSON lines.
 
     Raises:
-        ConfigurationError: It has another ending.
         DatasetError: It cannot be read; names file and line.
         MissingDependencyError: It is Parquet, and pyarrow is not installed.
     """
-    if path.suffix == ".parquet":
-        yield from ((f"{path}, row {n}", row) for n, row in enumerate(read_parquet(path), 1))
-    elif path.suffix == ".csv":
-        yield from ((f"{path}, row {n}", row) for n, row in enumerate(read_csv(path), 1))
-    elif path.suffix in FILE_ENDINGS:
-        yield from ((f"{path}, line {n}", row) for n, row in read_json_lines(path))
-    else:
-        raise ConfigurationError(field, str(path), f"a file that ends in {', '.join(FILE_ENDINGS)}")
+    match path.suffix:
+        case ".parquet":
+            yield from ((f"{path}, row {n}", row) for n, row in enumerate(read_parquet(path), 1))
+        case ".csv":
+            yield from ((f"{path}, row {n}", row) for n, row in enumerate(read_csv(path), 1))
+        case _:
+            yield from ((f"{path}, line {n}", row) for n, row in read_json_lines(path))
 
 
 def read_hub(

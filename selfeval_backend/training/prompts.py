@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 import pyarrow as pa
 from pydantic import TypeAdapter
 
-from selfeval_backend.errors import DatasetError
+from selfeval_backend.errors import ConfigurationError, DatasetError
 from selfeval_backend.hashing import Hasher, digest_of
 from selfeval_backend.importing import import_function, source_digest
 from selfeval_backend.samples.prompts import Prompt, first_turn, messages_of, read_hub, read_rows
@@ -54,6 +54,7 @@ _PROMPT = TypeAdapter(Prompt)
 _SHARD = 4096
 _CHECKED = 100
 """Rows that a dry run looks at."""
+_ENDINGS = (".jsonl", ".json", ".parquet", ".csv")
 
 
 def read_prompts(settings: PromptSettings) -> Iterator[Prompt]:
@@ -82,8 +83,10 @@ def _rows(settings: PromptSettings) -> Iterator[Mapping[str, Any]]:
                     f"prompts.source.function: {source.function} raised {said(error)}"
                 ) from error
         case FileSource(path=path) as source:
-            rows = (row for _, row in read_rows(path, field="prompts.source.path"))
-            yield from _named(rows, source)
+            if path.suffix not in _ENDINGS:
+                allowed = f"a file that ends in {', '.join(_ENDINGS)}"
+                raise ConfigurationError("prompts.source.path", str(path), allowed)
+            yield from _named((row for _, row in read_rows(path)), source)
         case HubSource() as source:
             hub = read_hub(source.name, config=source.config, split=source.split, streaming=True)
             for row in _named(hub, source):

@@ -18,7 +18,7 @@ import pytest
 from benchmarks.figures.runs import load_beams
 from selfeval_backend.checkpoints import REFERENCE_FOLDER
 from selfeval_backend.errors import AICError, ConfigurationError, DatasetError
-from selfeval_backend.evaluation.tasks import AlpacaEvalTask, Gsm8kTask, JsonlTask
+from selfeval_backend.evaluation.tasks import AlpacaEvalTask, FileTask, Gsm8kTask
 from selfeval_backend.files import (
     check_can_write,
     locked,
@@ -49,7 +49,7 @@ def _prompts(path: Path) -> object:
 
 
 JSON_LINES: dict[str, tuple[str, Callable[[Path], object]]] = {
-    "task": ("task.jsonl", lambda path: JsonlTask(path).items),
+    "task": ("task.jsonl", lambda path: FileTask(path).items),
     "gsm8k": ("gsm8k.jsonl", lambda path: Gsm8kTask(path).items),
     "training": ("prompts.jsonl", _prompts),
 }

@@ -81,7 +81,7 @@ def _reward(reference: str, response: str) -> float:
 
 def _rows(source: Path | str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     if isinstance(source, Path) and not source.is_dir():
-        yield from read_rows(source, field="file")
+        yield from read_rows(source)
         return
     remedy = "Give a local copy, a folder or its test file: --file PATH."
     rows = read_hub(source, config="main", split="test", remedy=remedy)

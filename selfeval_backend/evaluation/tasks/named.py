@@ -6,8 +6,8 @@ from pathlib import Path
 
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.evaluation.tasks.alpaca_eval import AlpacaEvalTask, PairwiseJudge
+from selfeval_backend.evaluation.tasks.file import FileTask
 from selfeval_backend.evaluation.tasks.gsm8k import Gsm8kTask
-from selfeval_backend.evaluation.tasks.jsonl import JsonlTask
 from selfeval_backend.evaluation.tasks.reference import ReferenceTask
 from selfeval_backend.evaluation.tasks.shifted import ShiftedTask
 from selfeval_backend.samples.tasks import Task
@@ -31,7 +31,7 @@ def named_task(
     """Return the task of a name.
 
     Args:
-        name: "reference", "shifted", "gsm8k", "alpaca_eval", or a path to JSON lines.
+        name: "reference", "shifted", "gsm8k", "alpaca_eval", or a path to a file of prompts.
         n: Most prompts; None: 200 generated ones, or all of a file.
         seed: Of generated problems.
         file: Where the problems of "gsm8k" or "alpaca_eval" are; None: "gsm8k" is downloaded.
@@ -79,9 +79,9 @@ def named_task(
         return AlpacaEvalTask(file, judge=judge, n=n)
     if not path.is_file():
         raise ConfigurationError(
-            "task", name, '"reference", "shifted", "gsm8k", "alpaca_eval", or a file of JSON lines'
+            "task", name, '"reference", "shifted", "gsm8k", "alpaca_eval", or a file of prompts'
         )
-    return JsonlTask(
+    return FileTask(
         path,
         scorer="exact" if scorer is None else scorer,
         n=n,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 from pathlib import Path
@@ -11,9 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from selfeval_backend.engine.scripted import ScriptedChat
 from selfeval_backend.errors import ConfigurationError, DatasetError, MissingDependencyError
-from selfeval_backend.evaluation.tasks import Gsm8kTask, JsonlTask, ShiftedTask, named_task
+from selfeval_backend.evaluation.tasks import FileTask, Gsm8kTask, ShiftedTask, named_task
 from selfeval_backend.evaluation.tasks.shifted import SHIFTED_KINDS
+from selfeval_backend.samples.recorder import RecordingPlan
+from selfeval_backend.samples.recording import record
+from selfeval_backend.samples.store import load_recording
+from tests.conftest import ModelFactory
 
 
 def written(path: Path, *rows: object) -> Path:
@@ -31,7 +37,7 @@ def capitals(tmp_path: Path) -> Path:
 
 
 def test_exact(capitals: Path) -> None:
-    task = JsonlTask(capitals)
+    task = FileTask(capitals)
     france, peru = task.items
 
     assert task.name == "capitals"
@@ -39,12 +45,47 @@ def test_exact(capitals: Path) -> None:
     assert (france.reward(" paris\n"), france.reward("Paris, of course")) == (1.0, 0.0)
     assert france.answer(" Paris ") == "paris"
     assert france.answer("  ") is None
-    assert len(JsonlTask(capitals, n=1).items) == 1
+    assert len(FileTask(capitals, n=1).items) == 1
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+def test_other_files_give_the_same_prompts(capitals: Path, ending: str) -> None:
+    rows = [json.loads(line) for line in capitals.read_text().splitlines()]
+    path = capitals.with_suffix(ending)
+    if ending == ".csv":
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, ["prompt", "answer", "id"])
+            writer.writeheader()
+            writer.writerows(rows)
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    task, lines_task = FileTask(path), FileTask(capitals)
+    assert [item.prompt for item in task.items] == [item.prompt for item in lines_task.items]
+    assert [item.reward("Lima") for item in task.items] == [0.0, 1.0]
+
+
+async def test_messages_are_a_prompt(
+    tmp_path: Path, make_model: ModelFactory, chat: ScriptedChat
+) -> None:
+    model = make_model(lambda _: chat.response("Me", 0.5))
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who?"}]
+    path = written(tmp_path / "m.jsonl", {"prompt": turns, "answer": "Me"})
+    task = FileTask(path)
+    await record(model, task, RecordingPlan(num_samples=1), tmp_path / "kept")
+    (prompt,) = load_recording(tmp_path / "kept").prompts
+    assert [(m.role, m.content) for m in prompt.messages] == [
+        ("system", "Be brief."),
+        ("user", "Who?"),
+    ]
+    assert prompt.prompt_ids == model.chat.prompt_ids(prompt.messages)
+    path = written(tmp_path / "bad.jsonl", {"prompt": [{"role": "king"}], "answer": "Me"})
+    with pytest.raises(DatasetError, match=r"bad\.jsonl, line 1 is no prompt"):
+        FileTask(path)
 
 
 def test_regex(tmp_path: Path) -> None:
     path = written(tmp_path / "sums.jsonl", {"prompt": "1 + 999?", "answer": "1000"})
-    (item,) = JsonlTask(path, scorer=r"regex:answer is ([\d,.]+)").items
+    (item,) = FileTask(path, scorer=r"regex:answer is ([\d,.]+)").items
 
     assert item.reward("The answer is 5. No, the answer is 1,000.0.") == 1.0
     assert item.reward("The answer is 1001") == 0.0
@@ -69,7 +110,7 @@ def test_numbers_are_compared_as_numbers(
     tmp_path: Path, answer: str, response: str, right: bool
 ) -> None:
     path = written(tmp_path / "n.jsonl", {"prompt": "How many?", "answer": answer})
-    task = JsonlTask(path, scorer="regex:(?s).+")
+    task = FileTask(path, scorer="regex:(?s).+")
     assert task.items[0].reward(response) == float(right)
     assert task.items[0].judge(response).reward == float(right)
     task.close()
@@ -86,14 +127,14 @@ def test_a_number_of_5000_digits_is_an_answer_like_others(tmp_path: Path) -> Non
     raw = tmp_path / "raw.jsonl"
     raw.write_text('{"prompt": "Q", "answer": ' + long + "}\n")
     with pytest.raises(DatasetError, match="line 1: a number of 5,000 digits"):
-        JsonlTask(raw)
+        FileTask(raw)
 
 
 @pytest.mark.slow
 def test_math(tmp_path: Path) -> None:
     pytest.importorskip("math_verify", reason="math-verify is not installed")
     path = written(tmp_path / "m.jsonl", {"prompt": "One half?", "answer": "$\\frac{1}{2}$"})
-    (item,) = JsonlTask(path, scorer="math").items
+    (item,) = FileTask(path, scorer="math").items
 
     assert item.reward("It is $0.5$") == 1.0
     assert item.reward("It is $0.25$") == 0.0
@@ -109,19 +150,19 @@ def test_a_scorer_of_ones_own(
     )
     monkeypatch.chdir(tmp_path)
 
-    france, _ = JsonlTask(capitals, scorer="own_scorer:length").items
+    france, _ = FileTask(capitals, scorer="own_scorer:length").items
 
     assert france.reward("Paris Paris") == 11 / 5
     assert france.answer("Paris") is None
     for spec in ("own_scorer:width", "no_such_module:length"):
         with pytest.raises(ConfigurationError, match=r"^scorer: got .*(width|no_such_module)"):
-            JsonlTask(capitals, scorer=spec)
+            FileTask(capitals, scorer=spec)
 
 
 @pytest.mark.parametrize("scorer", ["regex:", "regex:(", "fuzzy", "a b:c"])
 def test_an_unknown_scorer_is_refused(capitals: Path, scorer: str) -> None:
     with pytest.raises(ConfigurationError, match="scorer"):
-        JsonlTask(capitals, scorer=scorer)
+        FileTask(capitals, scorer=scorer)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +179,7 @@ def test_a_bad_line_is_named(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(DatasetError, match=message):
-        JsonlTask(path)
+        FileTask(path)
 
 
 ROW = {"question": "How many?", "answer": "48/2 = 24, 48+24 = 72\n#### 1,072"}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from selfeval_backend.errors import DatasetError, EngineError
-from selfeval_backend.evaluation.tasks import JsonlTask, ReferenceTask
+from selfeval_backend.evaluation.tasks import FileTask, ReferenceTask
 from selfeval_backend.model import SelfEvaluatingModel
 from selfeval_backend.samples import recording as recording_module
 from selfeval_backend.samples.recorder import RecordingPlan
@@ -55,7 +55,7 @@ class Runs:
         """Return what is there after a run, and what it said."""
         path = self.folder.parent / "task.jsonl"
         path.write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
-        task = JsonlTask(path, scorer=scorer, n=n, scorer_timeout=30, scorer_workers=1)
+        task = FileTask(path, scorer=scorer, n=n, scorer_timeout=30, scorer_workers=1)
         self.num_drawn, said = 0, []
         try:
             await record(self.model, task, plan, self.folder, max_error_share=1.0, log=said.append)
@@ -246,7 +246,7 @@ async def test_a_scorer_that_always_fails_stops_the_drawing(runs: Runs) -> None:
     path = runs.folder.parent / "task.jsonl"
     rows = [{"id": f"{i}", "prompt": text, "answer": "1"} for i, text in enumerate(TEXTS)]
     path.write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
-    task = JsonlTask(path)
+    task = FileTask(path)
     failing = replace(task.items[0], reward=lambda _: float("nan"))
     task.items = tuple(
         replace(failing, prompt=item.prompt, prompt_id=item.prompt_id) for item in task.items

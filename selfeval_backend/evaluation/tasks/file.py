@@ -20,13 +20,13 @@ from selfeval_backend.samples.prompts import messages_of, read_rows
 from selfeval_backend.samples.tasks import TaskItem
 from selfeval_backend.scorers import Scored, Scorer, Scoring, identify, load_scorer, read_spec
 
-__all__ = ["JsonlTask"]
+__all__ = ["FileTask"]
 
 _REMEMBERED = 4096
 """Responses whose reward and answer, which are asked for one by one, are made once."""
 
 
-class JsonlTask:
+class FileTask:
     """Prompts of a file.
 
     Args:
@@ -121,7 +121,7 @@ class _Scored:
 
 def _rows(path: Path, *, n: int | None, needs_answer: bool) -> list[tuple[str, Mapping[str, Any]]]:
     """Return (where it stands, row) of the first rows."""
-    found = list(islice(read_rows(path, field="task"), n))
+    found = list(islice(read_rows(path), n))
     if not found:
         raise DatasetError(f"{path}: no rows")
     for where, row in found:
