@@ -26,7 +26,7 @@ from selfeval_backend.samples.recorder import (
     RecordingPlan,
     SignalReader,
 )
-from selfeval_backend.samples.records import PromptRecord, RecordingInfo
+from selfeval_backend.samples.records import PromptRecord, RecordingInfo, key_of
 from selfeval_backend.samples.rewards import MAX_ERROR_SHARE, Rewards
 from selfeval_backend.samples.shards import chunks_of
 from selfeval_backend.samples.store import (
@@ -209,6 +209,11 @@ class _Kept:
                 name = item.prompt_id if by_name else None
                 if place not in self.records:
                     self._claim(place, candidates, name)
+        by_key = {record.key: record for record in found}
+        for place in range(len(self.items)):
+            key = key_of(prompt_ids[place], derive_seed(self.info.seed, place))
+            if place not in self.records and key in by_key:
+                self.records[place] = by_key[key]  # one text twice: the very samples it would get
 
     def _claim(self, place: int, candidates: list[PromptRecord], name: str | None) -> None:
         for number, record in enumerate(candidates):

@@ -282,6 +282,11 @@ def load_recording(folder: Path, *, max_error_share: float = MAX_ERROR_SHARE) ->
         MissingDependencyError: pyarrow is not installed.
     """
     listing = read_listing(folder)
+    if listing is None and sample_files(folder):
+        raise DatasetError(
+            f"{folder}: there are samples, but no recording ({_LISTING}). Of aic train, take the "
+            "folder calibrate-*/test; of aic eval, run it again: it goes on."
+        )
     if listing is None:
         raise DatasetError(
             f"{folder}: no recording there ({_LISTING}). Make one with: aic eval --out {folder}"

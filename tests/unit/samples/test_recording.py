@@ -191,6 +191,14 @@ async def test_two_prompts_of_one_text_have_samples_of_their_own(runs: Runs) -> 
     assert (runs.num_drawn, said) == (0, [])
 
 
+async def test_a_text_that_comes_twice_where_it_has_moved_can_be_read(runs: Runs) -> None:
+    await runs(FIRST[:1])
+    found, _ = await runs([FIRST[0] | {"id": "new"}, FIRST[0]])
+    assert [p.prompt_id for p in found.prompts] == ["new", "a"]
+    again, said = await runs([FIRST[0] | {"id": "new"}, FIRST[0]])
+    assert (runs.num_drawn, said, again) == (0, [], found)
+
+
 async def test_another_model_or_setting_is_refused_by_name(
     runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:

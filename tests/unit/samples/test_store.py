@@ -90,6 +90,12 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
         load_recording(tmp_path)
 
 
+def test_samples_that_are_no_recording_yet_are_told(folder: Path) -> None:
+    (folder / "recording.json").unlink()
+    with pytest.raises(DatasetError, match=r"there are samples, but no recording"):
+        load_recording(folder)
+
+
 def test_models_do_not_mix(folder: Path) -> None:
     made: Recording = recording([sample(0, [0.5])])
     write_samples(folder, 9, info(model="another"), made.prompts)
