@@ -16,13 +16,12 @@ from typing import Any, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
-from selfeval_backend.chat import Chat, ChatTemplate
+from selfeval_backend.chat import AnswerForm, Chat, ChatTemplate, ReasoningForm, ToolForm
 from selfeval_backend.checkpoints import locate_checkpoint
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.model import EngineName, SelfEvaluatingModel, Server
 from selfeval_backend.settings import Settings, resolve_settings
 from selfeval_backend.shared import ModelSource, ashared_model, shared_model
-from selfeval_backend.structured import AnswerForm, ReasoningForm, ToolForm
 from selfeval_backend.types import TraceEvent
 from selfeval_backend.web import check_key, check_url
 

@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from selfeval_backend.chat.stop_strings import StopStrings
 from selfeval_backend.engine.base import (
     Capabilities,
     Chunk,
@@ -32,7 +33,6 @@ from selfeval_backend.errors import (
 )
 from selfeval_backend.policy import Policy, certain_winner, select_best
 from selfeval_backend.selfeval import SelfEvaluator
-from selfeval_backend.stop_strings import StopStrings
 from selfeval_backend.types import (
     Accept,
     Advance,

@@ -19,7 +19,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args
 
-from selfeval_backend.chat import Chat, ChatTemplate, Message
+from selfeval_backend.chat import (
+    NO_REASONING,
+    AnswerForm,
+    Chat,
+    ChatTemplate,
+    Message,
+    Parsed,
+    ReasoningForm,
+    ReasoningParser,
+    ToolParser,
+    load_reasoning_parser,
+    load_tool_parser,
+    reasoning_of,
+)
+from selfeval_backend.chat.stop_strings import StopStrings
+from selfeval_backend.chat.text_flow import TextFlow
 from selfeval_backend.controller import Follower, Observer, run
 from selfeval_backend.engine.base import Engine, SamplingParams
 from selfeval_backend.errors import (
@@ -32,20 +47,7 @@ from selfeval_backend.policy import Policy
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
 from selfeval_backend.selfeval_files import find_selfeval
 from selfeval_backend.settings import Settings, resolve_settings
-from selfeval_backend.stop_strings import StopStrings
-from selfeval_backend.structured import (
-    NO_REASONING,
-    AnswerForm,
-    Parsed,
-    ReasoningForm,
-    ReasoningParser,
-    ToolParser,
-    load_reasoning_parser,
-    load_tool_parser,
-    reasoning_of,
-)
 from selfeval_backend.sync import contained, run_sync
-from selfeval_backend.text_flow import TextFlow
 from selfeval_backend.types import Outcome, Sample, SelfEvaluation, Usage, to_json
 from selfeval_backend.web import check_key, clean_url
 
@@ -226,7 +228,7 @@ class SelfEvaluatingModel:
         """Return what reads this model's calls where it is free to call.
 
         Args:
-            name: As for `selfeval_backend.structured.load_tool_parser`; None: what the model's
+            name: As for `selfeval_backend.chat.load_tool_parser`; None: what the model's
                 tokenizer and chat template say.
 
         Raises:
@@ -242,7 +244,7 @@ class SelfEvaluatingModel:
         """Return what tells this model's reasoning from its answers; None: it shows none.
 
         Args:
-            name: As for `selfeval_backend.structured.load_reasoning_parser`; or "none": nothing is
+            name: As for `selfeval_backend.chat.load_reasoning_parser`; or "none": nothing is
                 told apart; or None: what the model's tokenizer and chat template say.
 
         Raises:

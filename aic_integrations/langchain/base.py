@@ -24,11 +24,10 @@ from selfeval_backend.calls import (
     spell_out,
     with_server,
 )
-from selfeval_backend.chat import Message
+from selfeval_backend.chat import AnswerForm, Message, tool_specs
 from selfeval_backend.errors import ConfigurationError, ContextLengthError
 from selfeval_backend.generators import Owned
 from selfeval_backend.model import Answer, SelfEvaluatingModel
-from selfeval_backend.structured import AnswerForm, tool_specs
 
 __all__ = ["AdaptiveContextOverflowError", "AdaptiveModel", "Request", "context_overflow", "texts"]
 

@@ -23,10 +23,9 @@ from langchain_core.messages.tool import tool_call as create_tool_call
 
 from aic_integrations.langchain.content import text_of
 from selfeval_backend.answers import PROVIDER, best_of_n, spent
-from selfeval_backend.chat import Message, Role, ToolCall, check_messages
+from selfeval_backend.chat import Message, Parsed, Role, ToolCall, check_messages
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.model import Answer
-from selfeval_backend.structured import Parsed
 from selfeval_backend.types import Outcome
 
 __all__ = [

@@ -58,11 +58,10 @@ from selfeval_backend.calls import (
     spell_out,
     with_server,
 )
-from selfeval_backend.chat import Message
+from selfeval_backend.chat import FORM_KEYWORDS, AnswerForm, Message, form_of
 from selfeval_backend.errors import ConfigurationError, NoFinishedSampleError, StreamBrokenError
 from selfeval_backend.generators import Owned
 from selfeval_backend.model import Answer, ReasoningPiece, SelfEvaluatingModel
-from selfeval_backend.structured import FORM_KEYWORDS, AnswerForm, form_of
 from selfeval_backend.sync import iterate_sync, run_sync
 
 if TYPE_CHECKING:

@@ -22,10 +22,9 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.llms.llm import ToolSelection
 
 from selfeval_backend.answers import spent
-from selfeval_backend.chat import Message, Role, ToolCall, check_messages
+from selfeval_backend.chat import Message, Parsed, Role, ToolCall, check_messages
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.model import Answer
-from selfeval_backend.structured import Parsed
 from selfeval_backend.types import Outcome, to_json
 
 __all__ = [

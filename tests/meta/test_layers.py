@@ -21,9 +21,9 @@ DOORS = {
     "math_verify": ("scorers",),
     "matplotlib": ("evaluation.plots",),
     "numpy": ("evaluation", "training"),
-    "packaging": ("diagnosis",),
+    "packaging": ("doctor",),
     "peft": ("training",),
-    "prometheus_client": ("diagnosis",),
+    "prometheus_client": ("doctor",),
     "pyarrow": ("evaluation", "training"),
     "pydantic": (
         *("calls", "evaluation", "gate", "selfeval", "settings", "training.recipe"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from selfeval_backend.checkpoints import REFERENCE_FOLDER
-from selfeval_backend.diagnosis import check_model_files
+from selfeval_backend.doctor import check_model_files
 from selfeval_backend.errors import CheckpointError, DatasetError
 from selfeval_backend.selfeval import SelfEvalConfig
 from selfeval_backend.selfeval_files import file_to_write, find_selfeval, user_folder

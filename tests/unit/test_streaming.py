@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from selfeval_backend.chat import Message, ToolSpec
+from selfeval_backend.chat import AnswerForm, JsonForm, Message, ToolForm, ToolSpec
 from selfeval_backend.engine.scripted import ScriptedChat, ScriptedEngine, ScriptedResponse
 from selfeval_backend.errors import (
     ConfigurationError,
@@ -22,7 +22,6 @@ from selfeval_backend.errors import (
     StreamBrokenError,
 )
 from selfeval_backend.model import Answer, SelfEvaluatingModel
-from selfeval_backend.structured import AnswerForm, JsonForm, ToolForm
 from selfeval_backend.sync import iterate_sync
 from tests.conftest import ModelFactory
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from selfeval_backend.chat import Message, ToolSpec
+from selfeval_backend.chat import AnswerForm, JsonForm, Message, ToolForm, ToolSpec
 from selfeval_backend.engine.scripted import ScriptedChat, ScriptedEngine
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.model import Answer, SelfEvaluatingModel
 from selfeval_backend.selfeval import SelfEvalConfig
-from selfeval_backend.structured import AnswerForm, JsonForm, ToolForm
 from tests.conftest import ModelFactory
 
 CHAT = ScriptedChat()

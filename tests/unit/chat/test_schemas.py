@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from selfeval_backend.chat import ToolSpec
-from selfeval_backend.structured.schemas import MOST_CALLS, call_schema, closed
+from selfeval_backend.chat.schemas import MOST_CALLS, call_schema, closed
 
 
 def test_objects_have_the_properties_that_they_name_and_no_others() -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from packaging.requirements import Requirement
 
-from selfeval_backend.diagnosis.check import Check, failed, not_checked, ok, warning
+from selfeval_backend.doctor.check import Check, failed, not_checked, ok, warning
 from selfeval_backend.model import EngineName, choose_engine
 
 if TYPE_CHECKING:

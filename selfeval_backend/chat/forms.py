@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
-from selfeval_backend.chat import ToolCall, ToolSpec, new_call_id
-from selfeval_backend.engine.base import Grammar
+from selfeval_backend.chat.messages import ToolCall, ToolSpec, new_call_id
+from selfeval_backend.chat.schemas import call_schema, closed
+from selfeval_backend.chat.strict_json import read_json
+from selfeval_backend.chat.tools.parsers import TextToolParser, ToolParser
+from selfeval_backend.chat.tools.raw_calls import Found, RawCall, read_run
 from selfeval_backend.errors import ConfigurationError
-from selfeval_backend.structured.parsers import TextToolParser, ToolParser
-from selfeval_backend.structured.raw_calls import Found, RawCall, read_run
-from selfeval_backend.structured.schemas import call_schema, closed
-from selfeval_backend.structured.strict_json import read_json
+from selfeval_backend.grammar import Grammar
 
 __all__ = ["AnswerForm", "InvalidToolCall", "JsonForm", "Parsed", "ToolForm"]
 

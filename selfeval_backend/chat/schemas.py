@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from selfeval_backend.chat import ToolSpec
+from selfeval_backend.chat.messages import ToolSpec
 
 __all__ = ["MOST_CALLS", "call_schema", "closed"]
 

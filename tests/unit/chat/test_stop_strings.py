@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from selfeval_backend.chat import Message
+from selfeval_backend.chat.stop_strings import StopStrings
 from selfeval_backend.engine.scripted import ScriptedChat
 from selfeval_backend.errors import ConfigurationError
-from selfeval_backend.stop_strings import StopStrings
 from tests.conftest import ModelFactory
 
 CHAT = ScriptedChat()

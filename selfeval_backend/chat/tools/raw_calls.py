@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from selfeval_backend.chat import ToolSpec
-from selfeval_backend.structured.strict_json import Written, read_json, read_written
+from selfeval_backend.chat.messages import ToolSpec
+from selfeval_backend.chat.strict_json import Written, read_json, read_written
 
 __all__ = ["Found", "RawCall", "Run", "broken", "looks_like_a_call", "read_calls", "read_run"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from selfeval_backend.chat import ToolSpec
+from selfeval_backend.chat.forms import AnswerForm, JsonForm, ToolForm
+from selfeval_backend.chat.messages import ToolSpec
 from selfeval_backend.errors import ConfigurationError
-from selfeval_backend.structured.forms import AnswerForm, JsonForm, ToolForm
 
 __all__ = ["FORM_KEYWORDS", "form_of", "tool_specs"]
 

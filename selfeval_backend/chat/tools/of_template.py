@@ -12,17 +12,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from selfeval_backend.chat import Chat, ChatTemplate, Message, ToolCall, ToolSpec
-from selfeval_backend.errors import ConfigurationError, MissingDependencyError
-from selfeval_backend.structured.call_forms import MARKS
-from selfeval_backend.structured.parsers import (
+from selfeval_backend.chat.messages import Message, ToolCall, ToolSpec
+from selfeval_backend.chat.special_tokens import SpecialTokens
+from selfeval_backend.chat.template import Chat, ChatTemplate
+from selfeval_backend.chat.tools.call_forms import MARKS
+from selfeval_backend.chat.tools.parsers import (
     OWN_NAMES,
     PLAIN,
     TextToolParser,
     ToolParser,
     VllmToolParser,
 )
-from selfeval_backend.structured.raw_calls import (
+from selfeval_backend.chat.tools.raw_calls import (
     CUT_OFF,
     Found,
     RawCall,
@@ -30,7 +31,7 @@ from selfeval_backend.structured.raw_calls import (
     read_calls,
     read_run,
 )
-from selfeval_backend.structured.special_tokens import SpecialTokens
+from selfeval_backend.errors import ConfigurationError, MissingDependencyError
 
 __all__ = ["CallsOfModel", "calls_of", "load_tool_parser", "response_template_of"]
 

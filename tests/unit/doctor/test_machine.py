@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 from selfeval_backend import model as model_module
-from selfeval_backend.diagnosis import Check, check_machine
-from selfeval_backend.diagnosis import machine as machine_module
+from selfeval_backend.doctor import Check, check_machine
+from selfeval_backend.doctor import machine as machine_module
 
 
 def named(checks: tuple[Check, ...]) -> dict[str, Check]:

@@ -7,10 +7,10 @@ something is worth mending.
 
 from __future__ import annotations
 
-from selfeval_backend.diagnosis.architecture import check_architecture
-from selfeval_backend.diagnosis.check import Check, Section, Status
-from selfeval_backend.diagnosis.machine import check_machine
-from selfeval_backend.diagnosis.model_files import ModelFiles, check_model_files
+from selfeval_backend.doctor.architecture import check_architecture
+from selfeval_backend.doctor.check import Check, Section, Status
+from selfeval_backend.doctor.machine import check_machine
+from selfeval_backend.doctor.model_files import ModelFiles, check_model_files
 
 __all__ = [
     "Check",

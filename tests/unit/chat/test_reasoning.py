@@ -8,10 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfeval_backend.chat import ChatTemplate, ToolSpec
+from selfeval_backend.chat import (
+    ChatTemplate,
+    ReasoningForm,
+    ToolForm,
+    ToolSpec,
+    load_reasoning_parser,
+)
 from selfeval_backend.engine.scripted import ScriptedChat
 from selfeval_backend.errors import ConfigurationError, MissingDependencyError
-from selfeval_backend.structured import ReasoningForm, ToolForm, load_reasoning_parser
 from tests.byte_tokenizer import byte_tokenizer
 
 TURNS = "{% for m in messages %}{{ m.content }}{% endfor %}>"

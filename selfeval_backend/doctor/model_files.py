@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from selfeval_backend.chat import ChatTemplate, Message
+from selfeval_backend.chat import CallsOfModel, ChatTemplate, Message, calls_of, reasoning_of
 from selfeval_backend.checkpoints import locate_checkpoint
-from selfeval_backend.diagnosis.check import Check, failed, failed_by, not_checked, ok, warning
+from selfeval_backend.doctor.check import Check, failed, failed_by, not_checked, ok, warning
 from selfeval_backend.errors import (
     AICError,
     CheckpointError,
@@ -20,7 +20,6 @@ from selfeval_backend.files import read_json
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
 from selfeval_backend.selfeval_files import find_selfeval
 from selfeval_backend.settings import Settings, resolve_settings
-from selfeval_backend.structured import CallsOfModel, calls_of, reasoning_of
 
 __all__ = ["ModelFiles", "check_model_files"]
 

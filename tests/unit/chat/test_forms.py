@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from selfeval_backend.chat import ToolCall, ToolSpec
+from selfeval_backend.chat import JsonForm, Parsed, ToolCall, ToolForm, ToolSpec, load_tool_parser
 from selfeval_backend.engine.scripted import ScriptedChat
 from selfeval_backend.errors import ConfigurationError
-from selfeval_backend.structured import JsonForm, Parsed, ToolForm, load_tool_parser
 
 ADD = ToolSpec(
     name="add",

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from selfeval_backend.chat import Chat, ChatTemplate, Message, ToolSpec
-from selfeval_backend.engine.base import Grammar
+from selfeval_backend.chat.forms import AnswerForm, Parsed
+from selfeval_backend.chat.messages import Message, ToolSpec
+from selfeval_backend.chat.special_tokens import SpecialTokens
+from selfeval_backend.chat.template import Chat, ChatTemplate
+from selfeval_backend.chat.tools.of_template import response_template_of
 from selfeval_backend.errors import ConfigurationError, MissingDependencyError
 from selfeval_backend.forks import Lock
-from selfeval_backend.structured.forms import AnswerForm, Parsed
-from selfeval_backend.structured.of_template import response_template_of
-from selfeval_backend.structured.special_tokens import SpecialTokens
+from selfeval_backend.grammar import Grammar
 
 __all__ = [
     "NO_REASONING",

@@ -7,12 +7,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from selfeval_backend.chat import ToolSpec
+from selfeval_backend.chat.messages import ToolSpec
+from selfeval_backend.chat.special_tokens import SpecialTokens
+from selfeval_backend.chat.tools.call_forms import BODY_MARKS, MARKS, read_marked, read_pythonic
+from selfeval_backend.chat.tools.raw_calls import Found, RawCall, Run, broken, read_run
 from selfeval_backend.errors import ConfigurationError, MissingDependencyError
 from selfeval_backend.forks import Lock
-from selfeval_backend.structured.call_forms import BODY_MARKS, MARKS, read_marked, read_pythonic
-from selfeval_backend.structured.raw_calls import Found, RawCall, Run, broken, read_run
-from selfeval_backend.structured.special_tokens import SpecialTokens
 
 __all__ = ["OWN_NAMES", "PLAIN", "TextToolParser", "ToolParser", "VllmToolParser"]
 

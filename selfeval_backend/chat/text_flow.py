@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from selfeval_backend.stop_strings import StopStrings
+from selfeval_backend.chat.stop_strings import StopStrings
 
 __all__ = ["TextFlow"]
 

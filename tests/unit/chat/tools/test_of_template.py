@@ -7,17 +7,18 @@ from typing import Any
 
 import pytest
 
-from selfeval_backend.chat import ChatTemplate, ToolSpec
-from selfeval_backend.checkpoints import REFERENCE_FOLDER
-from selfeval_backend.engine.scripted import ScriptedChat
-from selfeval_backend.errors import ConfigurationError, MissingDependencyError
-from selfeval_backend.structured import (
+from selfeval_backend.chat import (
+    ChatTemplate,
     ReasoningForm,
     ToolForm,
+    ToolSpec,
     calls_of,
     load_tool_parser,
     reasoning_of,
 )
+from selfeval_backend.checkpoints import REFERENCE_FOLDER
+from selfeval_backend.engine.scripted import ScriptedChat
+from selfeval_backend.errors import ConfigurationError, MissingDependencyError
 from tests.byte_tokenizer import byte_tokenizer
 
 ADD = ToolSpec(

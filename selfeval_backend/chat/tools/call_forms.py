@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from selfeval_backend.chat import ToolSpec
-from selfeval_backend.structured.raw_calls import CUT_OFF, RawCall, Run, broken, read_run
-from selfeval_backend.structured.strict_json import end_of_brackets, read_json, read_written
+from selfeval_backend.chat.messages import ToolSpec
+from selfeval_backend.chat.strict_json import end_of_brackets, read_json, read_written
+from selfeval_backend.chat.tools.raw_calls import CUT_OFF, RawCall, Run, broken, read_run
 
 __all__ = ["BODY_MARKS", "MARKS", "read_marked", "read_pythonic"]
 

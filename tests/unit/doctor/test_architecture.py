@@ -22,7 +22,7 @@ from transformers import (  # noqa: E402
     T5Config,
 )
 
-from selfeval_backend.diagnosis import check_architecture  # noqa: E402
+from selfeval_backend.doctor import check_architecture  # noqa: E402
 from selfeval_backend.engine.transformers import load_transformers_engine  # noqa: E402
 from selfeval_backend.errors import AICError  # noqa: E402
 

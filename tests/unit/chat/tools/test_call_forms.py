@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfeval_backend.chat import ToolSpec
-from selfeval_backend.structured import Parsed, ToolForm
+from selfeval_backend.chat import Parsed, ToolForm, ToolSpec
 
 WEATHER = ToolSpec(
     name="get_weather",

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 
-from selfeval_backend.chat import Chat, ChatTemplate
+from selfeval_backend.chat.template import Chat, ChatTemplate
 
 __all__ = ["SpecialTokens"]
 

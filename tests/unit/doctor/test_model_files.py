@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from selfeval_backend.checkpoints import REFERENCE_FOLDER
-from selfeval_backend.diagnosis import Check, ModelFiles, check_model_files
+from selfeval_backend.doctor import Check, ModelFiles, check_model_files
 
 pytest.importorskip("transformers", reason="the extra with transformers is not installed")
 pytestmark = pytest.mark.slow  # the reference model's files

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from selfeval_backend.diagnosis.check import Check, failed, failed_by, not_checked, ok, warning
-from selfeval_backend.diagnosis.metrics import Metrics
-from selfeval_backend.diagnosis.model_files import ModelFiles
+from selfeval_backend.doctor.check import Check, failed, failed_by, not_checked, ok, warning
+from selfeval_backend.doctor.metrics import Metrics
+from selfeval_backend.doctor.model_files import ModelFiles
 from selfeval_backend.engine.base import SamplingParams
 from selfeval_backend.engine.server.client import Client
 from selfeval_backend.engine.server.connect import (
