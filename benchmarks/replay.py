@@ -20,7 +20,6 @@ from pathlib import Path
 
 from common import make_parser, median_figure, report
 
-from selfeval_backend.checkpoints import REFERENCE_FOLDER
 from selfeval_backend.evaluation.methods import Method
 from selfeval_backend.evaluation.recordings import (
     PromptRecord,
@@ -30,6 +29,7 @@ from selfeval_backend.evaluation.recordings import (
     load_recording,
 )
 from selfeval_backend.evaluation.table import replay_table
+from selfeval_backend.model.folder import REFERENCE_FOLDER
 from selfeval_backend.policy import Annealed
 from selfeval_backend.selfeval import SelfEvalConfig
 from selfeval_backend.settings import Settings

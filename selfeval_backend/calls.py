@@ -17,11 +17,11 @@ from typing import Any, cast, get_args
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from selfeval_backend.chat import AnswerForm, Chat, ChatTemplate, ReasoningForm, ToolForm
-from selfeval_backend.checkpoints import locate_checkpoint
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.model import EngineName, SelfEvaluatingModel, Server
+from selfeval_backend.model.folder import locate_checkpoint
+from selfeval_backend.model.shared import ModelSource, ashared_model, shared_model
 from selfeval_backend.settings import Settings, resolve_settings
-from selfeval_backend.shared import ModelSource, ashared_model, shared_model
 from selfeval_backend.types import TraceEvent
 from selfeval_backend.web import check_key, check_url
 

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.figures.beam_search import BeamSettings, beam_answer
-from selfeval_backend.checkpoints import count_parameters
 from selfeval_backend.controller import derive_seed
 from selfeval_backend.errors import DatasetError
 from selfeval_backend.evaluation.harness import Progress
@@ -23,6 +22,7 @@ from selfeval_backend.evaluation.tasks import ReferenceTask, ShiftedTask, TaskIt
 from selfeval_backend.files import read_json, write_json
 from selfeval_backend.hashing import digest_of
 from selfeval_backend.model import SelfEvaluatingModel
+from selfeval_backend.model.folder import count_parameters
 
 __all__ = [
     "BEAMS",

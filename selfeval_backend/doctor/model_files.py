@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from selfeval_backend.chat import CallsOfModel, ChatTemplate, Message, calls_of, reasoning_of
-from selfeval_backend.checkpoints import locate_checkpoint
 from selfeval_backend.doctor.check import Check, failed, failed_by, not_checked, ok, warning
 from selfeval_backend.errors import (
     AICError,
@@ -17,8 +16,9 @@ from selfeval_backend.errors import (
     SelfEvaluationError,
 )
 from selfeval_backend.files import read_json
+from selfeval_backend.model.folder import locate_checkpoint
+from selfeval_backend.model.selfeval_files import find_selfeval
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
-from selfeval_backend.selfeval_files import find_selfeval
 from selfeval_backend.settings import Settings, resolve_settings
 
 __all__ = ["ModelFiles", "check_model_files"]

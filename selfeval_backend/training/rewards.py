@@ -17,10 +17,10 @@ import pyarrow as pa
 
 from selfeval_backend import scorers
 from selfeval_backend.chat import Message
-from selfeval_backend.checkpoints import locate_checkpoint
 from selfeval_backend.errors import CheckpointError, DatasetError
 from selfeval_backend.hashing import Hasher
 from selfeval_backend.importing import source_digest
+from selfeval_backend.model.folder import locate_checkpoint
 from selfeval_backend.scorers import (
     Scored,
     Scorer,

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from selfeval_backend.checkpoints import REFERENCE_FOLDER
 from selfeval_backend.engine.transformers.token_signals import TokenSignals
 from selfeval_backend.evaluation.catalogue import catalogue
 from selfeval_backend.evaluation.evaluating import run_live
@@ -21,6 +20,7 @@ from selfeval_backend.evaluation.recordings import load_recording
 from selfeval_backend.evaluation.replaying import replay_methods
 from selfeval_backend.evaluation.tasks import ReferenceTask
 from selfeval_backend.model import load_model
+from selfeval_backend.model.folder import REFERENCE_FOLDER
 
 pytestmark = pytest.mark.slow
 

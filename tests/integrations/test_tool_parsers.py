@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from selfeval_backend.chat import ChatTemplate, ToolForm, ToolSpec, load_tool_parser
-from selfeval_backend.checkpoints import REFERENCE_FOLDER
 from selfeval_backend.errors import ConfigurationError
+from selfeval_backend.model.folder import REFERENCE_FOLDER
 
 pytest.importorskip("vllm", reason="the extra with vLLM is not installed")
 pytestmark = [

@@ -11,7 +11,7 @@ from tests.meta.source import IN_THE_REPOSITORY, PACKAGES, ROOT, Module, modules
 DOORS = {
     "accelerate": ("training",),
     "datasets": ("training.prompts",),
-    "huggingface_hub": ("checkpoints",),
+    "huggingface_hub": ("model.folder",),
     "jinja2": ("chat",),
     "langchain": (),
     "langchain_core": (),
@@ -42,7 +42,7 @@ DOORS = {
 }
 """Which parts of selfeval_backend may import what."""
 
-LATE = {"chat", "checkpoints"}
+LATE = {"chat", "model.folder"}
 """Modules that everything needs: what they import from elsewhere comes when it is needed."""
 
 BACKEND = modules("selfeval_backend")

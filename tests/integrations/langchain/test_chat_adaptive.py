@@ -31,7 +31,6 @@ from langchain_core.runnables import ConfigurableField
 
 from aic_integrations.langchain import ChatAdaptive
 from aic_integrations.langchain.messages import to_conversation
-from selfeval_backend import shared as shared_module
 from selfeval_backend.engine.scripted import ScriptedChat, ScriptedEngine, StreamCall
 from selfeval_backend.errors import (
     CheckpointError,
@@ -40,6 +39,7 @@ from selfeval_backend.errors import (
     NoFinishedSampleError,
 )
 from selfeval_backend.model import SelfEvaluatingModel
+from selfeval_backend.model import shared as shared_module
 from selfeval_backend.types import TraceEvent
 from tests.conftest import ModelFactory
 

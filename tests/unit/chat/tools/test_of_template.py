@@ -16,9 +16,9 @@ from selfeval_backend.chat import (
     load_tool_parser,
     reasoning_of,
 )
-from selfeval_backend.checkpoints import REFERENCE_FOLDER
 from selfeval_backend.engine.scripted import ScriptedChat
 from selfeval_backend.errors import ConfigurationError, MissingDependencyError
+from selfeval_backend.model.folder import REFERENCE_FOLDER
 from tests.byte_tokenizer import byte_tokenizer
 
 ADD = ToolSpec(

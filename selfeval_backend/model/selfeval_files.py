@@ -22,7 +22,7 @@ from selfeval_backend.selfeval import FILE_NAME, SelfEvalConfig
 
 __all__ = ["FoundSelfEval", "file_to_write", "find_selfeval", "user_folder"]
 
-_PACKAGE = Path(__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parents[1]
 _FINGERPRINT_LETTERS = 12
 _SMALL_FILES = ("config.json", FILE_NAME)
 _WEIGHTS = ("*.safetensors", "*.bin")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from selfeval_backend.checkpoints import count_parameters, locate_checkpoint
 from selfeval_backend.errors import CheckpointError
+from selfeval_backend.model.folder import count_parameters, locate_checkpoint
 
 
 def checkpoint(folder: Path) -> Path:

@@ -13,13 +13,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from selfeval_backend.forks import Lock, in_child_too
-from selfeval_backend.model import (
-    EngineName,
-    SelfEvaluatingModel,
-    Server,
-    choose_engine,
-    load_model,
-)
+from selfeval_backend.model.loading import EngineName, Server, choose_engine, load_model
+from selfeval_backend.model.self_evaluating_model import SelfEvaluatingModel
 
 __all__ = ["ModelSource", "ashared_model", "shared_model"]
 

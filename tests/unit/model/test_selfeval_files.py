@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from selfeval_backend.checkpoints import REFERENCE_FOLDER
 from selfeval_backend.doctor import check_model_files
 from selfeval_backend.errors import CheckpointError, DatasetError
+from selfeval_backend.model.folder import REFERENCE_FOLDER
+from selfeval_backend.model.selfeval_files import file_to_write, find_selfeval, user_folder
 from selfeval_backend.selfeval import SelfEvalConfig
-from selfeval_backend.selfeval_files import file_to_write, find_selfeval, user_folder
 
 COMMIT, OTHER_COMMIT = "0e9e39f249a16976918f6564b8830bc894c89659", "f" * 40
 
@@ -90,7 +90,7 @@ def test_a_file_for_other_files_in_the_same_folder_is_passed_over(
 ) -> None:
     folder = checkpoint(tmp_path / "theirs")
     with monkeypatch.context() as patch:
-        patch.setattr("selfeval_backend.selfeval_files.check_folder", refuse_once(folder))
+        patch.setattr("selfeval_backend.model.selfeval_files.check_folder", refuse_once(folder))
         path = file_to_write(folder)
     tuned(0.5).write(path)
     assert find_selfeval(folder).of_user
@@ -111,7 +111,7 @@ def refuse_once(refused: Path):  # type: ignore[no-untyped-def]  # a stand-in
 
 
 def test_large_weights_are_told_apart_by_samples_of_them(tmp_path: Path) -> None:
-    from selfeval_backend.selfeval_files import _fingerprint
+    from selfeval_backend.model.selfeval_files import _fingerprint
 
     before = checkpoint(tmp_path / "a", bytes(3_000_000))
     after = checkpoint(tmp_path / "b", b"\1" * 2_000_000 + bytes(1_000_000))

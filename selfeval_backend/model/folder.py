@@ -18,10 +18,10 @@ __all__ = [
     "locate_checkpoint",
 ]
 
-REFERENCE_FOLDER = Path(__file__).parent / "reference" / "model"
+REFERENCE_FOLDER = Path(__file__).parents[1] / "reference" / "model"
 """The shipped reference model."""
 
-BASE_FOLDER = Path(__file__).parent / "reference" / "base"
+BASE_FOLDER = Path(__file__).parents[1] / "reference" / "base"
 """The generator that it was made of, before its self-evaluation was trained."""
 
 _DECISIVE = ("*.json", "*.safetensors", "*.model", "*.jinja")

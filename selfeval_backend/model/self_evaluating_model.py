@@ -1,32 +1,21 @@
-"""A model that evaluates itself: engine, chat template and self-evaluation under one roof.
-
-What adapters and the command line talk to::
-
-    model = load_model("reference")
-    answer = await model.answer([Message(role="user", content="Use 3, 19 and 25 to make 41.")])
-    answer.text, answer.outcome.confidence, answer.outcome.usage
-"""
+"""A model that evaluates itself: engine, chat template and self-evaluation under one roof."""
 
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import secrets
 import warnings
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal, NoReturn, get_args
+from typing import Any, NoReturn
 
 from selfeval_backend.chat import (
     NO_REASONING,
     AnswerForm,
     Chat,
-    ChatTemplate,
     Message,
     Parsed,
-    ReasoningForm,
     ReasoningParser,
     ToolParser,
     load_reasoning_parser,
@@ -34,127 +23,28 @@ from selfeval_backend.chat import (
     reasoning_of,
 )
 from selfeval_backend.chat.stop_strings import StopStrings
-from selfeval_backend.chat.text_flow import TextFlow
 from selfeval_backend.controller import Follower, Observer, run
 from selfeval_backend.engine.base import Engine, SamplingParams
 from selfeval_backend.errors import (
     ConfigurationError,
     ContextLengthError,
-    MissingDependencyError,
-    StreamBrokenError,
 )
+from selfeval_backend.model.answer import Answer
+from selfeval_backend.model.streaming import AnswerFlow
 from selfeval_backend.policy import Policy
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
-from selfeval_backend.selfeval_files import find_selfeval
 from selfeval_backend.settings import Settings, resolve_settings
-from selfeval_backend.sync import contained, run_sync
-from selfeval_backend.types import Outcome, Sample, SelfEvaluation, Usage, to_json
-from selfeval_backend.web import check_key, clean_url
+from selfeval_backend.sync import contained
+from selfeval_backend.types import Sample, SelfEvaluation, Usage
 
-__all__ = [
-    "Answer",
-    "EngineName",
-    "Judgement",
-    "ReasoningPiece",
-    "SelfEvaluatingModel",
-    "Server",
-    "UncalibratedWarning",
-    "check_where_it_runs",
-    "choose_engine",
-    "load_model",
-]
-
-EngineName = Literal["transformers", "vllm"]
-"""Engines that `load_model` can start."""
-
-REFERENCE = "reference"
-"""The name of the shipped reference model."""
+__all__ = ["Judgement", "SelfEvaluatingModel", "UncalibratedWarning"]
 
 _STREAMED_TOKENS = 4
 """Of a streamed answer: most tokens that come together."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Server:
-    """A running vLLM server, and how it is talked to."""
-
-    base_url: str | tuple[str, ...]
-    """Up to and with the version: ``http://host:8000/v1``. Several are replicas of one model: a
-    prompt stays on one of them, and goes on elsewhere if that one fails."""
-    api_key: str | None = field(default=None, repr=False)
-    """Sent as a bearer token. It is in no message, and no part of the repr."""
-    timeout_s: float = 60.0
-    """Longest silence: while it connects, and between two tokens."""
-    max_retries: int = 2
-    """Times that a request is sent again that failed before any token came."""
-    verify: bool | str = True
-    """False: certificates are not checked; a path: a bundle of authorities."""
-
-    def __post_init__(self) -> None:
-        """Take the URLs and the key without what was pasted with them.
-
-        Raises:
-            ConfigurationError: A URL holds a password, or no header can carry the key.
-        """
-        given = self.base_url
-        urls = clean_url(given) if isinstance(given, str) else tuple(map(clean_url, given))
-        object.__setattr__(self, "base_url", urls)
-        object.__setattr__(self, "api_key", check_key(self.api_key))
-
-
 class UncalibratedWarning(UserWarning):
     """A model without a ``selfeval.json``: its self-evaluation is zero-shot and uncalibrated."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """A chosen response, and all about how it was come by."""
-
-    text: str
-    """Of the chosen sample."""
-    model: str
-    """The model's name."""
-    engine: str
-    """The engine's name."""
-    settings: Settings
-    """As they were resolved."""
-    seed: int
-    """Of the run: with the same model, engine and settings it gives the same answer."""
-    outcome: Outcome
-    """The samples, which one was chosen and why, and what it all cost."""
-    parsed: Parsed | None = None
-    """What was found in the chosen sample; None where no form was asked for."""
-
-    def summary(self) -> dict[str, Any]:
-        """Return what a caller wants to know, in JSON types: confidence, samples, tokens, policy.
-
-        Texts and token ids of the samples that were not chosen are not in it.
-        """
-        outcome = self.outcome
-        best = outcome.best_sample
-        return {
-            "confidence": outcome.confidence,
-            "calibrated": outcome.calibrated,
-            "stop_reason": outcome.stop_reason,
-            "fault": outcome.trace.fault,
-            "num_samples": len(outcome.samples),
-            "valid": best.valid,
-            "num_invalid": sum(s.valid is False for s in outcome.samples),
-            "samples": [_describe(outcome, index) for index in range(len(outcome.samples))],
-            "tokens": {
-                "chosen": best.num_generated_tokens,
-                "total": outcome.usage.total_tokens,
-                **to_json(outcome.usage),
-            },
-            "policy": {**to_json(self.settings), "seed": self.seed},
-            "engine": self.engine,
-        }
-
-
-class ReasoningPiece(str):
-    """A piece of a streamed answer that is reasoning, and no part of its text."""
-
-    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,19 +54,6 @@ class Judgement:
     evaluation: SelfEvaluation
     usage: Usage
     """Paid for."""
-
-
-def _describe(outcome: Outcome, index: int) -> dict[str, Any]:
-    sample = outcome.samples[index]
-    return {
-        "temperature": sample.temperature,
-        "generated_tokens": sample.num_generated_tokens,
-        "finish_reason": sample.finish_reason,
-        "valid": sample.valid,
-        "beyond_training": sample.beyond_training,
-        "fate": outcome.fate(index),
-        "evaluations": to_json(sample.evaluations),
-    }
 
 
 class SelfEvaluatingModel:
@@ -388,7 +265,7 @@ class SelfEvaluatingModel:
             AICError: What `answer` raises.
         """
         settings = settings or self.settings()
-        flow = _AnswerFlow(self.chat.decode, self._stop_strings(settings), form)
+        flow = AnswerFlow(self.chat.decode, self._stop_strings(settings), form)
         pieces: asyncio.Queue[str | None] = asyncio.Queue()
 
         def follow(sample: Sample) -> None:
@@ -512,198 +389,3 @@ class SelfEvaluatingModel:
 def _is_blank(text: str) -> bool:
     """Tell whether a text shows nothing: white space, control characters, or none at all."""
     return not any(letter.isprintable() and not letter.isspace() for letter in text)
-
-
-class _AnswerFlow:
-    """An answer in pieces, before it is whole: its text, and its reasoning where a form has one."""
-
-    def __init__(
-        self,
-        decode: Callable[..., str],
-        stop_strings: StopStrings | None,
-        form: AnswerForm | None,
-    ) -> None:
-        settled = None if form is None else form.settled
-        if form is not None and form.keeps_special_tokens:
-            decode = partial(decode, keep_special_tokens=True)
-        self._text = TextFlow(decode, stop_strings, settled=settled)
-        self._reasoning = (
-            TextFlow(decode, stop_strings, settled=form.settled_reasoning)
-            if isinstance(form, ReasoningForm)
-            else None
-        )
-        self._followed: int | None = None
-
-    def grow(self, sample: Sample) -> Iterator[str]:
-        """Yield what can be given of the sample that is followed, and was not given before."""
-        self._followed = sample.index
-        if self._reasoning and (thought := self._reasoning.grow(sample.token_ids)):
-            yield ReasoningPiece(thought)
-        if piece := self._text.grow(sample.token_ids):
-            yield piece
-
-    def end(self, answer: Answer) -> Iterator[str | Answer]:
-        """Yield the last pieces, and the answer as it was given.
-
-        That is as it is itself, but for a character that was cut off within its bytes.
-
-        Raises:
-            StreamBrokenError: What was given is of another sample.
-        """
-        given = self._text.shown or (self._reasoning and self._reasoning.shown)
-        if given and self._followed != answer.outcome.best:
-            raise _stream_broken(answer)
-        parsed = answer.parsed
-        if self._reasoning and parsed is not None:
-            if thought := self._reasoning.end(parsed.reasoning or ""):
-                yield ReasoningPiece(thought)
-            parsed = replace(parsed, reasoning=self._reasoning.shown or None)
-        if last := self._text.end(answer.text if parsed is None else parsed.text):
-            yield last
-        if parsed is None:
-            yield replace(answer, text=self._text.shown)
-        else:
-            yield replace(answer, parsed=replace(parsed, text=self._text.shown))
-
-
-def _stream_broken(answer: Answer) -> StreamBrokenError:
-    outcome = answer.outcome
-    reason = f"{outcome.stop_reason}: {outcome.trace.fault}" if outcome.trace.fault else None
-    return StreamBrokenError(reason or outcome.stop_reason, answer=answer.text, trace=outcome.trace)
-
-
-def load_model(
-    model: str | Path,
-    *,
-    engine: EngineName | None = None,
-    engine_args: Mapping[str, Any] | None = None,
-    server: Server | None = None,
-    checkpoint: str | Path | None = None,
-) -> SelfEvaluatingModel:
-    """Load a model with its self-evaluation.
-
-    Args:
-        model: "reference", a checkpoint folder, or a model name that transformers can resolve. Of a
-            server: the name it is served under.
-        engine: None: the server, if there is one; else vLLM where it is installed and a GPU is
-            there; else transformers.
-        engine_args: For vLLM in this process alone: keyword arguments of `vllm.EngineArgs`.
-        server: Runs the model.
-        checkpoint: Where the tokenizer and the selfeval.json of a server's model are found;
-            None: `model` says it.
-
-    Raises:
-        ConfigurationError: The engine is unknown.
-        CheckpointError: The model cannot be found or read, or its selfeval.json is broken.
-        SelfEvaluationError: Its tokenizer lacks the label tokens.
-        MissingDependencyError: What the engine needs is not installed.
-    """
-    check_where_it_runs(
-        model,
-        engine=engine,
-        engine_args=engine_args,
-        on_server=server is not None,
-        checkpoint=checkpoint,
-    )
-    from selfeval_backend.checkpoints import locate_checkpoint
-
-    folder = locate_checkpoint(checkpoint or model, with_weights=server is None)
-    config = _own_facts(str(checkpoint or model), folder)
-    chat = ChatTemplate.load(folder)
-    SelfEvaluator(config, chat)  # refuse a tokenizer without labels before weights are read
-    started = (
-        _load_engine(folder, engine or choose_engine(), engine_args)
-        if server is None
-        else _connect(server, str(model))
-    )
-    return SelfEvaluatingModel(name=str(model), engine=started, chat=chat, config=config)
-
-
-def _own_facts(name: str, folder: Path) -> SelfEvalConfig | None:
-    """Return what is in a model's selfeval.json; say so where the user's own is not used."""
-    found = find_selfeval(folder)
-    if found.passed_over:
-        warnings.warn(
-            f"{name}: {found.passed_over[0]} is for other files of a model of this name, and is "
-            "not used. Tune this one, or remove the file.",
-            stacklevel=3,
-        )
-    return found.config
-
-
-def check_where_it_runs(
-    model: str | Path,
-    *,
-    engine: str | None,
-    engine_args: Mapping[str, Any] | None = None,
-    on_server: bool,
-    checkpoint: str | Path | None,
-) -> None:
-    """Refuse arguments of `load_model` that contradict each other, before anything is read.
-
-    Raises:
-        ConfigurationError: Names the first one.
-    """
-    if engine is not None and engine not in get_args(EngineName):
-        raise ConfigurationError("engine", engine, f"one of {', '.join(get_args(EngineName))}")
-    if not str(model).strip():
-        raise ConfigurationError("model", model, '"reference", a folder or a model name')
-    if checkpoint is not None and not on_server:
-        raise ConfigurationError("checkpoint", checkpoint, "none without a server")
-    if on_server and (engine is not None or engine_args):
-        raise ConfigurationError(
-            "engine" if engine else "engine_args",
-            engine or dict(engine_args or {}),
-            "none with base_url: the server has its own",
-        )
-
-
-def choose_engine() -> EngineName:
-    """Return the engine that `load_model` takes where none is named.
-
-    vLLM where it is installed and a GPU is there, else transformers.
-    """
-    if importlib.util.find_spec("vllm") is None:
-        return "transformers"
-    import torch
-
-    return "vllm" if torch.cuda.is_available() else "transformers"
-
-
-def _load_engine(folder: Path, name: EngineName, engine_args: Mapping[str, Any] | None) -> Engine:
-    if name == "vllm":
-        from selfeval_backend.engine.vllm import load_vllm_engine
-
-        return load_vllm_engine(str(folder), engine_args=engine_args)
-    if engine_args:
-        raise ConfigurationError(
-            "engine_args",
-            dict(engine_args),
-            "none with the engine 'transformers'",
-            remedy='They are vLLM\'s: add engine="vllm".',
-        )
-    from selfeval_backend.engine.transformers import load_transformers_engine
-
-    return load_transformers_engine(str(folder))
-
-
-def _connect(server: Server, model: str) -> Engine:
-    try:
-        from selfeval_backend.engine.server import connect_server_engine
-    except ImportError as error:
-        raise MissingDependencyError(error.name or "httpx", extra="server") from error
-    from selfeval_backend.engine.replicas import connect_replicas
-
-    connect = partial(
-        connect_server_engine,
-        model=model,
-        api_key=server.api_key,
-        timeout_s=server.timeout_s,
-        max_retries=server.max_retries,
-        verify=server.verify,
-    )
-    if isinstance(server.base_url, str):
-        return run_sync(connect(server.base_url))
-    if not server.base_url:
-        raise ConfigurationError("base_url", server.base_url, "at least one URL")
-    return run_sync(connect_replicas({url: partial(connect, url) for url in server.base_url}))
