@@ -24,7 +24,7 @@ from selfeval_backend.calls import (
     spell_out,
     with_server,
 )
-from selfeval_backend.chat import AnswerForm, Message, tool_specs
+from selfeval_backend.chat import AnswerForm, CheckedMessages, tool_specs
 from selfeval_backend.errors import ConfigurationError, ContextLengthError
 from selfeval_backend.generators import Owned
 from selfeval_backend.model import Answer, SelfEvaluatingModel
@@ -43,7 +43,7 @@ class AdaptiveContextOverflowError(ContextLengthError, ContextOverflowError):
 class Request:
     """A call, checked as far as it can be without the model."""
 
-    conversation: tuple[Message, ...]
+    conversation: CheckedMessages
     given: Mapping[str, Any]
     include_samples: bool
     form: AnswerForm | None = None
@@ -108,7 +108,7 @@ class AdaptiveModel(AdaptiveFields, Serializable):
 
     def _request(
         self,
-        conversation: Callable[[], tuple[Message, ...]],
+        conversation: Callable[[], CheckedMessages],
         stop: list[str] | None,
         kwargs: Mapping[str, Any],
     ) -> Request:

@@ -24,7 +24,8 @@ from aic_integrations.langchain.chat_model import ChatAdaptive
 from aic_integrations.langchain.messages import PROVIDER, to_conversation
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.gate import read_confidence
-from selfeval_backend.model import Judgement, SelfEvaluatingModel
+from selfeval_backend.model import SelfEvaluatingModel
+from selfeval_backend.selfeval import Judgement
 from selfeval_backend.sync import run_sync
 
 __all__ = ["START_OVER", "SelfEvaluationDecisionModel"]

@@ -19,7 +19,7 @@ from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 from aic_integrations.langchain.base import AdaptiveModel, Request, texts
 from aic_integrations.langchain.messages import PROVIDER, to_ai_message
 from aic_integrations.langchain.progress import RunManager
-from selfeval_backend.chat import Message, check_messages
+from selfeval_backend.chat import CheckedMessages, Message, check_messages
 from selfeval_backend.generators import Owned
 from selfeval_backend.model import Answer, ReasoningPiece, SelfEvaluatingModel
 from selfeval_backend.sync import contained, iterate_sync, run_sync
@@ -150,10 +150,8 @@ class AdaptiveLLM(AdaptiveModel, BaseLLM):
         return params
 
 
-def _conversation(prompt: str) -> tuple[Message, ...]:
-    conversation = (Message(role="user", content=prompt),)
-    check_messages(conversation)
-    return conversation
+def _conversation(prompt: str) -> CheckedMessages:
+    return check_messages([Message(role="user", content=prompt)])
 
 
 def _info(answer: Answer, model: SelfEvaluatingModel, request: Request) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from langchain_core.messages.tool import tool_call as create_tool_call
 
 from aic_integrations.langchain.content import text_of
 from selfeval_backend.answers import PROVIDER, best_of_n, spent
-from selfeval_backend.chat import Message, Parsed, Role, ToolCall, check_messages
+from selfeval_backend.chat import CheckedMessages, Message, Parsed, Role, ToolCall, check_messages
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.model import Answer
 from selfeval_backend.types import Outcome
@@ -53,16 +53,14 @@ _OTHERS_ROLES: dict[str, Role] = {
 """What other providers call them."""
 
 
-def to_conversation(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
+def to_conversation(messages: Sequence[BaseMessage]) -> CheckedMessages:
     """Turn LangChain's messages into a conversation that can be answered.
 
     Raises:
         ConfigurationError: A message is of a kind that this release does not take, or nothing is
             asked; names the message and what to do.
     """
-    conversation = to_turns(messages)
-    check_messages(conversation)
-    return conversation
+    return check_messages(to_turns(messages))
 
 
 def to_turns(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:

@@ -58,7 +58,7 @@ from selfeval_backend.calls import (
     spell_out,
     with_server,
 )
-from selfeval_backend.chat import FORM_KEYWORDS, AnswerForm, Message, form_of
+from selfeval_backend.chat import FORM_KEYWORDS, AnswerForm, CheckedMessages, form_of
 from selfeval_backend.errors import ConfigurationError, NoFinishedSampleError, StreamBrokenError
 from selfeval_backend.generators import Owned
 from selfeval_backend.model import Answer, ReasoningPiece, SelfEvaluatingModel
@@ -74,7 +74,7 @@ __all__ = ["AdaptiveLLM"]
 class _Request:
     """A call, checked as far as it can be without the model."""
 
-    conversation: tuple[Message, ...]
+    conversation: CheckedMessages
     call: Call
     form: AnswerForm | None
     """What the answer must be; None: text."""

@@ -22,7 +22,7 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.llms.llm import ToolSelection
 
 from selfeval_backend.answers import spent
-from selfeval_backend.chat import Message, Parsed, Role, ToolCall, check_messages
+from selfeval_backend.chat import CheckedMessages, Message, Parsed, Role, ToolCall, check_messages
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.model import Answer
 from selfeval_backend.types import Outcome, to_json
@@ -56,7 +56,7 @@ _NO_TEXT = (ThinkingBlock, ToolCallBlock, CitationBlock)
 """Blocks of an answer that are no text of it: thoughts, calls, and what its text refers to."""
 
 
-def to_conversation(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
+def to_conversation(messages: Sequence[ChatMessage]) -> CheckedMessages:
     """Turn LlamaIndex's messages into a conversation that can be answered.
 
     Several blocks of text are joined by a line break, as `ChatMessage.content` does it. What a
@@ -68,9 +68,7 @@ def to_conversation(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
         ConfigurationError: A message or a block is of a kind that this release does not take, or
             nothing is asked; names it and what to do.
     """
-    conversation = to_turns(messages)
-    check_messages(conversation)
-    return conversation
+    return check_messages(to_turns(messages))
 
 
 def to_turns(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:

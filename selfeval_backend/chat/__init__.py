@@ -7,6 +7,7 @@ one, and reads the text: a sample that does not parse never wins while one parse
 
 from selfeval_backend.chat.forms import AnswerForm, InvalidToolCall, JsonForm, Parsed, ToolForm
 from selfeval_backend.chat.messages import (
+    CheckedMessages,
     Message,
     Role,
     ToolCall,
@@ -43,6 +44,7 @@ __all__ = [
     "CallsOfModel",
     "Chat",
     "ChatTemplate",
+    "CheckedMessages",
     "InvalidToolCall",
     "JsonForm",
     "Message",

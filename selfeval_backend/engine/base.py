@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol, Self
 
 from selfeval_backend.grammar import Grammar
-from selfeval_backend.types import FinishReason
+from selfeval_backend.types import FinishReason, Usage
 
 __all__ = [
     "Capabilities",
@@ -103,6 +103,15 @@ class LabelLogprobs:
     """Tokens of the sequence that went through the model."""
     cached_tokens: int
     """Tokens of the sequence that were read from the KV cache."""
+
+    @property
+    def usage(self) -> Usage:
+        """What the one self-evaluation that is read from them costs."""
+        return Usage(
+            self_evaluations=1,
+            self_evaluation_tokens=self.computed_tokens,
+            cached_self_evaluation_tokens=self.cached_tokens,
+        )
 
 
 class SampleStream(Protocol):

@@ -16,17 +16,12 @@ from selfeval_backend.model.loading import (
     choose_engine,
     load_model,
 )
-from selfeval_backend.model.self_evaluating_model import (
-    Judgement,
-    SelfEvaluatingModel,
-    UncalibratedWarning,
-)
+from selfeval_backend.model.self_evaluating_model import SelfEvaluatingModel, UncalibratedWarning
 from selfeval_backend.model.shared import ModelSource, ashared_model, shared_model
 
 __all__ = [
     "Answer",
     "EngineName",
-    "Judgement",
     "ModelSource",
     "ReasoningPiece",
     "SelfEvaluatingModel",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,14 +32,15 @@ class Answer:
     parsed: Parsed | None = None
     """What was found in the chosen sample; None where no form was asked for."""
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self, *, texts: Sequence[str] | None = None) -> dict[str, Any]:
         """Return what a caller wants to know, in JSON types: confidence, samples, tokens, policy.
 
-        Texts and token ids of the samples that were not chosen are not in it.
+        Args:
+            texts: Of all samples (`SelfEvaluatingModel.texts`), to stand in it; None: left out.
         """
         outcome = self.outcome
         best = outcome.best_sample
-        return {
+        facts = {
             "confidence": outcome.confidence,
             "calibrated": outcome.calibrated,
             "stop_reason": outcome.stop_reason,
@@ -55,6 +57,7 @@ class Answer:
             "policy": {**to_json(self.settings), "seed": self.seed},
             "engine": self.engine,
         }
+        return facts if texts is None else {**facts, "texts": list(texts)}
 
 
 class ReasoningPiece(str):

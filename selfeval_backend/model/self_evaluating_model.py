@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import warnings
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn
 
@@ -15,14 +13,12 @@ from selfeval_backend.chat import (
     AnswerForm,
     Chat,
     Message,
-    Parsed,
     ReasoningParser,
     ToolParser,
     load_reasoning_parser,
     load_tool_parser,
     reasoning_of,
 )
-from selfeval_backend.chat.stop_strings import StopStrings
 from selfeval_backend.controller import Follower, Observer, run
 from selfeval_backend.engine.base import Engine, SamplingParams
 from selfeval_backend.errors import (
@@ -30,14 +26,14 @@ from selfeval_backend.errors import (
     ContextLengthError,
 )
 from selfeval_backend.model.answer import Answer
-from selfeval_backend.model.streaming import AnswerFlow
+from selfeval_backend.model.reading import SampleReader, is_blank
+from selfeval_backend.model.streaming import AnswerFlow, in_pieces
 from selfeval_backend.policy import Policy
-from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
-from selfeval_backend.settings import Settings, resolve_settings
-from selfeval_backend.sync import contained
-from selfeval_backend.types import Sample, SelfEvaluation, Usage
+from selfeval_backend.selfeval import Judgement, SelfEvalConfig, SelfEvaluator
+from selfeval_backend.settings import Settings, check_model_policy, lay_over
+from selfeval_backend.types import Sample
 
-__all__ = ["Judgement", "SelfEvaluatingModel", "UncalibratedWarning"]
+__all__ = ["SelfEvaluatingModel", "UncalibratedWarning"]
 
 _STREAMED_TOKENS = 4
 """Of a streamed answer: most tokens that come together."""
@@ -45,15 +41,6 @@ _STREAMED_TOKENS = 4
 
 class UncalibratedWarning(UserWarning):
     """A model without a ``selfeval.json``: its self-evaluation is zero-shot and uncalibrated."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
-    """What a model says of a response that was given to it."""
-
-    evaluation: SelfEvaluation
-    usage: Usage
-    """Paid for."""
 
 
 class SelfEvaluatingModel:
@@ -67,6 +54,7 @@ class SelfEvaluatingModel:
             UncalibratedWarning.
 
     Raises:
+        CheckpointError: The policy of the selfeval.json is none.
         SelfEvaluationError: The tokenizer lacks the label tokens.
     """
 
@@ -78,6 +66,7 @@ class SelfEvaluatingModel:
         self.chat = chat
         self.evaluator = SelfEvaluator(config, chat)
         """Asks the question, and reads the answer as a probability."""
+        check_model_policy(self.evaluator.config.policy)
         if not self.evaluator.calibrated:
             warnings.warn(
                 f"{name} has no calibrated selfeval.json: its self-evaluation is not calibrated, "
@@ -143,7 +132,7 @@ class SelfEvaluatingModel:
             ConfigurationError: A value is out of range, or does not fit the engine.
         """
         given, tuned = given or {}, self.evaluator.config.policy
-        settings = resolve_settings(given, tuned)
+        settings = lay_over(given, tuned)
         if settings.prune_at and not self.engine.capabilities.evaluates_mid_generation:
             raise ConfigurationError(
                 "prune_at",
@@ -171,7 +160,6 @@ class SelfEvaluatingModel:
         form: AnswerForm | None = None,
         policy: Policy | None = None,
         observer: Observer | None = None,
-        follower: Follower | None = None,
     ) -> Answer:
         """Answer a conversation.
 
@@ -183,7 +171,6 @@ class SelfEvaluatingModel:
                 text.
             policy: None: the one that the settings describe.
             observer: Told of every decision once it has been carried out.
-            follower: Told of the chosen sample as it grows, from when it is certain which it is.
 
         Raises:
             ConfigurationError: Messages or settings cannot be used; before any token.
@@ -191,43 +178,10 @@ class SelfEvaluatingModel:
             NoFinishedSampleError: The run ended before any sample had; carries the trace.
         """
         settings = settings or self.settings()
-        prompt_ids = self.chat.prompt_ids(messages, () if form is None else form.shown)
-        seed = secrets.randbits(32) if settings.seed is None else settings.seed
-        outcome = await run(
-            prompt_ids,
-            engine=self.engine,
-            evaluator=self.evaluator,
-            policy=policy or settings.policy(),
-            limits=settings.limits(),
-            sampling=SamplingParams(
-                temperature=settings.temperature,
-                top_p=settings.top_p,
-                max_tokens=self.max_tokens(prompt_ids, settings),
-                seed=seed,
-                stop_token_ids=self.chat.end_token_ids,
-                grammar=None if form is None else form.grammar,
-                chunk_tokens=None if follower is None else _STREAMED_TOKENS,
-            ),
-            stop_strings=self._stop_strings(settings),
-            validator=lambda token_ids: self._valid(token_ids, settings, form),
-            observer=observer,
-            follower=follower,
-        )
-        return Answer(
-            text=self.text(outcome.best_sample, settings),
-            model=self.name,
-            engine=self.engine.capabilities.name,
-            settings=settings,
-            seed=seed,
-            outcome=outcome,
-            parsed=(
-                None
-                if form is None
-                else self._parsed(outcome.best_sample.token_ids, settings, form)
-            ),
-        )
+        reader = SampleReader(self.chat, settings.stop, form)
+        return await self._answered(messages, settings, reader, policy, observer)
 
-    async def stream(
+    def stream(
         self,
         messages: Sequence[Message],
         settings: Settings | None = None,
@@ -265,35 +219,52 @@ class SelfEvaluatingModel:
             AICError: What `answer` raises.
         """
         settings = settings or self.settings()
-        flow = AnswerFlow(self.chat.decode, self._stop_strings(settings), form)
-        pieces: asyncio.Queue[str | None] = asyncio.Queue()
+        reader = SampleReader(self.chat, settings.stop, form)
+        answer = partial(self._answered, messages, settings, reader, policy, observer)
+        return in_pieces(answer, AnswerFlow(reader))
 
-        def follow(sample: Sample) -> None:
-            for piece in flow.grow(sample):
-                pieces.put_nowait(piece)
-
-        running = asyncio.create_task(
-            contained(
-                partial(
-                    self.answer,
-                    messages,
-                    settings,
-                    form=form,
-                    policy=policy,
-                    observer=observer,
-                    follower=follow,
-                )
-            )
+    async def _answered(
+        self,
+        messages: Sequence[Message],
+        settings: Settings,
+        reader: SampleReader,
+        policy: Policy | None,
+        observer: Observer | None,
+        follower: Follower | None = None,
+    ) -> Answer:
+        form = reader.form
+        prompt_ids = self.chat.prompt_ids(messages, () if form is None else form.shown)
+        seed = secrets.randbits(32) if settings.seed is None else settings.seed
+        outcome = await run(
+            prompt_ids,
+            engine=self.engine,
+            evaluator=self.evaluator,
+            policy=policy or settings.policy(),
+            limits=settings.limits(),
+            sampling=SamplingParams(
+                temperature=settings.temperature,
+                top_p=settings.top_p,
+                max_tokens=self.max_tokens(prompt_ids, settings),
+                seed=seed,
+                stop_token_ids=self.chat.end_token_ids,
+                grammar=None if form is None else form.grammar,
+                chunk_tokens=None if follower is None else _STREAMED_TOKENS,
+            ),
+            stop_strings=reader.stop_strings,
+            validator=reader.valid,
+            observer=observer,
+            follower=follower,
         )
-        running.add_done_callback(lambda _: pieces.put_nowait(None))
-        try:
-            while (piece := await pieces.get()) is not None:
-                yield piece
-            for last in flow.end((await running).result()):
-                yield last
-        finally:
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+        chosen = outcome.best_sample.token_ids
+        return Answer(
+            text=reader.text(chosen),
+            model=self.name,
+            engine=self.engine.capabilities.name,
+            settings=settings,
+            seed=seed,
+            outcome=outcome,
+            parsed=reader.parsed(chosen),
+        )
 
     async def judge(self, messages: Sequence[Message], response: str) -> Judgement:
         """Ask the self-evaluation question of a finished response, wherever it comes from.
@@ -310,56 +281,26 @@ class SelfEvaluatingModel:
             ContextLengthError: They do not fit, with the question.
         """
         response_ids = self.chat.response_ids(response)
-        if not response_ids or _is_blank(response):
+        if not response_ids or is_blank(response):
             raise ConfigurationError("response", response, "a response with text")
         prompt_ids = self.chat.prompt_ids(messages)
-        question_ids = self.evaluator.question_ids
+        reserved = len(response_ids) + len(self.evaluator.question_ids)
         context_length = self.engine.capabilities.context_length
-        if len(prompt_ids) + len(response_ids) + len(question_ids) > context_length:
+        if len(prompt_ids) + reserved > context_length:
             raise ContextLengthError(
                 num_prompt_tokens=len(prompt_ids),
-                num_reserved_tokens=len(response_ids) + len(question_ids),
+                num_reserved_tokens=reserved,
                 context_length=context_length,
             )
-        answer = await self.engine.label_logprobs(
-            prompt_ids + response_ids + question_ids, self.evaluator.label_ids
-        )
-        return Judgement(
-            evaluation=self.evaluator.read(
-                (answer.logprobs[0], answer.logprobs[1]), num_tokens=len(response_ids), final=True
-            ),
-            usage=Usage(
-                self_evaluations=1,
-                self_evaluation_tokens=answer.computed_tokens,
-                cached_self_evaluation_tokens=answer.cached_tokens,
-            ),
-        )
+        return await self.evaluator.judge(self.engine, prompt_ids, response_ids, final=True)
 
     def text(self, sample: Sample, settings: Settings) -> str:
         """Return the text of a sample: without stop strings, and without space around it."""
-        return self._text(sample.token_ids, settings)
+        return SampleReader(self.chat, settings.stop).text(sample.token_ids)
 
-    def _valid(
-        self, token_ids: tuple[int, ...], settings: Settings, form: AnswerForm | None
-    ) -> bool | None:
-        """Tell whether a sample is of the form that was asked for; one without text is of none."""
-        if _is_blank(self._text(token_ids, settings)):
-            return False
-        return None if form is None else self._parsed(token_ids, settings, form).valid
-
-    def _parsed(self, token_ids: tuple[int, ...], settings: Settings, form: AnswerForm) -> Parsed:
-        keep = form.keeps_special_tokens
-        return form.parse(self._text(token_ids, settings, keep_special_tokens=keep))
-
-    def _text(
-        self, token_ids: tuple[int, ...], settings: Settings, *, keep_special_tokens: bool = False
-    ) -> str:
-        text = self.chat.decode(token_ids, keep_special_tokens=keep_special_tokens)
-        stop_strings = self._stop_strings(settings)
-        return (text if stop_strings is None else stop_strings.cut(text)).strip()
-
-    def _stop_strings(self, settings: Settings) -> StopStrings | None:
-        return StopStrings(settings.stop, decode=self.chat.decode) if settings.stop else None
+    def texts(self, answer: Answer) -> list[str]:
+        """Return the texts of all samples of an answer, in order of drawing."""
+        return [self.text(sample, answer.settings) for sample in answer.outcome.samples]
 
     def max_tokens(self, prompt_ids: tuple[int, ...], settings: Settings) -> int:
         """Return how many tokens a sample of this prompt may have: as set, else what fits.
@@ -384,8 +325,3 @@ class SelfEvaluatingModel:
     async def aclose(self) -> None:
         """Close the engine."""
         await self.engine.aclose()
-
-
-def _is_blank(text: str) -> bool:
-    """Tell whether a text shows nothing: white space, control characters, or none at all."""
-    return not any(letter.isprintable() and not letter.isspace() for letter in text)

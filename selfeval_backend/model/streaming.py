@@ -2,35 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
-from selfeval_backend.chat import AnswerForm, ReasoningForm, StopStrings, TextFlow
+from selfeval_backend.chat import ReasoningForm
+from selfeval_backend.controller import Follower
 from selfeval_backend.errors import StreamBrokenError
 from selfeval_backend.model.answer import Answer, ReasoningPiece
+from selfeval_backend.model.reading import SampleReader
+from selfeval_backend.sync import contained
 from selfeval_backend.types import Sample
 
-__all__ = ["AnswerFlow"]
+__all__ = ["AnswerFlow", "in_pieces"]
+
+
+async def in_pieces(
+    answer: Callable[[Follower], Coroutine[Any, Any, Answer]], flow: AnswerFlow
+) -> AsyncGenerator[str | Answer, None]:
+    """Yield the pieces of an answer as soon as they are certain, then the answer.
+
+    Leaving the generator cancels what answers, and waits for its end.
+
+    Args:
+        answer: Answers, and tells the follower of the sample that will be the answer.
+        flow: Cuts it into pieces.
+
+    Raises:
+        StreamBrokenError: What was given is of another sample than the answer.
+        AICError: What `answer` raises.
+    """
+    pieces: asyncio.Queue[str | None] = asyncio.Queue()
+
+    def follow(sample: Sample) -> None:
+        for piece in flow.grow(sample):
+            pieces.put_nowait(piece)
+
+    running = asyncio.create_task(contained(partial(answer, follow)))
+    running.add_done_callback(lambda _: pieces.put_nowait(None))
+    try:
+        while (piece := await pieces.get()) is not None:
+            yield piece
+        for last in flow.end((await running).result()):
+            yield last
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 class AnswerFlow:
-    """An answer in pieces, before it is whole: its text, and its reasoning where a form has one."""
+    """The text of the sample that will be the answer, and its reasoning where a form has one.
 
-    def __init__(
-        self,
-        decode: Callable[..., str],
-        stop_strings: StopStrings | None,
-        form: AnswerForm | None,
-    ) -> None:
-        settled = None if form is None else form.settled
-        if form is not None and form.keeps_special_tokens:
-            decode = partial(decode, keep_special_tokens=True)
-        self._text = TextFlow(decode, stop_strings, settled=settled)
+    Args:
+        reader: Of the call's samples.
+    """
+
+    def __init__(self, reader: SampleReader) -> None:
+        form = reader.form
+        self._text = reader.flow(None if form is None else form.settled)
         self._reasoning = (
-            TextFlow(decode, stop_strings, settled=form.settled_reasoning)
-            if isinstance(form, ReasoningForm)
-            else None
+            reader.flow(form.settled_reasoning) if isinstance(form, ReasoningForm) else None
         )
         self._followed: int | None = None
 
