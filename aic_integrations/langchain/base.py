@@ -14,8 +14,7 @@ from aic_integrations.langchain.messages import to_turns
 from aic_integrations.langchain.progress import RunManager, progress_reported
 from aic_integrations.langchain.sample_runs import tell_samples
 from aic_integrations.langchain.structured import Tool, openai_tools
-from selfeval_backend.answers import sample_texts
-from selfeval_backend.calls import (
+from selfeval_backend.adapter_fields import (
     CALL_NAMES,
     IDENTITY_NAMES,
     AdaptiveFields,
@@ -29,10 +28,7 @@ from selfeval_backend.errors import ConfigurationError, ContextLengthError
 from selfeval_backend.generators import Owned
 from selfeval_backend.model import Answer, SelfEvaluatingModel
 
-__all__ = ["AdaptiveContextOverflowError", "AdaptiveModel", "Request", "context_overflow", "texts"]
-
-
-texts = sample_texts
+__all__ = ["AdaptiveContextOverflowError", "AdaptiveModel", "Request", "context_overflow"]
 
 
 class AdaptiveContextOverflowError(ContextLengthError, ContextOverflowError):
@@ -168,7 +164,7 @@ class AdaptiveModel(AdaptiveFields, Serializable):
         answer: Answer,
     ) -> None:
         if self.trace_samples:
-            shown = texts(answer, model) if request.include_samples else None
+            shown = model.texts(answer) if request.include_samples else None
             await tell_samples(run_manager, answer, shown)
 
     # Counting: in the model's own tokens, which needs its tokenizer and not its weights.

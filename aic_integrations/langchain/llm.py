@@ -16,7 +16,7 @@ from langchain_core.language_models.base import LangSmithParams
 from langchain_core.language_models.llms import BaseLLM
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 
-from aic_integrations.langchain.base import AdaptiveModel, Request, texts
+from aic_integrations.langchain.base import AdaptiveModel, Request
 from aic_integrations.langchain.messages import PROVIDER, to_ai_message
 from aic_integrations.langchain.progress import RunManager
 from selfeval_backend.chat import CheckedMessages, Message, check_messages
@@ -155,7 +155,7 @@ def _conversation(prompt: str) -> CheckedMessages:
 
 
 def _info(answer: Answer, model: SelfEvaluatingModel, request: Request) -> dict[str, Any]:
-    message = to_ai_message(answer, texts=texts(answer, model) if request.include_samples else None)
+    message = to_ai_message(answer, texts=model.texts(answer) if request.include_samples else None)
     return {
         **message.response_metadata,
         **message.additional_kwargs,

@@ -48,8 +48,7 @@ from aic_integrations.llama_index.scopes import (
     collections_in_force,
     settings_in_force,
 )
-from selfeval_backend.answers import best_of_n, sample_texts
-from selfeval_backend.calls import (
+from selfeval_backend.adapter_fields import (
     CALL_NAMES,
     AdaptiveFields,
     Call,
@@ -446,8 +445,8 @@ class AdaptiveLLM(AdaptiveFields, FunctionCallingLLM):
 
 
 def _answered(answer: Answer, model: SelfEvaluatingModel, request: _Request) -> _Answered:
-    texts = sample_texts(answer, model) if request.call.include_samples else None
-    facts = best_of_n(answer, texts=texts)
+    texts = model.texts(answer) if request.call.include_samples else None
+    facts = answer.summary(texts=texts)
     thought = answer.parsed is not None and answer.parsed.reasoning is not None
     call = CollectedCall(
         model=answer.model,

@@ -29,7 +29,7 @@ from selfeval_backend.chat import (
 )
 from selfeval_backend.engine.base import Capabilities, Chunk, LabelLogprobs, SamplingParams
 from selfeval_backend.engine.checks import check_length, check_params, check_token_ids
-from selfeval_backend.engine.streams import GeneratorStream
+from selfeval_backend.engine.generator_stream import GeneratorStream
 from selfeval_backend.errors import (
     ConfigurationError,
     EngineClosedError,

@@ -26,7 +26,7 @@ DOORS = {
     "prometheus_client": ("doctor",),
     "pyarrow": ("evaluation", "training"),
     "pydantic": (
-        *("calls", "evaluation", "gate", "selfeval", "settings", "training.recipe"),
+        *("adapter_fields", "evaluation", "gate", "selfeval", "settings", "training.recipe"),
         "validation",
     ),
     "ray": ("training",),

@@ -1,4 +1,4 @@
-"""What every adapter does with a call: its fields, checked, and the model that they name.
+"""The fields that a user sets on an adapter: checked, of a call too, and the model that they name.
 
 The frameworks differ in messages, callbacks and results; what a user may set, how a value is spelt
 and how a model is opened are the same in all of them, and stand here.
@@ -21,7 +21,7 @@ from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.model import EngineName, SelfEvaluatingModel, Server
 from selfeval_backend.model.folder import locate_checkpoint
 from selfeval_backend.model.shared import ModelSource, ashared_model, shared_model
-from selfeval_backend.settings import Settings, resolve_settings
+from selfeval_backend.settings import Settings, lay_over
 from selfeval_backend.types import TraceEvent
 from selfeval_backend.web import check_key, check_url
 
@@ -163,10 +163,12 @@ class AdaptiveFields(BaseModel):
         check_names(overrides, allowed=allowed)
         include_samples = overrides.get("include_samples")
         _check_bool("include_samples", include_samples)
-        own = {name: getattr(self, name) for name in SETTING_NAMES}
-        chosen = {name: value for name, value in overrides.items() if value is not None}
+        own = _settings_among({name: getattr(self, name) for name in SETTING_NAMES})
+        chosen = _settings_among(overrides)
+        if chosen:  # the fields were checked when they were set
+            lay_over({**own, **chosen}, {})
         return Call(
-            given=_given_settings({**own, **chosen}),
+            given={**own, **chosen},
             include_samples=self.include_samples if include_samples is None else include_samples,
         )
 
@@ -297,7 +299,7 @@ def check_fields(values: dict[str, Any]) -> None:
     on_progress = values.get("on_progress")
     if on_progress is not None and not callable(on_progress):
         raise ConfigurationError("on_progress", on_progress, "a function of one TraceEvent")
-    _given_settings(values)
+    lay_over(_settings_among(values), {})
 
 
 def _check_server(values: Mapping[str, Any]) -> None:
@@ -312,11 +314,9 @@ def _check_server(values: Mapping[str, Any]) -> None:
     check_key(key.get_secret_value() if isinstance(key, SecretStr) else key)
 
 
-def _given_settings(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings among `values` that are set, checked as far as no model is needed."""
-    given = {name: values[name] for name in SETTING_NAMES if values.get(name) is not None}
-    resolve_settings(given, {})
-    return given
+def _settings_among(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings among `values` that are set."""
+    return {name: values[name] for name in SETTING_NAMES if values.get(name) is not None}
 
 
 def _check_bool(name: str, value: object) -> None:
