@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from selfeval_backend.evaluation.metrics import standard_error
-from selfeval_backend.model.folder import REFERENCE_FOLDER
+from selfeval_backend.model import REFERENCE_FOLDER
 
 if TYPE_CHECKING:
     from tests.vllm_server import VllmServer

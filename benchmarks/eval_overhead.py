@@ -31,8 +31,7 @@ from selfeval_backend.engine.transformers.token_signals import SampleSignals, To
 from selfeval_backend.evaluation.evaluating import default_checkpoints
 from selfeval_backend.evaluation.recorder import RecordingPlan, record
 from selfeval_backend.evaluation.tasks import ReferenceTask
-from selfeval_backend.model import SelfEvaluatingModel, load_model
-from selfeval_backend.model.folder import REFERENCE_FOLDER
+from selfeval_backend.model import REFERENCE_FOLDER, SelfEvaluatingModel, load_model
 
 MAX_SHARE = 0.05
 

@@ -29,7 +29,7 @@ from selfeval_backend.evaluation.recordings import (
     load_recording,
 )
 from selfeval_backend.evaluation.table import replay_table
-from selfeval_backend.model.folder import REFERENCE_FOLDER
+from selfeval_backend.model import REFERENCE_FOLDER
 from selfeval_backend.policy import Annealed
 from selfeval_backend.selfeval import SelfEvalConfig
 from selfeval_backend.settings import Settings

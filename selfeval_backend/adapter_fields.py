@@ -18,9 +18,15 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from selfeval_backend.chat import AnswerForm, Chat, ChatTemplate, ReasoningForm, ToolForm
 from selfeval_backend.errors import ConfigurationError
-from selfeval_backend.model import EngineName, SelfEvaluatingModel, Server
-from selfeval_backend.model.folder import locate_checkpoint
-from selfeval_backend.model.shared import ModelSource, ashared_model, shared_model
+from selfeval_backend.model import (
+    EngineName,
+    ModelSource,
+    SelfEvaluatingModel,
+    Server,
+    ashared_model,
+    locate_checkpoint,
+    shared_model,
+)
 from selfeval_backend.settings import Settings, lay_over
 from selfeval_backend.types import TraceEvent
 from selfeval_backend.web import check_key, check_url

@@ -14,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from selfeval_backend.chat.stop_strings import StopStrings
+from selfeval_backend.chat import StopStrings
 from selfeval_backend.engine.base import (
     Capabilities,
     Chunk,

@@ -21,8 +21,7 @@ from langchain_core.utils.function_calling import convert_to_json_schema, conver
 from pydantic import BaseModel, ValidationError
 from pydantic.v1 import ValidationError as ValidationErrorV1
 
-from selfeval_backend.chat import FORM_KEYWORDS, form_of
-from selfeval_backend.chat.strict_json import read_json
+from selfeval_backend.chat import FORM_KEYWORDS, form_of, read_json
 from selfeval_backend.errors import ConfigurationError
 
 __all__ = [

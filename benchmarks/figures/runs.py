@@ -21,8 +21,7 @@ from selfeval_backend.evaluation.recordings import Recording, load_recording
 from selfeval_backend.evaluation.tasks import ReferenceTask, ShiftedTask, TaskItem
 from selfeval_backend.files import read_json, write_json
 from selfeval_backend.hashing import digest_of
-from selfeval_backend.model import SelfEvaluatingModel
-from selfeval_backend.model.folder import count_parameters
+from selfeval_backend.model import SelfEvaluatingModel, count_parameters
 
 __all__ = [
     "BEAMS",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from reference_model.skills.base import Example
-from selfeval_backend.chat.tools.raw_calls import RawCall, read_calls
+from selfeval_backend.chat import RawCall, read_calls
 from selfeval_backend.reference import task
 from selfeval_backend.reference.problems import Puzzle, expression_of, plans_of
 

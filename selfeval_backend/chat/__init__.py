@@ -31,10 +31,12 @@ from selfeval_backend.chat.template import Chat, ChatTemplate
 from selfeval_backend.chat.text_flow import TextFlow
 from selfeval_backend.chat.tools import (
     CallsOfModel,
+    RawCall,
     TextToolParser,
     ToolParser,
     calls_of,
     load_tool_parser,
+    read_calls,
 )
 
 __all__ = [
@@ -49,6 +51,7 @@ __all__ = [
     "JsonForm",
     "Message",
     "Parsed",
+    "RawCall",
     "ReasoningForm",
     "ReasoningParser",
     "Role",
@@ -67,6 +70,7 @@ __all__ = [
     "load_tool_parser",
     "new_call_id",
     "paired",
+    "read_calls",
     "read_json",
     "reasoning_of",
     "tool_specs",

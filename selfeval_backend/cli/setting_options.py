@@ -132,11 +132,14 @@ def given_settings(parameters: Mapping[str, Any]) -> dict[str, Any]:
     from selfeval_backend.settings import Settings
 
     names = ("keep" if name == "keep_fraction" else name for name in Settings.__annotations__)
-    nothing = (None, [], ())  # a list option that is not given is an empty one
-    given = {name: parameters[name] for name in names if parameters.get(name) not in nothing}
+    given = {name: parameters[name] for name in names if _is_given(parameters.get(name))}
     if "keep" in given:
         given["keep_fraction"] = given.pop("keep")
     return {name: _READERS.get(name, _as_it_is)(value) for name, value in given.items()}
+
+
+def _is_given(value: object) -> bool:
+    return value is not None and value not in ([], ())  # a list that is not given is empty
 
 
 def _as_it_is(value: Any) -> Any:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from selfeval_backend.doctor.check import Check, failed_by, not_checked, ok, warning
 from selfeval_backend.errors import AICError, MissingDependencyError
-from selfeval_backend.model import EngineName, choose_engine
-from selfeval_backend.model.folder import locate_checkpoint
+from selfeval_backend.model import EngineName, choose_engine, locate_checkpoint
 
 __all__ = ["check_architecture"]
 

@@ -16,8 +16,7 @@ from selfeval_backend.errors import (
     SelfEvaluationError,
 )
 from selfeval_backend.files import read_json
-from selfeval_backend.model.folder import locate_checkpoint
-from selfeval_backend.model.selfeval_files import find_selfeval
+from selfeval_backend.model import find_selfeval, locate_checkpoint
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
 from selfeval_backend.settings import Settings, resolve_settings
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from selfeval_backend.files import writing
 from selfeval_backend.hashing import Hasher, digest_of
-from selfeval_backend.model import SelfEvaluatingModel
-from selfeval_backend.model.folder import identify_files
+from selfeval_backend.model import SelfEvaluatingModel, identify_files
 from selfeval_backend.selfeval import FILE_NAME
 
 __all__ = ["LOCAL_ENGINES", "files_digest", "files_of"]

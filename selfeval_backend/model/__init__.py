@@ -8,7 +8,14 @@ What adapters and the command line talk to::
 """
 
 from selfeval_backend.model.answer import Answer, ReasoningPiece
-from selfeval_backend.model.folder import locate_checkpoint
+from selfeval_backend.model.folder import (
+    BASE_FOLDER,
+    REFERENCE_FOLDER,
+    count_parameters,
+    identify_files,
+    is_shipped,
+    locate_checkpoint,
+)
 from selfeval_backend.model.loading import (
     EngineName,
     Server,
@@ -17,11 +24,20 @@ from selfeval_backend.model.loading import (
     load_model,
 )
 from selfeval_backend.model.self_evaluating_model import SelfEvaluatingModel, UncalibratedWarning
+from selfeval_backend.model.selfeval_files import (
+    FoundSelfEval,
+    file_to_write,
+    find_selfeval,
+    user_folder,
+)
 from selfeval_backend.model.shared import ModelSource, ashared_model, shared_model
 
 __all__ = [
+    "BASE_FOLDER",
+    "REFERENCE_FOLDER",
     "Answer",
     "EngineName",
+    "FoundSelfEval",
     "ModelSource",
     "ReasoningPiece",
     "SelfEvaluatingModel",
@@ -30,7 +46,13 @@ __all__ = [
     "ashared_model",
     "check_where_it_runs",
     "choose_engine",
+    "count_parameters",
+    "file_to_write",
+    "find_selfeval",
+    "identify_files",
+    "is_shipped",
     "load_model",
     "locate_checkpoint",
     "shared_model",
+    "user_folder",
 ]

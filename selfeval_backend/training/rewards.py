@@ -20,7 +20,7 @@ from selfeval_backend.chat import Message
 from selfeval_backend.errors import CheckpointError, DatasetError
 from selfeval_backend.hashing import Hasher
 from selfeval_backend.importing import source_digest
-from selfeval_backend.model.folder import locate_checkpoint
+from selfeval_backend.model import locate_checkpoint
 from selfeval_backend.scorers import (
     Scored,
     Scorer,

@@ -19,8 +19,7 @@ from selfeval_backend.evaluation.recorder import RecordingPlan, record
 from selfeval_backend.evaluation.recordings import load_recording
 from selfeval_backend.evaluation.replaying import replay_methods
 from selfeval_backend.evaluation.tasks import ReferenceTask
-from selfeval_backend.model import load_model
-from selfeval_backend.model.folder import REFERENCE_FOLDER
+from selfeval_backend.model import REFERENCE_FOLDER, load_model
 
 pytestmark = pytest.mark.slow
 

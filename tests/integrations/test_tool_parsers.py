@@ -6,7 +6,7 @@ import pytest
 
 from selfeval_backend.chat import ChatTemplate, ToolForm, ToolSpec, load_tool_parser
 from selfeval_backend.errors import ConfigurationError
-from selfeval_backend.model.folder import REFERENCE_FOLDER
+from selfeval_backend.model import REFERENCE_FOLDER
 
 pytest.importorskip("vllm", reason="the extra with vLLM is not installed")
 pytestmark = [

@@ -28,8 +28,7 @@ from selfeval_backend.errors import (
     EngineTimeoutError,
     SelfEvaluationError,
 )
-from selfeval_backend.model import SelfEvaluatingModel, Server, load_model
-from selfeval_backend.model.folder import REFERENCE_FOLDER
+from selfeval_backend.model import REFERENCE_FOLDER, SelfEvaluatingModel, Server, load_model
 from selfeval_backend.selfeval import SelfEvalConfig
 from tests.plain_server import serving_plainly
 from tests.vllm_server import VllmServer

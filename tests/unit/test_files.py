@@ -30,7 +30,7 @@ from selfeval_backend.files import (
     write_json,
 )
 from selfeval_backend.hashing import Hasher
-from selfeval_backend.model.folder import REFERENCE_FOLDER
+from selfeval_backend.model import REFERENCE_FOLDER
 from selfeval_backend.rollouts import load_rollouts
 from selfeval_backend.selfeval import SelfEvalConfig
 from selfeval_backend.training.pipeline import Manifest

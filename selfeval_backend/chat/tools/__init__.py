@@ -2,5 +2,14 @@
 
 from selfeval_backend.chat.tools.of_template import CallsOfModel, calls_of, load_tool_parser
 from selfeval_backend.chat.tools.parsers import TextToolParser, ToolParser
+from selfeval_backend.chat.tools.raw_calls import RawCall, read_calls
 
-__all__ = ["CallsOfModel", "TextToolParser", "ToolParser", "calls_of", "load_tool_parser"]
+__all__ = [
+    "CallsOfModel",
+    "RawCall",
+    "TextToolParser",
+    "ToolParser",
+    "calls_of",
+    "load_tool_parser",
+    "read_calls",
+]

@@ -21,8 +21,8 @@ from aic_integrations.langchain import AdaptiveLLM, ChatAdaptive, ConfidenceGate
 from aic_integrations.langchain.messages import to_conversation
 from selfeval_backend.engine.scripted import ScriptedChat
 from selfeval_backend.errors import CheckpointError, ConfigurationError
+from selfeval_backend.model import REFERENCE_FOLDER
 from selfeval_backend.model import shared as shared_module
-from selfeval_backend.model.folder import REFERENCE_FOLDER
 from tests.conftest import ModelFactory
 
 CHAT = ScriptedChat()

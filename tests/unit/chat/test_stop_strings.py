@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfeval_backend.chat import Message
-from selfeval_backend.chat.stop_strings import StopStrings
+from selfeval_backend.chat import Message, StopStrings
 from selfeval_backend.engine.scripted import ScriptedChat
 from selfeval_backend.errors import ConfigurationError
 from tests.conftest import ModelFactory

@@ -10,10 +10,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders
 from tokenizers.models import BPE
 
-from selfeval_backend.chat import ChatTemplate
-from selfeval_backend.chat.stop_strings import StopStrings
-from selfeval_backend.chat.text_flow import TextFlow
-from selfeval_backend.model.folder import REFERENCE_FOLDER
+from selfeval_backend.chat import ChatTemplate, StopStrings, TextFlow
+from selfeval_backend.model import REFERENCE_FOLDER
 
 TEXTS = st.text(alphabet="ab é你😀\n\N{REPLACEMENT CHARACTER}", max_size=40)
 

@@ -11,7 +11,7 @@ import pytest
 
 from selfeval_backend.cli.doctor_view import print_json, print_sections
 from selfeval_backend.doctor import Check, Section
-from selfeval_backend.model.folder import REFERENCE_FOLDER
+from selfeval_backend.model import REFERENCE_FOLDER
 from tests.unit.cli.conftest import Aic
 
 NOBODY = "http://127.0.0.1:9/v1"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from selfeval_backend.evaluation.recordings import write_shard
-from selfeval_backend.model.selfeval_files import find_selfeval
+from selfeval_backend.model import find_selfeval
 from selfeval_backend.selfeval import PAPER_QUESTION, SelfEvalConfig
 from tests.unit.cli.conftest import Aic
 from tests.unit.evaluation.test_choosing import knowing

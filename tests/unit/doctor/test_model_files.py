@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from selfeval_backend.doctor import Check, ModelFiles, check_model_files
-from selfeval_backend.model.folder import REFERENCE_FOLDER
+from selfeval_backend.model import REFERENCE_FOLDER
 
 pytest.importorskip("transformers", reason="the extra with transformers is not installed")
 pytestmark = pytest.mark.slow  # the reference model's files

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from selfeval_backend.errors import CheckpointError
-from selfeval_backend.model.folder import count_parameters, locate_checkpoint
+from selfeval_backend.model import count_parameters, locate_checkpoint
 
 
 def checkpoint(folder: Path) -> Path:

@@ -9,8 +9,7 @@ import pytest
 
 from selfeval_backend.doctor import check_model_files
 from selfeval_backend.errors import CheckpointError, DatasetError
-from selfeval_backend.model.folder import REFERENCE_FOLDER
-from selfeval_backend.model.selfeval_files import file_to_write, find_selfeval, user_folder
+from selfeval_backend.model import REFERENCE_FOLDER, file_to_write, find_selfeval, user_folder
 from selfeval_backend.selfeval import SelfEvalConfig
 
 COMMIT, OTHER_COMMIT = "0e9e39f249a16976918f6564b8830bc894c89659", "f" * 40

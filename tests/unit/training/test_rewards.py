@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassificat
 from selfeval_backend.chat import Message
 from selfeval_backend.errors import CheckpointError, ConfigurationError, DatasetError
 from selfeval_backend.hashing import Hasher
-from selfeval_backend.model.folder import REFERENCE_FOLDER
+from selfeval_backend.model import REFERENCE_FOLDER
 from selfeval_backend.scorers import FunctionScorer, Scorer, Scoring
 from selfeval_backend.training import stages
 from selfeval_backend.training.recipe import MathReward, ModelReward, Recipe

@@ -18,7 +18,7 @@ from selfeval_backend.chat import (
 )
 from selfeval_backend.engine.scripted import ScriptedChat
 from selfeval_backend.errors import ConfigurationError, MissingDependencyError
-from selfeval_backend.model.folder import REFERENCE_FOLDER
+from selfeval_backend.model import REFERENCE_FOLDER
 from tests.byte_tokenizer import byte_tokenizer
 
 ADD = ToolSpec(
