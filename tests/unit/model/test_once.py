@@ -1,4 +1,4 @@
-"""What a call does once: it builds its settings, and parses each sample."""
+"""What a call does once: it checks its messages, builds its settings, and parses each sample."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import pytest
 from aic_integrations.langchain import ChatAdaptive
 from selfeval_backend import settings as settings_module
 from selfeval_backend.chat import JsonForm, Message, Parsed, ToolSpec
+from selfeval_backend.chat import messages as messages_module
 from selfeval_backend.engine.scripted import ScriptedChat
+from selfeval_backend.errors import CheckpointError
 from selfeval_backend.grammar import Grammar
 from selfeval_backend.settings import Settings
 from tests.conftest import ModelFactory
@@ -51,6 +53,25 @@ async def test_each_sample_is_parsed_once(make_model: ModelFactory, streams: boo
     assert not isinstance(answer, str) and answer.parsed is not None
     assert answer.parsed.value in ({"a": 1}, {"b": 2})
     assert sorted(form.parsed) == ["[", '{"a": 1}', '{"b": 2}']
+
+
+def test_messages_are_checked_once(
+    make_model: ModelFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[object] = []
+    check_turns = messages_module.check_turns
+    monkeypatch.setattr(
+        messages_module, "check_turns", lambda turns: (checked.append(turns), check_turns(turns))
+    )
+    message = ChatAdaptive.from_model(make_model([CHAT.response("yes", 0.9)])).invoke("Is it?")
+    assert (message.text, len(checked)) == ("yes", 1)
+
+
+def test_the_models_own_policy_is_checked_before_anything_is_asked(
+    make_model: ModelFactory,
+) -> None:
+    with pytest.raises(CheckpointError, match=r"selfeval.json: policy.threshold: got 7"):
+        make_model([CHAT.response("yes", 0.9)], policy={"threshold": 7})
 
 
 def test_a_call_builds_its_settings_once(
