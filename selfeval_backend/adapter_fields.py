@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from selfeval_backend.chat import AnswerForm, Chat, ChatTemplate, ReasoningForm, ToolForm
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.model import (
+    Answer,
     EngineName,
     ModelSource,
     SelfEvaluatingModel,
@@ -65,6 +66,10 @@ class Call:
     """Settings by name; what is not given is the model's own, else the default."""
     include_samples: bool
     """Whether the texts of all samples are wanted."""
+
+    def texts(self, model: SelfEvaluatingModel, answer: Answer) -> list[str] | None:
+        """Return the texts of all samples, in order of drawing; None: they are not wanted."""
+        return model.texts(answer) if self.include_samples else None
 
 
 class AdaptiveFields(BaseModel):

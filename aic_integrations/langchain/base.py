@@ -18,6 +18,7 @@ from selfeval_backend.adapter_fields import (
     CALL_NAMES,
     IDENTITY_NAMES,
     AdaptiveFields,
+    Call,
     check_fields,
     check_names,
     spell_out,
@@ -40,8 +41,7 @@ class Request:
     """A call, checked as far as it can be without the model."""
 
     conversation: CheckedMessages
-    given: Mapping[str, Any]
-    include_samples: bool
+    call: Call
     form: AnswerForm | None = None
     """What the answer must be; None: text."""
 
@@ -111,9 +111,7 @@ class AdaptiveModel(AdaptiveFields, Serializable):
         """Check a call: first its keywords, then what it asks."""
         overrides = self._spelled_out({**kwargs, "stop": stop or kwargs.get("stop")})
         call = self._checked_call(overrides, allowed=self.call_keywords)
-        return Request(
-            conversation=conversation(), given=call.given, include_samples=call.include_samples
-        )
+        return Request(conversation=conversation(), call=call)
 
     async def _answered(
         self, model: SelfEvaluatingModel, request: Request, run_manager: RunManager | None
@@ -122,7 +120,7 @@ class AdaptiveModel(AdaptiveFields, Serializable):
             async with progress_reported(run_manager, self.on_progress) as progress:
                 answer = await model.answer(
                     request.conversation,
-                    model.settings(request.given),
+                    model.settings(request.call.given),
                     form=await self._read_by_parser(model, request.form),
                     observer=progress.observer,
                 )
@@ -142,7 +140,7 @@ class AdaptiveModel(AdaptiveFields, Serializable):
                 Owned(
                     model.stream(
                         request.conversation,
-                        model.settings(request.given),
+                        model.settings(request.call.given),
                         form=form,
                         observer=progress.observer,
                     )
@@ -164,8 +162,7 @@ class AdaptiveModel(AdaptiveFields, Serializable):
         answer: Answer,
     ) -> None:
         if self.trace_samples:
-            shown = model.texts(answer) if request.include_samples else None
-            await tell_samples(run_manager, answer, shown)
+            await tell_samples(run_manager, answer, request.call.texts(model, answer))
 
     # Counting: in the model's own tokens, which needs its tokenizer and not its weights.
 

@@ -266,4 +266,4 @@ class ChatAdaptive(AdaptiveModel, BaseChatModel):
 
 
 def _message(answer: Answer, model: SelfEvaluatingModel, request: Request) -> AIMessage:
-    return to_ai_message(answer, texts=model.texts(answer) if request.include_samples else None)
+    return to_ai_message(answer, texts=request.call.texts(model, answer))

@@ -155,7 +155,7 @@ def _conversation(prompt: str) -> CheckedMessages:
 
 
 def _info(answer: Answer, model: SelfEvaluatingModel, request: Request) -> dict[str, Any]:
-    message = to_ai_message(answer, texts=model.texts(answer) if request.include_samples else None)
+    message = to_ai_message(answer, texts=request.call.texts(model, answer))
     return {
         **message.response_metadata,
         **message.additional_kwargs,

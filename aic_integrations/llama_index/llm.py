@@ -445,8 +445,7 @@ class AdaptiveLLM(AdaptiveFields, FunctionCallingLLM):
 
 
 def _answered(answer: Answer, model: SelfEvaluatingModel, request: _Request) -> _Answered:
-    texts = model.texts(answer) if request.call.include_samples else None
-    facts = answer.summary(texts=texts)
+    facts = answer.summary(texts=request.call.texts(model, answer))
     thought = answer.parsed is not None and answer.parsed.reasoning is not None
     call = CollectedCall(
         model=answer.model,
