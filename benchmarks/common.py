@@ -18,8 +18,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from selfeval_backend.checkpoints import REFERENCE_FOLDER
 from selfeval_backend.evaluation.metrics import standard_error
+from selfeval_backend.model import REFERENCE_FOLDER
 
 if TYPE_CHECKING:
     from tests.vllm_server import VllmServer

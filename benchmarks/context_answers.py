@@ -40,7 +40,6 @@ from llama_index.core.schema import TextNode
 from aic_integrations.llama_index import AdaptiveLLM, Collection, collect_best_of_n
 from reference_model.skills import Example, generate_examples, reward
 from reference_model.skills.context import QA_TEMPLATES, REFINE_TEMPLATE, UNKNOWN
-from selfeval_backend.answers import spent_of
 from selfeval_backend.errors import ContextLengthError
 from selfeval_backend.evaluation.markdown import markdown_table, plain, signed
 from selfeval_backend.evaluation.plots import Curve, draw_curves
@@ -248,12 +247,12 @@ def _reply(
     *,
     fits: bool = True,
 ) -> Reply:
-    counts = spent_of(collected.usage)
+    usage = collected.usage
     return Reply(
         reward=score,
         confidence=collected.confidence if fits else None,
-        tokens=counts["total_tokens"] - counts["input_details"]["cache_read"],
-        generated_tokens=counts["output_tokens"],
+        tokens=usage.input_tokens - usage.cached_input_tokens + usage.generated_tokens,
+        generated_tokens=usage.generated_tokens,
         num_samples=sum(
             call.best_of_n["num_samples"] for call in collected.calls if call.best_of_n
         ),

@@ -26,12 +26,11 @@ from pathlib import Path
 import torch
 from common import make_parser, median_figure, report
 
-from selfeval_backend.checkpoints import REFERENCE_FOLDER
 from selfeval_backend.cli.eval import show_comparison
 from selfeval_backend.engine.transformers.token_signals import SampleSignals, TokenSignals
 from selfeval_backend.evaluation.comparison import default_checkpoints
 from selfeval_backend.evaluation.tasks import ReferenceTask
-from selfeval_backend.model import SelfEvaluatingModel, load_model
+from selfeval_backend.model import REFERENCE_FOLDER, SelfEvaluatingModel, load_model
 from selfeval_backend.samples.recorder import RecordingPlan
 from selfeval_backend.samples.recording import record
 

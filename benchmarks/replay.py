@@ -21,9 +21,9 @@ from pathlib import Path
 from common import make_parser, median_figure, report
 
 from selfeval_backend.chat import Message
-from selfeval_backend.checkpoints import REFERENCE_FOLDER
 from selfeval_backend.evaluation.methods import Method
 from selfeval_backend.evaluation.table import replay_table
+from selfeval_backend.model import REFERENCE_FOLDER
 from selfeval_backend.policy import Annealed
 from selfeval_backend.samples.records import PromptRecord, Recording, RecordingInfo, SampleRecord
 from selfeval_backend.samples.store import load_recording

@@ -25,7 +25,6 @@ from common import mean_with_error
 
 from reference_model import skills
 from reference_model.skills import SKILL_MIX, Skill
-from selfeval_backend.answers import sample_texts
 from selfeval_backend.chat import Message
 from selfeval_backend.evaluation.markdown import markdown_table
 from selfeval_backend.model import Answer, SelfEvaluatingModel, load_model
@@ -89,7 +88,7 @@ async def answer(
     async with room:
         found: Answer = await model.answer(messages, model.settings(settings))
     outcome = found.outcome
-    texts = zip(outcome.samples, sample_texts(found, model), strict=True)
+    texts = zip(outcome.samples, model.texts(found), strict=True)
     return Reply(
         reward=reward(found.text),
         confidence=outcome.confidence,

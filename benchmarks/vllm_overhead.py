@@ -43,11 +43,11 @@ from common import (
 )
 
 from selfeval_backend.chat import ChatTemplate
-from selfeval_backend.checkpoints import REFERENCE_FOLDER
 from selfeval_backend.controller import run
 from selfeval_backend.engine.base import Engine, SamplingParams
 from selfeval_backend.engine.server import connect_server_engine
 from selfeval_backend.engine.vllm import load_vllm_engine
+from selfeval_backend.model import REFERENCE_FOLDER
 from selfeval_backend.selfeval import SelfEvaluator
 from selfeval_backend.settings import Settings
 from selfeval_backend.types import Outcome

@@ -25,6 +25,6 @@ for problem in (
     state = agent.invoke({"messages": [HumanMessage(problem)]})
     print(state["messages"][-1].text)
     for record in gate_records(state):
-        tokens = record.usage.output_tokens if record.usage else "?"
+        tokens = record.usage.generated_tokens if record.usage else "?"
         print(f"  {record.action}: {record.reason} ({tokens} tokens generated)")
     print()

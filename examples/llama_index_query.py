@@ -54,5 +54,5 @@ for question in (
     print("from", ", ".join(node.metadata["file_name"] for node in response.source_nodes))
     print(
         f"confidence {gate['confidence']:.2f}: {gate['action']} after {len(gate['attempts'])} "
-        f"attempt(s), {gate['usage']['output_tokens']} tokens generated\n"
+        f"attempt(s), {gate['usage']['generated_tokens']} tokens generated\n"
     )

@@ -18,7 +18,7 @@ import torch
 
 from reference_model.generator import SIZES, train_generator
 from reference_model.recipe import training_recipe
-from selfeval_backend.checkpoints import BASE_FOLDER, REFERENCE_FOLDER
+from selfeval_backend.model import BASE_FOLDER, REFERENCE_FOLDER
 from selfeval_backend.training.optim import denormals_as_zero
 from selfeval_backend.training.stages import make_pipeline
 

@@ -18,7 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from selfeval_backend.chat import Message, ToolCall, ToolSpec
+    from selfeval_backend.chat import JsonForm, Message, ToolCall, ToolForm, ToolSpec
     from selfeval_backend.errors import (
         AICError,
         CheckpointError,
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     )
     from selfeval_backend.policy import BestOfN
     from selfeval_backend.settings import Settings
-    from selfeval_backend.structured import JsonForm, ToolForm
     from selfeval_backend.types import Limits, Outcome, Sample, SelfEvaluation, Usage
 
     __version__: str
@@ -102,7 +101,7 @@ _HOMES = {
     "BestOfN": "policy",
     "GatePolicy": "gate",
     "GateRecord": "gate",
-    "JsonForm": "structured",
+    "JsonForm": "chat",
     "Limits": "types",
     "Message": "chat",
     "Outcome": "types",
@@ -111,7 +110,7 @@ _HOMES = {
     "SelfEvaluation": "types",
     "Settings": "settings",
     "ToolCall": "chat",
-    "ToolForm": "structured",
+    "ToolForm": "chat",
     "ToolSpec": "chat",
     "UncalibratedWarning": "model",
     "Usage": "types",

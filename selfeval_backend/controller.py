@@ -14,11 +14,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from selfeval_backend.chat import StopStrings
 from selfeval_backend.engine.base import (
     Capabilities,
     Chunk,
     Engine,
-    LabelLogprobs,
     SampleStream,
     SamplingParams,
 )
@@ -32,7 +32,6 @@ from selfeval_backend.errors import (
 )
 from selfeval_backend.policy import Policy, certain_winner, select_best
 from selfeval_backend.selfeval import SelfEvaluator
-from selfeval_backend.stop_strings import StopStrings
 from selfeval_backend.types import (
     Accept,
     Advance,
@@ -46,7 +45,6 @@ from selfeval_backend.types import (
     RunState,
     RunTrace,
     Sample,
-    SelfEvaluation,
     Stop,
     TraceEvent,
     Usage,
@@ -412,19 +410,10 @@ class _Run:
 
     async def _evaluate_one(self, live: _Live) -> None:
         sample = live.sample
-        answer: LabelLogprobs = await self._engine.label_logprobs(
-            self._prompt_ids + sample.token_ids + self._evaluator.question_ids,
-            self._evaluator.label_ids,
-        )
-        self._usage += Usage(
-            self_evaluations=1,
-            self_evaluation_tokens=answer.computed_tokens,
-            cached_self_evaluation_tokens=answer.cached_tokens,
-        )
-        evaluation: SelfEvaluation = self._evaluator.read(
-            (answer.logprobs[0], answer.logprobs[1]),
-            num_tokens=len(sample.token_ids),
-            final=sample.finished,
+        answer = await self._evaluator.ask(self._engine, self._prompt_ids, sample.token_ids)
+        self._usage += answer.usage  # whether or not it can be read
+        evaluation = self._evaluator.read(
+            answer.logprobs, num_tokens=len(sample.token_ids), final=sample.finished
         )
         live.sample = replace(sample, evaluations=(*sample.evaluations, evaluation))
         if sample.finished:

@@ -33,16 +33,15 @@ from selfeval_backend.errors import (
 from selfeval_backend.policy import Annealed
 from selfeval_backend.types import (
     FINAL_ACTIONS,
-    AttemptUsage,
     GateAction,
     GateRecord,
+    Usage,
     Verdict,
 )
 from selfeval_backend.validation import Allowed, Probability, validated
 
 __all__ = [
     "FINAL_ACTIONS",
-    "AttemptUsage",
     "ConfidenceReading",
     "GateAction",
     "GatePolicy",
@@ -203,7 +202,7 @@ def decide(
     earlier: Sequence[GateRecord] = (),
     *,
     model: str = "",
-    usage: AttemptUsage | None = None,
+    usage: Usage | None = None,
 ) -> GateRecord:
     """Judge an attempt and say what is done next.
 
@@ -318,9 +317,9 @@ def last_run(records: Sequence[GateRecord]) -> tuple[GateRecord, ...]:
     return tuple(records[earlier_ends[-1] + 1 :] if earlier_ends else records)
 
 
-def total_usage(records: Sequence[GateRecord]) -> AttemptUsage:
+def total_usage(records: Sequence[GateRecord]) -> Usage:
     """Return what all attempts together paid for; those that did not report it count nothing."""
-    return sum((r.usage for r in records if r.usage is not None), AttemptUsage())
+    return sum((r.usage for r in records if r.usage is not None), Usage())
 
 
 def raise_gate_error(records: Sequence[GateRecord]) -> NoReturn:
@@ -391,7 +390,7 @@ def record_reply(run: Sequence[GateRecord], reply: PersonReply) -> GateRecord:
         confidence=asked.confidence if kept else None,
         calibrated=asked.calibrated and kept,
         model=asked.model if kept else "",
-        usage=AttemptUsage(),
+        usage=Usage(),
     )
 
 

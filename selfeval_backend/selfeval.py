@@ -1,4 +1,4 @@
-"""The self-evaluation: its question, its labels, and from log-probabilities to prob_win_or_tie.
+"""The self-evaluation: its question, asked; its labels, read as prob_win_or_tie.
 
 The one place that training and inference share. A model's own facts stand in ``selfeval.json``
 beside its weights, so that pointing at a checkpoint is enough.
@@ -9,21 +9,25 @@ from __future__ import annotations
 import math
 import os
 from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from selfeval_backend.engine.base import Engine, LabelLogprobs
 from selfeval_backend.errors import CheckpointError, DatasetError, SelfEvaluationError
 from selfeval_backend.files import read_json, write_json
-from selfeval_backend.types import SelfEvaluation
+from selfeval_backend.types import SelfEvaluation, Usage
 
 __all__ = [
     "PAPER_QUESTION",
     "CalibrationMap",
     "ChatTokenizer",
     "EvaluationReader",
+    "Judgement",
     "SelfEvalConfig",
     "SelfEvaluator",
     "raw_prob_win_or_tie",
@@ -202,21 +206,22 @@ class EvaluationReader:
         return self._final is not None
 
     def read(
-        self, label_logprobs: tuple[float, float], *, num_tokens: int, final: bool
+        self, label_logprobs: Sequence[float], *, num_tokens: int, final: bool
     ) -> SelfEvaluation:
         """Make a self-evaluation of the two labels' natural log-probabilities.
 
         Args:
-            label_logprobs: Of (win or tie, loss).
+            label_logprobs: Of (win or tie, loss), shape (2,).
             num_tokens: Tokens of the response that it speaks of.
             final: Whether the response was finished.
 
         Raises:
             SelfEvaluationError: A log-probability is not a number.
         """
-        raw = raw_prob_win_or_tie(*label_logprobs)
+        win_or_tie, loss = label_logprobs
+        raw = raw_prob_win_or_tie(win_or_tie, loss)
         calibration = self._final if final else self._nearest(num_tokens)
-        logit = max(-700.0, min(700.0, label_logprobs[0] - label_logprobs[1]))
+        logit = max(-700.0, min(700.0, win_or_tie - loss))
         return SelfEvaluation(
             num_tokens=num_tokens,
             final=final,
@@ -232,6 +237,15 @@ class EvaluationReader:
             key=lambda m: abs(math.log(m.num_tokens or 1) - math.log(max(num_tokens, 1))),
             default=None,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What a model says of a response that was given to it."""
+
+    evaluation: SelfEvaluation
+    usage: Usage
+    """Paid for."""
 
 
 class SelfEvaluator(EvaluationReader):
@@ -267,3 +281,47 @@ class SelfEvaluator(EvaluationReader):
     def question_ids(self) -> tuple[int, ...]:
         """Tokens appended to a response that has no end token: end of turn, question, new turn."""
         return self._follow_up_ids
+
+    async def ask(
+        self, engine: Engine, prompt_ids: tuple[int, ...], response_ids: tuple[int, ...]
+    ) -> LabelLogprobs:
+        """Ask the question of a response, or of its beginning; `read` makes sense of the answer.
+
+        Args:
+            engine: The model's.
+            prompt_ids: The rendered prompt.
+            response_ids: Without an end token.
+
+        Returns:
+            The log-probabilities of (win or tie, loss), and what they cost.
+
+        Raises:
+            EngineError: The engine failed.
+        """
+        return await engine.label_logprobs(
+            prompt_ids + response_ids + self.question_ids, self.label_ids
+        )
+
+    async def judge(
+        self,
+        engine: Engine,
+        prompt_ids: tuple[int, ...],
+        response_ids: tuple[int, ...],
+        *,
+        final: bool,
+    ) -> Judgement:
+        """Ask and read, where what was paid is of interest only if the answer can be read.
+
+        Args:
+            engine: The model's.
+            prompt_ids: The rendered prompt.
+            response_ids: Without an end token.
+            final: Whether the response is finished.
+
+        Raises:
+            EngineError: The engine failed.
+            SelfEvaluationError: A log-probability is not a number.
+        """
+        answer = await self.ask(engine, prompt_ids, response_ids)
+        evaluation = self.read(answer.logprobs, num_tokens=len(response_ids), final=final)
+        return Judgement(evaluation=evaluation, usage=answer.usage)

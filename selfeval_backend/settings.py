@@ -26,7 +26,7 @@ from selfeval_backend.policy import (
 from selfeval_backend.types import Limits
 from selfeval_backend.validation import Allowed, Ascending, Probability, Share, validated
 
-__all__ = ["Settings", "resolve_settings"]
+__all__ = ["Settings", "check_model_policy", "lay_over", "resolve_settings"]
 
 _PER_CHECKPOINT = ("keep_fraction", "prune_below", "accept_above")
 """Settings that may have one value for each checkpoint."""
@@ -154,21 +154,38 @@ class Settings:
 
 
 def resolve_settings(given: Mapping[str, Any], model_policy: Mapping[str, Any]) -> Settings:
-    """Lay what the caller gave over what the model was tuned for.
-
-    Args:
-        given: Names and values of `Settings`; a None is as if not given.
-        model_policy: `policy` of the model's selfeval.json.
+    """Do what `lay_over` does, with a policy that was not checked yet.
 
     Raises:
         ConfigurationError: A value given is out of range, or its name is unknown.
         CheckpointError: The model's policy is.
     """
-    names = {f.name for f in fields(Settings)}
+    check_model_policy(model_policy)
+    return lay_over(given, model_policy)
+
+
+def check_model_policy(model_policy: Mapping[str, Any]) -> None:
+    """Refuse the `policy` of a model's selfeval.json where it is none.
+
+    Raises:
+        CheckpointError: A value is out of range, or its name is unknown.
+    """
     try:
-        Settings(**_typed(model_policy, names))
+        Settings(**_typed(model_policy))
     except ConfigurationError as error:
         raise CheckpointError(f"selfeval.json: policy.{error}") from error
+
+
+def lay_over(given: Mapping[str, Any], model_policy: Mapping[str, Any]) -> Settings:
+    """Lay what the caller gave over what the model was tuned for.
+
+    Args:
+        given: Names and values of `Settings`; a None is as if not given.
+        model_policy: `policy` of the model's selfeval.json, checked.
+
+    Raises:
+        ConfigurationError: A value given is out of range, or its name is unknown.
+    """
     chosen = {name: value for name, value in given.items() if value is not None}
     merged = {**model_policy, **chosen}
     if "prune_at" in chosen:
@@ -178,7 +195,7 @@ def resolve_settings(given: Mapping[str, Any], model_policy: Mapping[str, Any]) 
                 merged.pop(name, None)
     elif isinstance(max_tokens := chosen.get("max_tokens"), int):
         _drop_checkpoints(merged, max_tokens)
-    return Settings(**_typed(merged, names))
+    return Settings(**_typed(merged))
 
 
 def _drop_checkpoints(merged: dict[str, Any], max_tokens: int) -> None:
@@ -193,7 +210,8 @@ def _drop_checkpoints(merged: dict[str, Any], max_tokens: int) -> None:
             merged[name] = tuple(shares[:num_reached])
 
 
-def _typed(values: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
+def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
+    names = {f.name for f in fields(Settings)}
     for name in values:
         if name not in names:
             raise ConfigurationError(name, values[name], f"one of {', '.join(sorted(names))}")

@@ -8,8 +8,10 @@ are those of opentelemetry-semantic-conventions 0.66). What they have no name fo
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
+
+from selfeval_backend.types import Usage
 
 __all__ = ["AttributeValue", "TraceSpanEvent", "call_attributes", "sample_events"]
 
@@ -86,6 +88,7 @@ def call_attributes(summary: Mapping[str, Any], *, model: str) -> dict[str, Attr
         model: The name of the model that answered.
     """
     tokens = summary.get("tokens", {})
+    usage = Usage(**{f.name: tokens.get(f.name, 0) for f in fields(Usage)})
     return {
         OPERATION: "chat",
         RESPONSE_MODEL: model,
@@ -97,19 +100,8 @@ def call_attributes(summary: Mapping[str, Any], *, model: str) -> dict[str, Attr
         **_named(summary.get("policy", {}), _REQUEST),
         **_named(summary, _RESULT),
         **_named(tokens, _TOKENS),
-        INPUT_TOKENS: _sum(
-            tokens,
-            "prompt_tokens",
-            "resent_tokens",
-            "self_evaluation_tokens",
-            "cached_self_evaluation_tokens",
-        ),
-        CACHED_TOKENS: _sum(
-            tokens,
-            "cached_prompt_tokens",
-            "cached_resent_tokens",
-            "cached_self_evaluation_tokens",
-        ),
+        INPUT_TOKENS: usage.input_tokens,
+        CACHED_TOKENS: usage.cached_input_tokens,
     }
 
 
@@ -139,7 +131,3 @@ def sample_events(summary: Mapping[str, Any], *, content: bool = False) -> Itera
 
 def _named(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, AttributeValue]:
     return {name: values[key] for key, name in names.items() if values.get(key) is not None}
-
-
-def _sum(tokens: Mapping[str, int], *names: str) -> int:
-    return sum(tokens.get(name, 0) for name in names)

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from urllib.error import URLError
 
-from selfeval_backend.checkpoints import REFERENCE_FOLDER
+from selfeval_backend.model import REFERENCE_FOLDER
 
 __all__ = ["VllmServer", "start_vllm_server"]
 

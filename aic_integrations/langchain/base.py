@@ -14,26 +14,22 @@ from aic_integrations.langchain.messages import to_turns
 from aic_integrations.langchain.progress import RunManager, progress_reported
 from aic_integrations.langchain.sample_runs import tell_samples
 from aic_integrations.langchain.structured import Tool, openai_tools
-from selfeval_backend.answers import sample_texts
-from selfeval_backend.calls import (
+from selfeval_backend.adapter_fields import (
     CALL_NAMES,
     IDENTITY_NAMES,
     AdaptiveFields,
+    Call,
     check_fields,
     check_names,
     spell_out,
     with_server,
 )
-from selfeval_backend.chat import Message
+from selfeval_backend.chat import AnswerForm, CheckedMessages, tool_specs
 from selfeval_backend.errors import ConfigurationError, ContextLengthError
 from selfeval_backend.generators import Owned
 from selfeval_backend.model import Answer, SelfEvaluatingModel
-from selfeval_backend.structured import AnswerForm, tool_specs
 
-__all__ = ["AdaptiveContextOverflowError", "AdaptiveModel", "Request", "context_overflow", "texts"]
-
-
-texts = sample_texts
+__all__ = ["AdaptiveContextOverflowError", "AdaptiveModel", "Request", "context_overflow"]
 
 
 class AdaptiveContextOverflowError(ContextLengthError, ContextOverflowError):
@@ -44,9 +40,8 @@ class AdaptiveContextOverflowError(ContextLengthError, ContextOverflowError):
 class Request:
     """A call, checked as far as it can be without the model."""
 
-    conversation: tuple[Message, ...]
-    given: Mapping[str, Any]
-    include_samples: bool
+    conversation: CheckedMessages
+    call: Call
     form: AnswerForm | None = None
     """What the answer must be; None: text."""
 
@@ -109,16 +104,14 @@ class AdaptiveModel(AdaptiveFields, Serializable):
 
     def _request(
         self,
-        conversation: Callable[[], tuple[Message, ...]],
+        conversation: Callable[[], CheckedMessages],
         stop: list[str] | None,
         kwargs: Mapping[str, Any],
     ) -> Request:
         """Check a call: first its keywords, then what it asks."""
         overrides = self._spelled_out({**kwargs, "stop": stop or kwargs.get("stop")})
         call = self._checked_call(overrides, allowed=self.call_keywords)
-        return Request(
-            conversation=conversation(), given=call.given, include_samples=call.include_samples
-        )
+        return Request(conversation=conversation(), call=call)
 
     async def _answered(
         self, model: SelfEvaluatingModel, request: Request, run_manager: RunManager | None
@@ -127,7 +120,7 @@ class AdaptiveModel(AdaptiveFields, Serializable):
             async with progress_reported(run_manager, self.on_progress) as progress:
                 answer = await model.answer(
                     request.conversation,
-                    model.settings(request.given),
+                    model.settings(request.call.given),
                     form=await self._read_by_parser(model, request.form),
                     observer=progress.observer,
                 )
@@ -147,7 +140,7 @@ class AdaptiveModel(AdaptiveFields, Serializable):
                 Owned(
                     model.stream(
                         request.conversation,
-                        model.settings(request.given),
+                        model.settings(request.call.given),
                         form=form,
                         observer=progress.observer,
                     )
@@ -169,8 +162,7 @@ class AdaptiveModel(AdaptiveFields, Serializable):
         answer: Answer,
     ) -> None:
         if self.trace_samples:
-            shown = texts(answer, model) if request.include_samples else None
-            await tell_samples(run_manager, answer, shown)
+            await tell_samples(run_manager, answer, request.call.texts(model, answer))
 
     # Counting: in the model's own tokens, which needs its tokenizer and not its weights.
 

@@ -27,7 +27,6 @@ from aic_integrations.langchain.base import (
     AdaptiveContextOverflowError,
     AdaptiveModel,
     Request,
-    texts,
 )
 from aic_integrations.langchain.messages import (
     PROVIDER,
@@ -267,4 +266,4 @@ class ChatAdaptive(AdaptiveModel, BaseChatModel):
 
 
 def _message(answer: Answer, model: SelfEvaluatingModel, request: Request) -> AIMessage:
-    return to_ai_message(answer, texts=texts(answer, model) if request.include_samples else None)
+    return to_ai_message(answer, texts=request.call.texts(model, answer))

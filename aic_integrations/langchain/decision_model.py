@@ -17,14 +17,15 @@ from langchain_core.decisions import (
     Question,
 )
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, convert_to_messages
-from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
+from langchain_core.messages.ai import UsageMetadata
 from pydantic import ConfigDict
 
 from aic_integrations.langchain.chat_model import ChatAdaptive
-from aic_integrations.langchain.messages import PROVIDER, to_conversation
+from aic_integrations.langchain.messages import PROVIDER, to_conversation, to_usage_metadata
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.gate import read_confidence
-from selfeval_backend.model import Judgement, SelfEvaluatingModel
+from selfeval_backend.model import SelfEvaluatingModel
+from selfeval_backend.selfeval import Judgement
 from selfeval_backend.sync import run_sync
 
 __all__ = ["START_OVER", "SelfEvaluationDecisionModel"]
@@ -156,17 +157,10 @@ async def _judge(
 
 
 def _judged(judgement: Judgement) -> _Finding:
-    usage = judgement.usage
-    tokens = usage.self_evaluation_tokens + usage.cached_self_evaluation_tokens
     return _Finding(
         prob_win_or_tie=judgement.evaluation.prob_win_or_tie,
         calibrated=judgement.evaluation.calibrated,
-        usage=UsageMetadata(
-            input_tokens=tokens,
-            output_tokens=0,
-            total_tokens=tokens,
-            input_token_details=InputTokenDetails(cache_read=usage.cached_self_evaluation_tokens),
-        ),
+        usage=to_usage_metadata(judgement.usage),
     )
 
 

@@ -16,10 +16,10 @@ from langchain_core.language_models.base import LangSmithParams
 from langchain_core.language_models.llms import BaseLLM
 from langchain_core.outputs import Generation, GenerationChunk, LLMResult
 
-from aic_integrations.langchain.base import AdaptiveModel, Request, texts
+from aic_integrations.langchain.base import AdaptiveModel, Request
 from aic_integrations.langchain.messages import PROVIDER, to_ai_message
 from aic_integrations.langchain.progress import RunManager
-from selfeval_backend.chat import Message, check_messages
+from selfeval_backend.chat import CheckedMessages, Message, check_messages
 from selfeval_backend.generators import Owned
 from selfeval_backend.model import Answer, ReasoningPiece, SelfEvaluatingModel
 from selfeval_backend.sync import contained, iterate_sync, run_sync
@@ -150,14 +150,12 @@ class AdaptiveLLM(AdaptiveModel, BaseLLM):
         return params
 
 
-def _conversation(prompt: str) -> tuple[Message, ...]:
-    conversation = (Message(role="user", content=prompt),)
-    check_messages(conversation)
-    return conversation
+def _conversation(prompt: str) -> CheckedMessages:
+    return check_messages([Message(role="user", content=prompt)])
 
 
 def _info(answer: Answer, model: SelfEvaluatingModel, request: Request) -> dict[str, Any]:
-    message = to_ai_message(answer, texts=texts(answer, model) if request.include_samples else None)
+    message = to_ai_message(answer, texts=request.call.texts(model, answer))
     return {
         **message.response_metadata,
         **message.additional_kwargs,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast, get_args
 
 from langchain_core.messages import (
@@ -22,12 +22,10 @@ from langchain_core.messages.tool import invalid_tool_call as create_invalid_too
 from langchain_core.messages.tool import tool_call as create_tool_call
 
 from aic_integrations.langchain.content import text_of
-from selfeval_backend.answers import PROVIDER, best_of_n, spent
-from selfeval_backend.chat import Message, Role, ToolCall, check_messages
+from selfeval_backend.chat import CheckedMessages, Message, Parsed, Role, ToolCall, check_messages
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.model import Answer
-from selfeval_backend.structured import Parsed
-from selfeval_backend.types import Outcome
+from selfeval_backend.types import Outcome, Usage
 
 __all__ = [
     "PROVIDER",
@@ -36,8 +34,13 @@ __all__ = [
     "to_ai_message",
     "to_conversation",
     "to_turns",
+    "to_usage",
+    "to_usage_metadata",
     "usage_metadata",
 ]
+
+PROVIDER = "adaptive-inference-compute"
+"""How this project is called among providers of models."""
 
 
 REASONING_KEY = "reasoning_content"
@@ -54,16 +57,14 @@ _OTHERS_ROLES: dict[str, Role] = {
 """What other providers call them."""
 
 
-def to_conversation(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
+def to_conversation(messages: Sequence[BaseMessage]) -> CheckedMessages:
     """Turn LangChain's messages into a conversation that can be answered.
 
     Raises:
         ConfigurationError: A message is of a kind that this release does not take, or nothing is
             asked; names the message and what to do.
     """
-    conversation = to_turns(messages)
-    check_messages(conversation)
-    return conversation
+    return check_messages(to_turns(messages))
 
 
 def to_turns(messages: Sequence[BaseMessage]) -> tuple[Message, ...]:
@@ -169,7 +170,7 @@ def to_ai_message(answer: Answer, *, texts: Sequence[str] | None) -> AIMessage:
             "finish_reason": (
                 "tool_calls" if parsed.tool_calls and finish_reason == "stop" else finish_reason
             ),
-            "best_of_n": best_of_n(answer, texts=texts),
+            "best_of_n": answer.summary(texts=texts),
         },
         usage_metadata=usage_metadata(answer.outcome),
     )
@@ -208,13 +209,40 @@ def last_chunk(message: AIMessage, *, shown: str, reasoned: str = "") -> AIMessa
 
 
 def usage_metadata(outcome: Outcome) -> UsageMetadata:
-    """Return everything that a run paid for, each token once: `selfeval_backend.answers.Spent`."""
-    counts = spent(outcome)
+    """Return everything that a run paid for, each token once.
+
+    The output's details are what became of it: `chosen`, `discarded`, `pruned`, `aborted`.
+    """
+    details = cast(OutputTokenDetails, outcome.generated_tokens_by_fate())
+    return {**to_usage_metadata(outcome.usage), "output_token_details": details}
+
+
+def to_usage_metadata(usage: Usage) -> UsageMetadata:
+    """Return what was paid for in LangChain's shape.
+
+    The input's details are `cache_read`, read from the KV cache, and `self_evaluation`, computed
+    for self-evaluations, so that no token stands in two of them.
+    """
+    details = {
+        "cache_read": usage.cached_input_tokens,
+        "self_evaluation": usage.self_evaluation_tokens,
+    }
     return UsageMetadata(
-        input_tokens=counts["input_tokens"],
-        output_tokens=counts["output_tokens"],
-        total_tokens=counts["total_tokens"],
-        # Both take keys of a provider's own, which their types cannot say.
-        input_token_details=cast(InputTokenDetails, counts["input_details"]),
-        output_token_details=cast(OutputTokenDetails, counts["output_details"]),
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.generated_tokens,
+        total_tokens=usage.input_tokens + usage.generated_tokens,
+        # It takes keys of a provider's own, which its type cannot say.
+        input_token_details=cast(InputTokenDetails, details),
+    )
+
+
+def to_usage(metadata: UsageMetadata) -> Usage:
+    """Return what a model of any provider says that it was paid for."""
+    details = cast(Mapping[str, int], metadata.get("input_token_details", {}))
+    self_evaluation = details.get("self_evaluation", 0)
+    return Usage(
+        prompt_tokens=metadata["input_tokens"] - self_evaluation,
+        cached_prompt_tokens=details.get("cache_read", 0),
+        generated_tokens=metadata["output_tokens"],
+        self_evaluation_tokens=self_evaluation,
     )

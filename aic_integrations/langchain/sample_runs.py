@@ -10,7 +10,6 @@ from langchain_core.callbacks import AsyncCallbackManager
 from langchain_core.runnables.config import ensure_config, get_async_callback_manager_for_config
 
 from aic_integrations.langchain.progress import RunManager
-from selfeval_backend.answers import best_of_n
 from selfeval_backend.model import Answer
 from selfeval_backend.telemetry import sample_events
 from selfeval_backend.types import Accept
@@ -63,7 +62,7 @@ def _described(
     """Yield the inputs and outputs of each sample's run."""
     events = answer.outcome.trace.events
     accepted = {e.decision.sample for e in events if isinstance(e.decision, Accept)}
-    told = sample_events(best_of_n(answer, texts=texts), content=texts is not None)
+    told = sample_events(answer.summary(texts=texts), content=texts is not None)
     by_sample = groupby(told, key=lambda event: event.attributes["aic.sample.index"])
     for sample, (_, of_sample) in zip(answer.outcome.samples, by_sample, strict=True):
         about, *evaluations = (dict(event.attributes) for event in of_sample)

@@ -21,9 +21,8 @@ from langchain_core.utils.function_calling import convert_to_json_schema, conver
 from pydantic import BaseModel, ValidationError
 from pydantic.v1 import ValidationError as ValidationErrorV1
 
+from selfeval_backend.chat import FORM_KEYWORDS, form_of, read_json
 from selfeval_backend.errors import ConfigurationError
-from selfeval_backend.structured import FORM_KEYWORDS, form_of
-from selfeval_backend.structured.strict_json import read_json
 
 __all__ = [
     "FORM_KEYWORDS",

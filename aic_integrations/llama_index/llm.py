@@ -48,8 +48,7 @@ from aic_integrations.llama_index.scopes import (
     collections_in_force,
     settings_in_force,
 )
-from selfeval_backend.answers import best_of_n, sample_texts
-from selfeval_backend.calls import (
+from selfeval_backend.adapter_fields import (
     CALL_NAMES,
     AdaptiveFields,
     Call,
@@ -58,11 +57,10 @@ from selfeval_backend.calls import (
     spell_out,
     with_server,
 )
-from selfeval_backend.chat import Message
+from selfeval_backend.chat import FORM_KEYWORDS, AnswerForm, CheckedMessages, form_of
 from selfeval_backend.errors import ConfigurationError, NoFinishedSampleError, StreamBrokenError
 from selfeval_backend.generators import Owned
 from selfeval_backend.model import Answer, ReasoningPiece, SelfEvaluatingModel
-from selfeval_backend.structured import FORM_KEYWORDS, AnswerForm, form_of
 from selfeval_backend.sync import iterate_sync, run_sync
 
 if TYPE_CHECKING:
@@ -75,7 +73,7 @@ __all__ = ["AdaptiveLLM"]
 class _Request:
     """A call, checked as far as it can be without the model."""
 
-    conversation: tuple[Message, ...]
+    conversation: CheckedMessages
     call: Call
     form: AnswerForm | None
     """What the answer must be; None: text."""
@@ -447,8 +445,7 @@ class AdaptiveLLM(AdaptiveFields, FunctionCallingLLM):
 
 
 def _answered(answer: Answer, model: SelfEvaluatingModel, request: _Request) -> _Answered:
-    texts = sample_texts(answer, model) if request.call.include_samples else None
-    facts = best_of_n(answer, texts=texts)
+    facts = answer.summary(texts=request.call.texts(model, answer))
     thought = answer.parsed is not None and answer.parsed.reasoning is not None
     call = CollectedCall(
         model=answer.model,

@@ -21,11 +21,9 @@ from llama_index.core.base.llms.types import (
 )
 from llama_index.core.llms.llm import ToolSelection
 
-from selfeval_backend.answers import spent
-from selfeval_backend.chat import Message, Role, ToolCall, check_messages
+from selfeval_backend.chat import CheckedMessages, Message, Parsed, Role, ToolCall, check_messages
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.model import Answer
-from selfeval_backend.structured import Parsed
 from selfeval_backend.types import Outcome, to_json
 
 __all__ = [
@@ -57,7 +55,7 @@ _NO_TEXT = (ThinkingBlock, ToolCallBlock, CitationBlock)
 """Blocks of an answer that are no text of it: thoughts, calls, and what its text refers to."""
 
 
-def to_conversation(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
+def to_conversation(messages: Sequence[ChatMessage]) -> CheckedMessages:
     """Turn LlamaIndex's messages into a conversation that can be answered.
 
     Several blocks of text are joined by a line break, as `ChatMessage.content` does it. What a
@@ -69,9 +67,7 @@ def to_conversation(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
         ConfigurationError: A message or a block is of a kind that this release does not take, or
             nothing is asked; names it and what to do.
     """
-    conversation = to_turns(messages)
-    check_messages(conversation)
-    return conversation
+    return check_messages(to_turns(messages))
 
 
 def to_turns(messages: Sequence[ChatMessage]) -> tuple[Message, ...]:
@@ -190,7 +186,7 @@ class Piece:
     answer: Answer | None = None
     """At the last step."""
     best_of_n: dict[str, Any] = field(default_factory=dict)
-    """At the last step: see `selfeval_backend.answers.best_of_n`."""
+    """At the last step: see `selfeval_backend.Answer.summary`."""
 
 
 def to_chat_step(piece: Piece) -> ChatResponse:
@@ -287,7 +283,7 @@ def to_chat_response(answer: Answer, *, best_of_n: dict[str, Any]) -> ChatRespon
         answer: The chosen response becomes the message, calls of tools in it and what was thought
             before them its blocks; what looks like a call and is none stands in its
             ``additional_kwargs``.
-        best_of_n: How it was come by; see `selfeval_backend.answers.best_of_n`.
+        best_of_n: How it was come by; see `selfeval_backend.Answer.summary`.
     """
     return ChatResponse(
         message=_message(answer),
@@ -313,19 +309,19 @@ def to_completion_response(answer: Answer, *, best_of_n: dict[str, Any]) -> Comp
 def usage(outcome: Outcome) -> dict[str, Any]:
     """Return everything that a run paid for, under the names that OpenAI's API uses.
 
-    LlamaIndex's token counting reads them; see `selfeval_backend.answers.Spent`.
+    LlamaIndex's token counting reads them. Each token stands once among the details.
     """
-    counts = spent(outcome)
+    paid = outcome.usage
     return {
-        "prompt_tokens": counts["input_tokens"],
-        "completion_tokens": counts["output_tokens"],
-        "total_tokens": counts["total_tokens"],
+        "prompt_tokens": paid.input_tokens,
+        "completion_tokens": paid.generated_tokens,
+        "total_tokens": paid.input_tokens + paid.generated_tokens,
         "prompt_tokens_details": {
-            "cached_tokens": counts["input_details"]["cache_read"],
-            "self_evaluation_tokens": counts["input_details"]["self_evaluation"],
+            "cached_tokens": paid.cached_input_tokens,
+            "self_evaluation_tokens": paid.self_evaluation_tokens,
         },
         "completion_tokens_details": {
-            f"{fate}_tokens": number for fate, number in counts["output_details"].items()
+            f"{fate}_tokens": tokens for fate, tokens in outcome.generated_tokens_by_fate().items()
         },
     }
 

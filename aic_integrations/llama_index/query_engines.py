@@ -28,10 +28,8 @@ from aic_integrations.llama_index.scopes import (
     best_of_n_settings,
     collect_best_of_n,
 )
-from selfeval_backend.answers import spent_of
 from selfeval_backend.errors import ConfigurationError, NoFinishedSampleError, StreamBrokenError
 from selfeval_backend.gate import (
-    AttemptUsage,
     ConfidenceReading,
     GateAction,
     GatePolicy,
@@ -287,7 +285,7 @@ class _Run:
             self._reading,
             self._records,
             model=calls[-1].model if calls else "",
-            usage=_attempt_usage(tried.collected),
+            usage=tried.collected.usage,
         )
         self._records.append(record)
 
@@ -317,18 +315,13 @@ class _Run:
 
     def _told(self) -> dict[str, Any]:
         last = self._records[-1]
-        usage = total_usage(self._records)
         return {
             "action": last.action,
             "reason": last.reason,
             "attempt": best_attempt(self._records),
             "confidence": self._records[best_attempt(self._records)].confidence,
             "threshold": self._policy.threshold,
-            "usage": {
-                "input_tokens": usage.input_tokens,
-                "cached_input_tokens": usage.cached_input_tokens,
-                "output_tokens": usage.output_tokens,
-            },
+            "usage": to_json(total_usage(self._records)),
             "attempts": [
                 {
                     **record.to_json(),
@@ -353,15 +346,6 @@ def _reading(tried: _Tried) -> ConfidenceReading:
 
 def _num_sources(tried: _Tried) -> int:
     return 0 if tried.response is None else len(tried.response.source_nodes)
-
-
-def _attempt_usage(collected: Collection) -> AttemptUsage:
-    counts = spent_of(collected.usage)
-    return AttemptUsage(
-        input_tokens=counts["input_tokens"],
-        cached_input_tokens=counts["input_details"]["cache_read"],
-        output_tokens=counts["output_tokens"],
-    )
 
 
 def _read(response: RESPONSE_TYPE) -> _Whole:

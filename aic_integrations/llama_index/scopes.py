@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from selfeval_backend.calls import CALL_NAMES, check_fields, check_names, spell_out
+from selfeval_backend.adapter_fields import CALL_NAMES, check_fields, check_names, spell_out
 from selfeval_backend.forks import Lock
 from selfeval_backend.types import Usage, to_json
 

@@ -8,9 +8,7 @@ from llama_index.core.workflow import Event, step
 from pydantic import Field
 
 from aic_integrations.llama_index.scopes import Collection
-from selfeval_backend.answers import spent_of
 from selfeval_backend.gate import (
-    AttemptUsage,
     GatePolicy,
     GateRecord,
     decide,
@@ -18,6 +16,7 @@ from selfeval_backend.gate import (
     read_confidence,
     retry_settings,
 )
+from selfeval_backend.types import Usage, to_json
 
 __all__ = ["AnsweredEvent", "ConfidenceGateStep", "ConfidentEvent", "UnsureEvent"]
 
@@ -32,7 +31,7 @@ class AnsweredEvent(Event):
     best_of_n: dict[str, Any] | None
     """What the answer says of itself; None if nothing."""
     usage: dict[str, int] | None = None
-    """What it paid for: input_tokens, cached_input_tokens, output_tokens."""
+    """What it paid for: the fields of `selfeval_backend.Usage`."""
     records: list[dict[str, Any]] = Field(default_factory=list)
     """The gate's decisions about earlier attempts, as the `UnsureEvent` had them."""
 
@@ -52,16 +51,11 @@ class AnsweredEvent(Event):
             collected: By `collect_best_of_n`, around the answer.
             records: Of the `UnsureEvent` that asked for this attempt.
         """
-        counts = spent_of(collected.usage)
         return cls(
             query=query,
             answer=answer,
             best_of_n=collected.summary(),
-            usage={
-                "input_tokens": counts["input_tokens"],
-                "cached_input_tokens": counts["input_details"]["cache_read"],
-                "output_tokens": counts["output_tokens"],
-            },
+            usage=to_json(collected.usage),
             records=records or [],
         )
 
@@ -121,7 +115,7 @@ class ConfidenceGateStep:
         """
         earlier = tuple(map(GateRecord.from_json, event.records))
         reading = read_confidence(event.best_of_n)
-        usage = None if event.usage is None else AttemptUsage(**event.usage)
+        usage = None if event.usage is None else Usage(**event.usage)
         record = decide(self.gate_policy, reading, earlier, usage=usage)
         if record.action == "raise":
             raise_gate_error((*earlier, record))

@@ -12,13 +12,12 @@ import typer
 
 from benchmarks.figures.page import write_results
 from benchmarks.figures.runs import Sizes, make_missing, record_capability
-from selfeval_backend.checkpoints import locate_checkpoint
 from selfeval_backend.cli.console import show
 from selfeval_backend.cli.progress import live_progress
 from selfeval_backend.cli.running import note, one_line_errors, with_model
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.files import check_folder, locked
-from selfeval_backend.model import SelfEvaluatingModel
+from selfeval_backend.model import SelfEvaluatingModel, locate_checkpoint
 
 __all__ = ["app", "figures"]
 

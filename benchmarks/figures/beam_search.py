@@ -131,22 +131,16 @@ async def _continue(
             )
             if chunk.finish_reason is not None:
                 break
-        answer = await model.engine.label_logprobs(
-            prompt_ids + token_ids + model.evaluator.question_ids, model.evaluator.label_ids
-        )
+        judged = await model.evaluator.judge(model.engine, prompt_ids, token_ids, final=ended)
     finally:
         await stream.aclose()
-    usage += Usage(self_evaluations=1, self_evaluation_tokens=answer.computed_tokens)
-    evaluation = model.evaluator.read(
-        (answer.logprobs[0], answer.logprobs[1]), num_tokens=len(token_ids), final=ended
-    )
     found = replace(
         prefix,
         token_ids=token_ids,
         finished=ended,
-        prob_win_or_tie=evaluation.prob_win_or_tie,
+        prob_win_or_tie=judged.evaluation.prob_win_or_tie,
     )
-    return found, usage
+    return found, usage + judged.usage
 
 
 async def beam_answer(

@@ -11,14 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.figures.beam_search import BeamSettings, beam_answer
-from selfeval_backend.checkpoints import count_parameters
 from selfeval_backend.controller import derive_seed
 from selfeval_backend.errors import DatasetError
 from selfeval_backend.evaluation.metrics import PromptResult
 from selfeval_backend.evaluation.tasks import ReferenceTask, ShiftedTask, TaskItem
 from selfeval_backend.files import read_json, write_json
 from selfeval_backend.hashing import digest_of
-from selfeval_backend.model import SelfEvaluatingModel
+from selfeval_backend.model import SelfEvaluatingModel, count_parameters
 from selfeval_backend.samples.recorder import Progress, RecordingPlan, SignalReader
 from selfeval_backend.samples.recording import Log, record
 from selfeval_backend.samples.records import Recording

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from reference_model.skills.base import Example
+from selfeval_backend.chat import RawCall, read_calls
 from selfeval_backend.reference import task
 from selfeval_backend.reference.problems import Puzzle, expression_of, plans_of
-from selfeval_backend.structured.raw_calls import RawCall, read_calls
 
 __all__ = ["extract_answer", "reward", "score"]
 

@@ -12,6 +12,7 @@ from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.files import is_whole_text
 
 __all__ = [
+    "CheckedMessages",
     "Message",
     "Role",
     "ToolCall",
@@ -74,13 +75,21 @@ def new_call_id() -> str:
     return "".join(secrets.choice(_ID_LETTERS) for _ in range(9))
 
 
-def check_messages(messages: Sequence[Message]) -> None:
-    """Refuse a conversation that cannot be answered.
+class CheckedMessages(tuple[Message, ...]):
+    """A conversation that can be answered: what `check_messages` has let through."""
+
+    __slots__ = ()
+
+
+def check_messages(messages: Sequence[Message]) -> CheckedMessages:
+    """Refuse a conversation that cannot be answered; return one that can, checked once for all.
 
     Raises:
         ConfigurationError: No message, an unknown role, a content that is no text, tool calls of
             anybody but the assistant, or an empty last message.
     """
+    if isinstance(messages, CheckedMessages):
+        return messages
     if not messages:
         raise ConfigurationError("messages", list(messages), "at least one message")
     check_turns(messages)
@@ -88,6 +97,7 @@ def check_messages(messages: Sequence[Message]) -> None:
         raise ConfigurationError(
             f"messages[{len(messages) - 1}].content", messages[-1].content, "a prompt with text"
         )
+    return CheckedMessages(messages)
 
 
 def check_turns(messages: Sequence[Message]) -> None:

@@ -13,7 +13,7 @@ from selfeval_backend.files import is_whole_text
 __all__ = ["in_plain_turns", "json_text", "plain_result", "tool_dict", "with_tools"]
 
 _HOW_TO_CALL = 'To call a tool answer with JSON only: {"name": ..., "arguments": {...}}'
-"""Short, as it is read with every prompt. `selfeval_backend.structured` reads what comes of it."""
+"""Short, as it is read with every prompt. `selfeval_backend.chat.tools` reads what comes of it."""
 
 
 def tool_dict(tool: ToolSpec) -> dict[str, Any]:

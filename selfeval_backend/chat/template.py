@@ -165,8 +165,7 @@ class ChatTemplate:
         Raises:
             ConfigurationError: The conversation cannot be answered, or the template refuses it.
         """
-        check_messages(messages)
-        return self._prompt_ids(messages, tools)
+        return self._prompt_ids(check_messages(messages), tools)
 
     def num_tokens(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> int:
         """Return how many tokens a conversation takes in a prompt, wherever it ends.

@@ -12,7 +12,7 @@ from selfeval_backend.cli.options import BaseUrls
 from selfeval_backend.cli.running import one_line_errors, status
 
 if TYPE_CHECKING:
-    from selfeval_backend.diagnosis import ModelFiles, Section
+    from selfeval_backend.doctor import ModelFiles, Section
     from selfeval_backend.model import EngineName
 
 __all__ = ["doctor"]
@@ -75,7 +75,7 @@ def _refuse_early(
 def _can_talk() -> bool:
     """Return whether the packages for talking to servers are there; the report names them."""
     try:
-        import selfeval_backend.diagnosis.server  # noqa: F401  # only whether it can be
+        import selfeval_backend.doctor.server  # noqa: F401  # only whether it can be
     except ModuleNotFoundError:
         return False
     return True
@@ -84,7 +84,7 @@ def _can_talk() -> bool:
 def _examine(
     model: str, engine: EngineName | None, base_urls: tuple[str, ...], checkpoint: str | None
 ) -> tuple[Section, ...]:
-    from selfeval_backend.diagnosis import (
+    from selfeval_backend.doctor import (
         Section,
         check_architecture,
         check_machine,
@@ -106,13 +106,13 @@ def _examine(
 
 
 def _examine_server(url: str, model: str, files: ModelFiles) -> Section:
-    from selfeval_backend.diagnosis import Check, Section
+    from selfeval_backend.doctor import Check, Section
 
     if not _can_talk():
         reason = "packages are missing that talk to it"
         lost = Check(name="reachable", status="not checked", found=reason, remedy=None)
         return Section(title=f"Server {url}", checks=(lost,))
-    from selfeval_backend.diagnosis.server import check_server
+    from selfeval_backend.doctor.server import check_server
     from selfeval_backend.sync import run_sync
 
     with status(f"asking {url}"):

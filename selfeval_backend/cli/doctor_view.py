@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from selfeval_backend.cli.console import show, show_json, show_table
-from selfeval_backend.diagnosis import Check, Section, Status
+from selfeval_backend.doctor import Check, Section, Status
 from selfeval_backend.types import to_json
 
 __all__ = ["print_json", "print_sections"]

@@ -309,7 +309,7 @@ class _Sampling:
         """Return what reads token signals, where transformers runs the model anyway."""
         if model.engine.capabilities.name != "transformers":
             return None
-        from selfeval_backend.checkpoints import locate_checkpoint
         from selfeval_backend.engine.transformers.token_signals import TokenSignals
+        from selfeval_backend.model import locate_checkpoint
 
         return TokenSignals.load(str(locate_checkpoint(model.name)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from selfeval_backend.errors import ConfigurationError
 
-__all__ = ["whole_numbers"]
+__all__ = ["numbers", "whole_numbers"]
 
 
 def whole_numbers(field: str, given: str | None) -> tuple[int, ...] | None:
@@ -23,3 +23,15 @@ def whole_numbers(field: str, given: str | None) -> tuple[int, ...] | None:
         raise ConfigurationError(
             field, given, 'whole numbers in ascending order, or "none"'
         ) from None
+
+
+def numbers(field: str, given: str, allowed: str, *, remedy: str = "") -> tuple[float, ...]:
+    """Read ``0.5`` or ``0.5,0.25``.
+
+    Raises:
+        ConfigurationError: It holds anything else.
+    """
+    try:
+        return tuple(float(part) for part in given.split(","))
+    except ValueError:
+        raise ConfigurationError(field, given, allowed, remedy=remedy) from None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from typing import Annotated, Any
 
 import typer
 
-__all__ = ["BaseUrls"]
+from selfeval_backend.errors import ConfigurationError
+
+__all__ = ["BaseUrls", "EngineArgs", "TopP", "engine_arguments"]
 
 BaseUrls = Annotated[
     list[str] | None,
@@ -18,3 +21,39 @@ BaseUrls = Annotated[
     ),
 ]
 """Where servers are: a list, as a text is a sequence of letters."""
+
+TopP = Annotated[
+    float | None,
+    typer.Option(
+        help="Draw from the fewest tokens with at least this probability together, in (0, 1].",
+        show_default="the model's",
+    ),
+]
+
+EngineArgs = Annotated[
+    str | None,
+    typer.Option(
+        help="For vLLM in this process: arguments of vllm.EngineArgs as JSON, "
+        """'{"tensor_parallel_size": 2}'.""",
+        show_default="none",
+    ),
+]
+
+
+def engine_arguments(given: str | None) -> dict[str, Any] | None:
+    """Read `EngineArgs`; None where nothing was given.
+
+    Raises:
+        ConfigurationError: It is no JSON object.
+    """
+    if given is None:
+        return None
+    try:
+        arguments = json.loads(given)
+    except (ValueError, RecursionError):
+        arguments = None
+    if not isinstance(arguments, dict):
+        raise ConfigurationError(
+            "engine_args", given, "a JSON object", remedy="""For example '{"dtype": "float32"}'."""
+        )
+    return arguments

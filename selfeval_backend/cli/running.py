@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 import warnings
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
@@ -65,6 +65,7 @@ def with_model(
     engine: str | None,
     job: Callable[[SelfEvaluatingModel], Coroutine[Any, Any, T]],
     *,
+    engine_args: Mapping[str, Any] | None = None,
     base_url: list[str] | None = None,
 ) -> T:
     """Load a model, run a job on it, and close it, whatever happens.
@@ -73,6 +74,7 @@ def with_model(
         name: "reference", a folder, or a model name.
         engine: None: the best that this machine has.
         job: Takes the model.
+        engine_args: Of `vllm.EngineArgs`.
         base_url: Running vLLM servers, replicas of one model; AIC_API_KEY is their key.
 
     Raises:
@@ -87,7 +89,12 @@ def with_model(
         if base_url:
             urls = base_url[0] if len(base_url) == 1 else tuple(base_url)
             server = Server(base_url=urls, api_key=os.environ.get("AIC_API_KEY"))
-        model = load_model(name, engine=cast("EngineName | None", engine), server=server)
+        model = load_model(
+            name,
+            engine=cast("EngineName | None", engine),
+            engine_args=engine_args,
+            server=server,
+        )
 
     async def run_and_close() -> T:
         try:

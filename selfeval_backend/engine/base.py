@@ -7,13 +7,11 @@ cache is the engine's business, and it reports what it reused.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
-from selfeval_backend.errors import ConfigurationError
-from selfeval_backend.types import FinishReason
+from selfeval_backend.grammar import Grammar
+from selfeval_backend.types import FinishReason, Usage
 
 __all__ = [
     "Capabilities",
@@ -44,33 +42,6 @@ class Capabilities:
     again: stop and resubmit."""
     takes_grammars: bool = False
     """Whether samples may be drawn under a `Grammar`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Grammar:
-    """What a sample's text must be: tokens that lead elsewhere are never drawn.
-
-    A sample that ends by itself is whole; one that `max_tokens` or a stop string cuts is only the
-    beginning of such a text.
-    """
-
-    json_schema: str
-    """A JSON schema, as JSON. The text is one value of it, with no more white space than a space
-    behind each comma and colon; a vLLM server may allow more."""
-
-    @classmethod
-    def of(cls, schema: Mapping[str, Any]) -> Grammar:
-        """Return the grammar of a JSON schema; the order of its properties is that of the text.
-
-        Raises:
-            ConfigurationError: It cannot be written as JSON.
-        """
-        try:
-            return cls(json_schema=json.dumps(schema))
-        except (TypeError, ValueError, RecursionError) as error:
-            raise ConfigurationError(
-                "schema", schema, "a JSON schema", remedy=f"It is no JSON: {error}."
-            ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +103,15 @@ class LabelLogprobs:
     """Tokens of the sequence that went through the model."""
     cached_tokens: int
     """Tokens of the sequence that were read from the KV cache."""
+
+    @property
+    def usage(self) -> Usage:
+        """What the one self-evaluation that is read from them costs."""
+        return Usage(
+            self_evaluations=1,
+            self_evaluation_tokens=self.computed_tokens,
+            cached_self_evaluation_tokens=self.cached_tokens,
+        )
 
 
 class SampleStream(Protocol):

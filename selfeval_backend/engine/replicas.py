@@ -17,7 +17,8 @@ from selfeval_backend.engine.base import (
     SamplingParams,
 )
 from selfeval_backend.engine.checks import check_params
-from selfeval_backend.engine.streams import GeneratorStream, SampleSoFar
+from selfeval_backend.engine.generator_stream import GeneratorStream
+from selfeval_backend.engine.resubmission import SampleSoFar
 from selfeval_backend.errors import (
     ConfigurationError,
     EngineClosedError,

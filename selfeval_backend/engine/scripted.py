@@ -29,7 +29,7 @@ from selfeval_backend.chat import (
 )
 from selfeval_backend.engine.base import Capabilities, Chunk, LabelLogprobs, SamplingParams
 from selfeval_backend.engine.checks import check_length, check_params, check_token_ids
-from selfeval_backend.engine.streams import GeneratorStream
+from selfeval_backend.engine.generator_stream import GeneratorStream
 from selfeval_backend.errors import (
     ConfigurationError,
     EngineClosedError,
@@ -491,8 +491,7 @@ class ScriptedChat:
         Raises:
             ConfigurationError: The conversation cannot be answered.
         """
-        check_messages(messages)
-        return self._prompt_ids(messages, tools)
+        return self._prompt_ids(check_messages(messages), tools)
 
     def num_tokens(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> int:
         """Return how many tokens a conversation takes in a prompt, wherever it ends."""

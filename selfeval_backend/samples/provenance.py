@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from selfeval_backend.checkpoints import identify_files
 from selfeval_backend.errors import AICError
 from selfeval_backend.files import writing
 from selfeval_backend.hashing import Hasher, digest_of
-from selfeval_backend.model import SelfEvaluatingModel
+from selfeval_backend.model import SelfEvaluatingModel, identify_files
 from selfeval_backend.samples.records import Recording, RecordingInfo
 from selfeval_backend.scorers import identify, read_spec
 from selfeval_backend.selfeval import FILE_NAME

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from selfeval_backend.chat import ChatTemplate
-from selfeval_backend.checkpoints import identify_files, locate_checkpoint
 from selfeval_backend.engine.base import Engine
 from selfeval_backend.hashing import Hasher
-from selfeval_backend.model import choose_engine
+from selfeval_backend.model import choose_engine, identify_files, locate_checkpoint
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
 from selfeval_backend.training.recipe import Recipe, RolloutSettings
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from selfeval_backend import scorers
-from selfeval_backend.checkpoints import locate_checkpoint
 from selfeval_backend.errors import CheckpointError, DatasetError
 from selfeval_backend.hashing import Hasher
 from selfeval_backend.importing import source_digest
+from selfeval_backend.model import locate_checkpoint
 from selfeval_backend.samples.recorder import Progress
 from selfeval_backend.samples.rewards import Rewards, refuse_failures
 from selfeval_backend.samples.shards import count_rows, shard_name

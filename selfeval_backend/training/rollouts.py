@@ -7,10 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from selfeval_backend.checkpoints import locate_checkpoint
 from selfeval_backend.controller import derive_seed
 from selfeval_backend.hashing import Hasher
-from selfeval_backend.model import choose_engine
+from selfeval_backend.model import choose_engine, locate_checkpoint
 from selfeval_backend.samples.filling import Job, fill
 from selfeval_backend.samples.kept import KeptSamples
 from selfeval_backend.samples.prompts import Prompt

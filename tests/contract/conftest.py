@@ -12,11 +12,11 @@ from functools import partial
 
 import pytest
 
-from selfeval_backend.checkpoints import REFERENCE_FOLDER
 from selfeval_backend.engine.base import Engine
 from selfeval_backend.engine.replicas import connect_replicas
 from selfeval_backend.engine.scripted import ScriptedEngine, ScriptedResponse, StreamCall
 from selfeval_backend.errors import EngineClosedError
+from selfeval_backend.model import REFERENCE_FOLDER
 from selfeval_backend.sync import run_sync
 from tests.byte_tokenizer import byte_tokenizer
 from tests.vllm_server import VllmServer

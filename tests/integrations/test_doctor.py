@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from selfeval_backend.diagnosis import Check, ModelFiles, Status, check_model_files
+from selfeval_backend.doctor import Check, ModelFiles, Status, check_model_files
 from selfeval_backend.engine.scripted import ScriptedChat
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
 from selfeval_backend.settings import Settings
@@ -131,7 +131,7 @@ async def examine(
     timeout_s: float = 5.0,
 ) -> dict[str, Check]:
     """Return the checks by their names: always the same ones, with what to do where not well."""
-    from selfeval_backend.diagnosis.server import check_server
+    from selfeval_backend.doctor.server import check_server
 
     async with serving(reply) as url:
         checks = await check_server(url, model=model, api_key="k", files=files, timeout_s=timeout_s)
@@ -257,7 +257,7 @@ async def test_an_adapter_has_the_context_of_its_model(files: ModelFiles) -> Non
 
 @pytest.mark.slow
 async def test_the_real_server_is_well(vllm_server: VllmServer) -> None:
-    from selfeval_backend.diagnosis.server import check_server
+    from selfeval_backend.doctor.server import check_server
 
     files = check_model_files("reference", with_weights=False)
     checks = await check_server(vllm_server.base_url, model="reference", api_key=None, files=files)

@@ -12,13 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from selfeval_backend.checkpoints import REFERENCE_FOLDER
 from selfeval_backend.engine.transformers.token_signals import TokenSignals
 from selfeval_backend.evaluation.catalogue import catalogue
 from selfeval_backend.evaluation.live import run_live
 from selfeval_backend.evaluation.replaying import replay_methods
 from selfeval_backend.evaluation.tasks import ReferenceTask
-from selfeval_backend.model import load_model
+from selfeval_backend.model import REFERENCE_FOLDER, load_model
 from selfeval_backend.samples.recorder import RecordingPlan
 from selfeval_backend.samples.recording import record
 from selfeval_backend.samples.store import load_recording

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from selfeval_backend.checkpoints import REFERENCE_FOLDER
+from selfeval_backend.model import REFERENCE_FOLDER
 from tests.children import run_child
 from tests.plain_server import PlainServer, serving_plainly
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from selfeval_backend.chat import ChatTemplate
+from selfeval_backend.chat import ChatTemplate, ReasoningForm, load_reasoning_parser
 from selfeval_backend.errors import ConfigurationError
-from selfeval_backend.structured import ReasoningForm, load_reasoning_parser
 from tests.byte_tokenizer import byte_tokenizer
 
 pytest.importorskip("vllm", reason="the extra with vLLM is not installed")

@@ -12,10 +12,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from aic_integrations.langchain import ChatAdaptive
 from selfeval_backend.chat import Message
-from selfeval_backend.checkpoints import REFERENCE_FOLDER
 from selfeval_backend.engine.transformers import TransformersEngine
 from selfeval_backend.errors import CheckpointError, ConfigurationError, ContextLengthError
-from selfeval_backend.model import Answer, SelfEvaluatingModel, load_model
+from selfeval_backend.model import REFERENCE_FOLDER, Answer, SelfEvaluatingModel, load_model
 from selfeval_backend.reference.problems import generate_problems, reward
 
 pytestmark = pytest.mark.slow

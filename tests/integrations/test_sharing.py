@@ -11,10 +11,10 @@ import pytest
 
 from aic_integrations.langchain import ChatAdaptive
 from aic_integrations.llama_index import AdaptiveLLM
-from selfeval_backend import shared as shared_module
 from selfeval_backend.engine.scripted import ScriptedChat
 from selfeval_backend.errors import AICError, CheckpointError
 from selfeval_backend.model import SelfEvaluatingModel
+from selfeval_backend.model import shared as shared_module
 from tests.conftest import ModelFactory
 
 pytestmark = pytest.mark.timeout(60)

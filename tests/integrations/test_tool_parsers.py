@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from selfeval_backend.chat import ChatTemplate, ToolSpec
-from selfeval_backend.checkpoints import REFERENCE_FOLDER
+from selfeval_backend.chat import ChatTemplate, ToolForm, ToolSpec, load_tool_parser
 from selfeval_backend.errors import ConfigurationError
-from selfeval_backend.structured import ToolForm, load_tool_parser
+from selfeval_backend.model import REFERENCE_FOLDER
 
 pytest.importorskip("vllm", reason="the extra with vLLM is not installed")
 pytestmark = [

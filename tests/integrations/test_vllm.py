@@ -12,7 +12,7 @@ from transformers import BertConfig, PreTrainedConfig, T5Config
 
 from aic_integrations.langchain import ChatAdaptive
 from selfeval_backend.chat import Message
-from selfeval_backend.diagnosis import check_architecture
+from selfeval_backend.doctor import check_architecture
 from selfeval_backend.engine.base import SamplingParams
 from selfeval_backend.engine.vllm import load_vllm_engine
 from selfeval_backend.errors import ConfigurationError

@@ -16,7 +16,6 @@ from pydantic import BaseModel, Field
 
 from aic_integrations.langchain import ChatAdaptive
 from selfeval_backend.chat import ChatTemplate, Message
-from selfeval_backend.checkpoints import REFERENCE_FOLDER
 from selfeval_backend.engine.base import Engine, SamplingParams
 from selfeval_backend.engine.server import ServerEngine, connect_server_engine
 from selfeval_backend.engine.server.engine import ABORT_PATH
@@ -29,7 +28,7 @@ from selfeval_backend.errors import (
     EngineTimeoutError,
     SelfEvaluationError,
 )
-from selfeval_backend.model import SelfEvaluatingModel, Server, load_model
+from selfeval_backend.model import REFERENCE_FOLDER, SelfEvaluatingModel, Server, load_model
 from selfeval_backend.selfeval import SelfEvalConfig
 from tests.plain_server import serving_plainly
 from tests.vllm_server import VllmServer

@@ -11,7 +11,7 @@ from tests.meta.source import IN_THE_REPOSITORY, PACKAGES, ROOT, Module, modules
 DOORS = {
     "accelerate": ("training",),
     "datasets": ("samples.prompts",),
-    "huggingface_hub": ("checkpoints",),
+    "huggingface_hub": ("model.folder",),
     "jinja2": ("chat",),
     "langchain": (),
     "langchain_core": (),
@@ -21,13 +21,13 @@ DOORS = {
     "math_verify": ("scorers",),
     "matplotlib": ("evaluation.plots",),
     "numpy": ("evaluation", "training"),
-    "packaging": ("diagnosis",),
+    "packaging": ("doctor",),
     "peft": ("training",),
-    "prometheus_client": ("diagnosis",),
+    "prometheus_client": ("doctor",),
     "pyarrow": ("samples", "training"),
     "pydantic": (
         *(
-            "calls",
+            "adapter_fields",
             "gate",
             "samples",
             "selfeval",
@@ -50,7 +50,7 @@ DOORS = {
 }
 """Which parts of selfeval_backend may import what."""
 
-LATE = {"chat", "checkpoints"}
+LATE = {"chat", "model.folder"}
 """Modules that everything needs: what they import from elsewhere comes when it is needed."""
 
 BACKEND = modules("selfeval_backend")
@@ -103,10 +103,28 @@ def test_the_wheel_holds_what_is_installed_and_the_sources_hold_all() -> None:
 
 @pytest.mark.parametrize("module", ADAPTERS, ids=lambda module: module.name)
 def test_adapters_use_public_names_only(module: Module) -> None:
-    public = {m.name: m.public_names or [] for m in (*BACKEND, *ADAPTERS)}
+    """Public is what the backend, or a room of it, hands out; a room's own modules are its own."""
+    rooms = {m.name: m.public_names or [] for m in BACKEND if part(m).count(".") == 0}
     for found in module.imports:
-        if found.module.startswith("selfeval_backend"):
-            assert set(found.names) <= set(public[found.module]), f"{module.name}: {found}"
+        if found.module.partition(".")[0] == "selfeval_backend":
+            assert found.module in rooms, f"{module.name}: {found.module} is a module of a room"
+            assert found.names, f"{module.name}: name what is used of {found.module}"
+            assert set(found.names) <= set(rooms[found.module]), f"{module.name}: {found}"
+
+
+@pytest.mark.parametrize("room", ["chat", "model", "policy"])
+def test_a_room_is_entered_by_its_door(room: str) -> None:
+    """Others use what its `__init__` hands out, so that what is within may move."""
+    name = f"selfeval_backend.{room}"
+    around = [found for package in (*PACKAGES, *IN_THE_REPOSITORY) for found in modules(package)]
+    inside = {
+        (module.name, found.module)
+        for module in around
+        if module.name != name and not module.name.startswith(f"{name}.")
+        for found in module.imports
+        if found.module.startswith(f"{name}.")
+    }
+    assert inside == set()
 
 
 @pytest.mark.parametrize("module", ADAPTERS, ids=lambda module: module.name)

@@ -15,8 +15,8 @@ from selfeval_backend import controller
 from selfeval_backend.chat import Message
 from selfeval_backend.controller import derive_seed
 from selfeval_backend.engine.base import Chunk, SamplingParams
+from selfeval_backend.engine.generator_stream import GeneratorStream
 from selfeval_backend.engine.scripted import ScriptedChat, ScriptedEngine, ScriptedResponse
-from selfeval_backend.engine.streams import GeneratorStream
 from selfeval_backend.errors import (
     ConfigurationError,
     ContextLengthError,

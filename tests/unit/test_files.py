@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.figures.runs import load_beams
-from selfeval_backend.checkpoints import REFERENCE_FOLDER
 from selfeval_backend.errors import AICError, ConfigurationError, DatasetError
 from selfeval_backend.evaluation.tasks import AlpacaEvalTask, FileTask, Gsm8kTask
 from selfeval_backend.files import (
@@ -31,6 +30,7 @@ from selfeval_backend.files import (
     write_json,
 )
 from selfeval_backend.hashing import Hasher
+from selfeval_backend.model import REFERENCE_FOLDER
 from selfeval_backend.samples.store import read_listing
 from selfeval_backend.selfeval import SelfEvalConfig
 from selfeval_backend.training.pipeline import Manifest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -18,7 +19,6 @@ from selfeval_backend.errors import (
 )
 from selfeval_backend.gate import (
     FINAL_ACTIONS,
-    AttemptUsage,
     ConfidenceReading,
     GatePolicy,
     GateRecord,
@@ -35,6 +35,7 @@ from selfeval_backend.gate import (
     total_usage,
 )
 from selfeval_backend.settings import Settings
+from selfeval_backend.types import Usage
 
 
 def calibrated(confidence: float) -> ConfidenceReading:
@@ -187,10 +188,8 @@ READINGS = st.builds(
 USAGES = st.one_of(
     st.none(),
     st.builds(
-        AttemptUsage,
-        input_tokens=st.integers(0, 99),
-        cached_input_tokens=st.integers(0, 99),
-        output_tokens=st.integers(0, 99),
+        Usage,
+        **{field.name: st.integers(0, 99) for field in fields(Usage)},
     ),
 )
 
@@ -248,13 +247,13 @@ def test_the_best_attempt_is_the_one_that_passed_or_the_strongest_models_surest(
     attempts=st.lists(st.tuples(READINGS, USAGES), min_size=60, max_size=60),
 )
 def test_every_token_of_every_attempt_is_in_the_records(
-    policy: GatePolicy, attempts: list[tuple[ConfidenceReading, AttemptUsage | None]]
+    policy: GatePolicy, attempts: list[tuple[ConfidenceReading, Usage | None]]
 ) -> None:
     records: tuple[GateRecord, ...] = ()
-    paid = AttemptUsage()
+    paid = Usage()
     for reading, usage in attempts:
         records += (decide(policy, reading, records, usage=usage),)
-        paid += usage or AttemptUsage()
+        paid += usage or Usage()
         if records[-1].final:
             break
     assert total_usage(records) == paid

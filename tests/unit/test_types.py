@@ -64,6 +64,21 @@ def test_an_evaluation_counts_only_for_the_sample_as_it_stands() -> None:
     assert sample("running", evaluation(3, final=False)).confidence is None
 
 
+def test_what_went_into_the_model_and_what_of_it_was_cached() -> None:
+    usage = Usage(
+        prompt_tokens=100,
+        cached_prompt_tokens=40,
+        generated_tokens=30,
+        resent_tokens=20,
+        cached_resent_tokens=15,
+        self_evaluations=2,
+        self_evaluation_tokens=8,
+        cached_self_evaluation_tokens=50,
+    )
+    assert usage.input_tokens == 100 + 20 + 8 + 50
+    assert usage.cached_input_tokens == 40 + 15 + 50
+
+
 def test_usage_adds_field_by_field() -> None:
     one = Usage(prompt_tokens=3, cached_prompt_tokens=2, generated_tokens=5, pruned_tokens=1)
     two = Usage(generated_tokens=1, self_evaluations=1, self_evaluation_tokens=4)
@@ -119,6 +134,8 @@ def test_every_sample_has_a_fate() -> None:
     fates = [outcome().fate(index) for index in range(5)]
     assert fates == ["chosen", "finished", "pruned", "aborted", "aborted"]
     assert outcome().best_sample is not None
+    tokens = outcome().generated_tokens_by_fate()
+    assert tokens == {"chosen": 4, "discarded": 4, "pruned": 4, "aborted": 8}
 
 
 def test_an_outcome_goes_through_json() -> None:

@@ -13,7 +13,7 @@ from langchain_core.load import dumps
 
 from aic_integrations.langchain import ChatAdaptive
 from aic_integrations.llama_index import AdaptiveLLM
-from selfeval_backend.calls import AdaptiveFields, check_fields
+from selfeval_backend.adapter_fields import AdaptiveFields, check_fields
 from selfeval_backend.engine.server import connect_server_engine
 from selfeval_backend.engine.server.client import Client
 from selfeval_backend.errors import (

@@ -13,9 +13,9 @@ from langchain_core.messages import (
 )
 from langchain_core.messages.ai import UsageMetadata, add_usage
 
+from aic_integrations.langchain.messages import to_usage
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.gate import (
-    AttemptUsage,
     ConfidenceReading,
     GateAction,
     GatePolicy,
@@ -128,7 +128,7 @@ class GateRun:
             _reading(message),
             self.records,
             model=str(message.response_metadata.get("model_name") or ""),
-            usage=_usage(message),
+            usage=None if message.usage_metadata is None else to_usage(message.usage_metadata),
         )
         self.records += (record,)
         self.messages.append(message)
@@ -188,17 +188,6 @@ def check_no_interrupt(policy: GatePolicy) -> None:
 
 def _reading(message: AIMessage) -> ConfidenceReading:
     return read_confidence(message.response_metadata.get("best_of_n"))
-
-
-def _usage(message: AIMessage) -> AttemptUsage | None:
-    usage = message.usage_metadata
-    if usage is None:
-        return None
-    return AttemptUsage(
-        input_tokens=usage["input_tokens"],
-        cached_input_tokens=usage.get("input_token_details", {}).get("cache_read", 0),
-        output_tokens=usage["output_tokens"],
-    )
 
 
 def refuse(message: AIMessage, text: str) -> AIMessage:

@@ -16,7 +16,9 @@ from selfeval_backend.engine.checks import (
     refused_grammar,
 )
 from selfeval_backend.engine.chunking import Chunker
+from selfeval_backend.engine.generator_stream import GeneratorStream
 from selfeval_backend.engine.mailbox import Mailbox, Outbox
+from selfeval_backend.engine.resubmission import SampleSoFar
 from selfeval_backend.engine.server.client import Client
 from selfeval_backend.engine.server.wire import (
     Delta,
@@ -27,7 +29,6 @@ from selfeval_backend.engine.server.wire import (
     read_labels,
     tokens_between_events,
 )
-from selfeval_backend.engine.streams import GeneratorStream, SampleSoFar
 from selfeval_backend.errors import (
     AICError,
     EngineClosedError,

@@ -7,10 +7,12 @@ import json
 import subprocess
 import sys
 import threading
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks.usage import UsageMetadataCallbackHandler
 from langchain_core.exceptions import ContextOverflowError
@@ -30,8 +32,7 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import ConfigurableField
 
 from aic_integrations.langchain import ChatAdaptive
-from aic_integrations.langchain.messages import to_conversation
-from selfeval_backend import shared as shared_module
+from aic_integrations.langchain.messages import to_conversation, to_usage, to_usage_metadata
 from selfeval_backend.engine.scripted import ScriptedChat, ScriptedEngine, StreamCall
 from selfeval_backend.errors import (
     CheckpointError,
@@ -40,7 +41,8 @@ from selfeval_backend.errors import (
     NoFinishedSampleError,
 )
 from selfeval_backend.model import SelfEvaluatingModel
-from selfeval_backend.types import TraceEvent
+from selfeval_backend.model import shared as shared_module
+from selfeval_backend.types import TraceEvent, Usage
 from tests.conftest import ModelFactory
 
 CHAT = ScriptedChat()
@@ -501,6 +503,18 @@ def test_the_import_is_light() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600
     )
     assert done.stdout.strip() == "True []"
+
+
+@hypothesis.given(st.builds(Usage, **{field.name: st.integers(0, 99) for field in fields(Usage)}))
+def test_usage_in_the_shape_of_langchain_loses_no_token(usage: Usage) -> None:
+    there = to_usage_metadata(usage)
+    back = to_usage(there)
+    assert there["total_tokens"] == usage.input_tokens + usage.generated_tokens
+    for name in (
+        *("input_tokens", "cached_input_tokens"),
+        *("generated_tokens", "self_evaluation_tokens"),
+    ):
+        assert getattr(back, name) == getattr(usage, name)
 
 
 def test_stop_strings_end_the_answer_and_never_stand_in_it(make_model: ModelFactory) -> None:

@@ -208,7 +208,7 @@ def test_over_an_adaptive_model(make_model: ModelFactory, ask: Ask) -> None:
     assert message.response_metadata["best_of_n"]["policy"]["max_samples"] == 4
     paid = [record.usage for record in gate_records(message)]
     assert message.usage_metadata is not None
-    assert message.usage_metadata["output_tokens"] == sum(u.output_tokens for u in paid if u)
+    assert message.usage_metadata["output_tokens"] == sum(u.generated_tokens for u in paid if u)
 
 
 def test_handlers_hear_of_the_progress_of_all_attempts(make_model: ModelFactory) -> None:

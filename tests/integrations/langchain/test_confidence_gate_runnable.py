@@ -118,7 +118,7 @@ def test_every_token_of_every_attempt_is_counted_once() -> None:
     assert usage["input_token_details"] == {"cache_read": 12}
     assert handler.usage_metadata["double"]["total_tokens"] == usage["total_tokens"]
     paid = [record.usage for record in gate_records(message)]
-    assert [u.output_tokens for u in paid if u is not None] == [1, 2, 3]
+    assert [u.generated_tokens for u in paid if u is not None] == [1, 2, 3]
 
 
 def test_usage_that_is_not_reported_is_not_made_up() -> None:

@@ -67,7 +67,7 @@ async def test_an_agent_retries_escalates_and_refuses(llm: ChatAdaptive) -> None
         last = state["messages"][-1]
         assert len(state["messages"]) == 2
         assert all(record.calibrated and record.usage is not None for record in records)
-        paid = sum(record.usage.output_tokens for record in records if record.usage)
+        paid = sum(record.usage.generated_tokens for record in records if record.usage)
         assert last.usage_metadata["output_tokens"] == paid
         if records[-1].action == "accept":
             assert last.response_metadata["best_of_n"]["confidence"] >= 0.9
@@ -81,7 +81,7 @@ def test_a_retry_has_more_samples_and_another_seed(llm: ChatAdaptive) -> None:
     message = gate.invoke(PROBLEMS[0])
     first, second = gate_records(message)
     assert first.usage is not None and second.usage is not None
-    assert second.usage.output_tokens > first.usage.output_tokens
+    assert second.usage.generated_tokens > first.usage.generated_tokens
 
 
 @pytest.mark.timeout(600)
@@ -100,7 +100,7 @@ async def test_an_agent_streams_only_what_passed(llm: ChatAdaptive) -> None:
         passed = records[-1].action == "accept"
         assert answer.text.count("####") == passed
         assert answer.usage_metadata["output_tokens"] == sum(
-            record.usage.output_tokens for record in records if record.usage
+            record.usage.generated_tokens for record in records if record.usage
         )
 
 

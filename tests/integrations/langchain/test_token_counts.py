@@ -19,10 +19,10 @@ from langchain_core.messages import (
 
 from aic_integrations.langchain import AdaptiveLLM, ChatAdaptive, ConfidenceGateChatModel
 from aic_integrations.langchain.messages import to_conversation
-from selfeval_backend import shared as shared_module
-from selfeval_backend.checkpoints import REFERENCE_FOLDER
 from selfeval_backend.engine.scripted import ScriptedChat
 from selfeval_backend.errors import CheckpointError, ConfigurationError
+from selfeval_backend.model import REFERENCE_FOLDER
+from selfeval_backend.model import shared as shared_module
 from tests.conftest import ModelFactory
 
 CHAT = ScriptedChat()

@@ -25,7 +25,7 @@ from llama_index.core.base.llms.types import (
 
 from aic_integrations.llama_index import AdaptiveLLM
 from aic_integrations.llama_index.messages import to_conversation
-from selfeval_backend import calls as calls_module
+from selfeval_backend import adapter_fields as fields_module
 from selfeval_backend.chat import Message
 from selfeval_backend.engine.scripted import ScriptedChat, ScriptedEngine
 from selfeval_backend.errors import (
@@ -253,7 +253,7 @@ def test_events_load_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any, **keywords: Any) -> None:
         raise AssertionError("loaded")
 
-    monkeypatch.setattr(calls_module, "shared_model", refuse)
+    monkeypatch.setattr(fields_module, "shared_model", refuse)
     llm = AdaptiveLLM(model="reference", api_key="sk-secret", max_samples=4)
     payload = llm.to_payload()
     assert payload["max_samples"] == 4

@@ -13,9 +13,8 @@ from typing import Any, ClassVar
 import pytest
 
 from aic_integrations.llama_index import AdaptiveLLM
-from selfeval_backend.checkpoints import REFERENCE_FOLDER
 from selfeval_backend.engine.scripted import ScriptedChat, ScriptedEngine, StreamCall
-from selfeval_backend.model import SelfEvaluatingModel, load_model
+from selfeval_backend.model import REFERENCE_FOLDER, SelfEvaluatingModel, load_model
 from tests.conftest import ModelFactory
 from tests.integrations.llama_index.conformance import (
     EventLog,

@@ -59,8 +59,8 @@ async def test_what_is_not_is_tried_again_and_paid_for(vllm_server: VllmServer) 
     assert (first["action"], second["action"]) == ("retry", "accept")
     assert first["confidence"] < 0.9999
     assert second["settings"]["max_samples"] > 1
-    paid = gate["usage"]["output_tokens"]
-    assert paid == first["usage"]["output_tokens"] + second["usage"]["output_tokens"]
+    paid = gate["usage"]["generated_tokens"]
+    assert paid == first["usage"]["generated_tokens"] + second["usage"]["generated_tokens"]
     assert vllm_server.metric("vllm:generation_tokens_total") - before >= paid
     deadline = time.monotonic() + 1
     while vllm_server.metric("vllm:num_requests_running"):

@@ -118,9 +118,9 @@ def test_a_retry_retrieves_more_and_draws_more(llm: AdaptiveLLM, ask: Ask) -> No
     assert second["settings"] == {"max_samples": 4, "threshold": 0.9, "seed": 1}
     # Every token of both, and the engine that others may use is as it was.
     usage = told(response)["usage"]
-    assert usage["output_tokens"] == collected.usage.generated_tokens
-    assert usage["output_tokens"] == sum(
-        attempt["usage"]["output_tokens"] for attempt in (first, second)
+    assert usage["generated_tokens"] == collected.usage.generated_tokens
+    assert usage["generated_tokens"] == sum(
+        attempt["usage"]["generated_tokens"] for attempt in (first, second)
     )
     assert isinstance(engine.retriever, FirstNodes)
     assert engine.retriever.similarity_top_k == 1
@@ -210,7 +210,7 @@ def test_an_attempt_without_a_sample_is_counted_and_never_passes(
     gate = ConfidenceGateQueryEngine(engine, threshold=0.8, on_missing=("retry", "refuse"))
     response = ask(gate, "Who?")
     assert told(response)["action"] == "refuse"
-    assert told(response)["usage"]["output_tokens"] == 2 * 3
+    assert told(response)["usage"]["generated_tokens"] == 2 * 3
     assert "No sample had finished" in told(response)["reason"]
     giving = ConfidenceGateQueryEngine(engine, threshold=0.8, on_missing="accept")
     with pytest.raises(NoFinishedSampleError):

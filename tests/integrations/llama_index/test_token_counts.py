@@ -15,8 +15,8 @@ from llama_index.core.utils import get_tokenizer
 
 from aic_integrations.llama_index import AdaptiveLLM
 from selfeval_backend import model as model_module
-from selfeval_backend.checkpoints import REFERENCE_FOLDER
 from selfeval_backend.engine.scripted import ScriptedChat
+from selfeval_backend.model import REFERENCE_FOLDER
 from tests.conftest import ModelFactory
 
 CHAT = ScriptedChat()

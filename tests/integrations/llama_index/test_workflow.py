@@ -52,7 +52,7 @@ async def test_a_retry_that_passes(llm: AdaptiveLLM) -> None:
     assert isinstance(event, ConfidentEvent)
     assert event.answer == "He did"
     assert [record["action"] for record in event.records] == ["retry", "accept"]
-    assert all(record["usage"]["output_tokens"] > 0 for record in event.records)
+    assert all(record["usage"]["generated_tokens"] > 0 for record in event.records)
 
 
 async def test_one_that_does_not(llm: AdaptiveLLM) -> None:

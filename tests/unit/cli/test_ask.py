@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import pytest
+import typer.main
 
+from selfeval_backend.cli.main import app
 from selfeval_backend.engine.scripted import ScriptedChat, ScriptedEngine
 from selfeval_backend.model import SelfEvaluatingModel
+from selfeval_backend.settings import Settings
 from tests.conftest import ModelFactory
 from tests.unit.cli.conftest import Aic, UseModel
 
@@ -116,6 +120,14 @@ def test_the_whole_outcome_as_json(aic: Aic, pruning_model: SelfEvaluatingModel)
         (["--prune-at", "none"], {"prune_at": []}),
         (["--keep", "0.25"], {"prune_at": [4], "keep_fraction": 0.25}),
         (["--prune-at", "4,9", "--keep", "0.5,0.25"], {"keep_fraction": [0.5, 0.25]}),
+        (["--prune-below", "0.1"], {"prune_at": [4], "prune_below": 0.1}),
+        (["--prune-at", "4,9", "--prune-below", "0,0.1"], {"prune_below": [0.0, 0.1]}),
+        (["--adaptive", "--batches", "1,2"], {"adaptive": True, "batches": [1, 2]}),
+        (["--no-adaptive"], {"adaptive": False}),
+        (["--annealing", "constant"], {"annealing": "constant"}),
+        (["--annealing", "0,0.5"], {"annealing": [0.0, 0.5]}),
+        (["--top-p", "0.9"], {"top_p": 0.9}),
+        (["--stop", "[/", "--stop", "."], {"stop": ["[/", "."]}),
         (["--accept-above", "0.9"], {"prune_at": [4], "accept_above": 0.9}),
         (["--prune-at", "4,9", "--accept-above", "1,0.9"], {"accept_above": [1.0, 0.9]}),
         (["--threshold", "0.7", "--max-samples", "1"], {"threshold": 0.7, "max_samples": 1}),
@@ -136,6 +148,30 @@ def test_options_become_settings(
     assert ran.status == 0, ran.stderr
     settings = json.loads(ran.stdout)["settings"]
     assert {name: settings[name] for name in expected} == expected
+
+
+def test_every_setting_is_an_option() -> None:
+    command = typer.main.get_command(app).commands["ask"]  # type: ignore[attr-defined]  # a group
+    options = {parameter.name for parameter in command.params}
+    renamed = {"keep_fraction": "keep"}
+    assert {renamed.get(f.name, f.name) for f in fields(Settings)} <= options
+
+
+def test_arguments_of_the_engine(
+    aic: Aic, make_model: ModelFactory, chat: ScriptedChat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: dict[str, object] = {}
+
+    def load(name: str, **given: object) -> SelfEvaluatingModel:
+        heard.update(given)
+        return make_model([chat.response("yes", 0.95)])
+
+    monkeypatch.setattr("selfeval_backend.model.load_model", load)
+
+    ran = aic("ask", "Hi", "--engine", "vllm", "--engine-args", '{"tensor_parallel_size": 2}')
+
+    assert ran.status == 0
+    assert (heard["engine"], heard["engine_args"]) == ("vllm", {"tensor_parallel_size": 2})
 
 
 def test_an_uncalibrated_model_says_so_everywhere(
@@ -208,6 +244,17 @@ def test_no_finished_sample_at_all(
         (["Hi", "--keep", "half"], "keep_fraction: got 'half'"),
         (["Hi", "--accept-above", "1.5"], "accept_above: got 1.5"),
         (["Hi", "--accept-above", "high"], "accept_above: got 'high'"),
+        (["Hi", "--prune-below", "1.5"], "prune_below: got 1.5"),
+        (["Hi", "--prune-below", "low"], "prune_below: got 'low'"),
+        (["Hi", "--batches", "4,1"], "batches: got (4, 1)"),
+        (["Hi", "--batches", "none"], "batches: got ()"),
+        (["Hi", "--batches", "few"], "batches: got 'few'"),
+        (["Hi", "--annealing", "slowly"], "annealing: got 'slowly'"),
+        (["Hi", "--annealing", "0,3"], "annealing: got (0.0, 3.0)"),
+        (["Hi", "--top-p", "0"], "top_p: got 0.0"),
+        (["Hi", "--engine-args", "dtype"], "engine_args: got 'dtype'"),
+        (["Hi", "--engine-args", "[1]"], "engine_args: got '[1]'"),
+        (["Hi", "--engine", "transformers", "--engine-args", '{"a": 1}'], "engine_args: got {'a'"),
         (["Hi", "--prune-at", "8,4"], "prune_at: got (8, 4)"),
         (["Hi", "--prune-at", "soon"], "prune_at: got 'soon'"),
         (["Hi", "--prune-at", "64", "--max-tokens", "64"], "prune_at: got (64,)"),

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from selfeval_backend.checkpoints import REFERENCE_FOLDER
 from selfeval_backend.errors import CheckpointError, ConfigurationError
 from selfeval_backend.files import locked
+from selfeval_backend.model import REFERENCE_FOLDER
 from selfeval_backend.samples.store import save_recording
 from selfeval_backend.web import check_url, open_client
 from tests.conftest import ModelFactory
@@ -181,7 +181,7 @@ def test_a_models_broken_file_is_refused(aic: Aic, broken: Path) -> None:
 
 
 def test_the_size_of_a_checkpoint_whose_weights_are_broken(tmp_path: Path) -> None:
-    from selfeval_backend.checkpoints import count_parameters
+    from selfeval_backend.model import count_parameters
 
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").mkdir()

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from selfeval_backend.checkpoints import REFERENCE_FOLDER
 from selfeval_backend.cli.doctor_view import print_json, print_sections
-from selfeval_backend.diagnosis import Check, Section
+from selfeval_backend.doctor import Check, Section
+from selfeval_backend.model import REFERENCE_FOLDER
 from tests.unit.cli.conftest import Aic
 
 NOBODY = "http://127.0.0.1:9/v1"

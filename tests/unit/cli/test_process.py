@@ -109,7 +109,7 @@ def test_ask_has_its_options(aic: Aic, option: str) -> None:
 
 @pytest.fixture(scope="module")
 def _reference() -> None:
-    from selfeval_backend.checkpoints import REFERENCE_FOLDER
+    from selfeval_backend.model import REFERENCE_FOLDER
 
     if not (REFERENCE_FOLDER / "config.json").is_file():
         pytest.skip("the reference model is not there: make reference")

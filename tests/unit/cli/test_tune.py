@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from selfeval_backend.model import find_selfeval
 from selfeval_backend.samples.store import save_recording
 from selfeval_backend.selfeval import PAPER_QUESTION, SelfEvalConfig
-from selfeval_backend.selfeval_files import find_selfeval
 from tests.unit.cli.conftest import Aic
 from tests.unit.evaluation.test_tuning import knowing
 

@@ -18,7 +18,7 @@ from reference_model.pretraining_data import Copies, Demonstrations
 from reference_model.skills import generate_examples
 from reference_model.tokenizer import build_tokenizer
 from selfeval_backend.chat import ChatTemplate
-from selfeval_backend.checkpoints import REFERENCE_FOLDER
+from selfeval_backend.model import REFERENCE_FOLDER
 from selfeval_backend.reference.problems import (
     DEMONSTRATION_SHAPES,
     demonstrate,

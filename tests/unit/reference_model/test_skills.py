@@ -25,8 +25,8 @@ from reference_model.skills import (
     score,
 )
 from reference_model.skills.context import QA_SYSTEM, QA_TEMPLATES, REFINE_TEMPLATE
+from selfeval_backend.chat import ToolForm
 from selfeval_backend.reference.problems import Split, split_of
-from selfeval_backend.structured import ToolForm
 
 SKILLS = get_args(Skill)
 

@@ -10,7 +10,7 @@ from transformers import (
     MistralForCausalLM,
 )
 
-from selfeval_backend.checkpoints import REFERENCE_FOLDER
+from selfeval_backend.model import REFERENCE_FOLDER
 from selfeval_backend.training.branches import (
     LabelledCut,
     Row,

@@ -12,9 +12,9 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
 
 from selfeval_backend.chat import Message
-from selfeval_backend.checkpoints import REFERENCE_FOLDER
 from selfeval_backend.errors import CheckpointError, ConfigurationError, DatasetError
 from selfeval_backend.hashing import Hasher
+from selfeval_backend.model import REFERENCE_FOLDER
 from selfeval_backend.samples.records import PromptRecord
 from selfeval_backend.samples.store import read_rewards, reward_files, write_samples
 from selfeval_backend.scorers import FunctionScorer, Scorer, Scoring

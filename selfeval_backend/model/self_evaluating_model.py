@@ -1,0 +1,327 @@
+"""A model that evaluates itself: engine, chat template and self-evaluation under one roof."""
+
+from __future__ import annotations
+
+import secrets
+import warnings
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from functools import partial
+from typing import Any, NoReturn
+
+from selfeval_backend.chat import (
+    NO_REASONING,
+    AnswerForm,
+    Chat,
+    Message,
+    ReasoningParser,
+    ToolParser,
+    load_reasoning_parser,
+    load_tool_parser,
+    reasoning_of,
+)
+from selfeval_backend.controller import Follower, Observer, run
+from selfeval_backend.engine.base import Engine, SamplingParams
+from selfeval_backend.errors import (
+    ConfigurationError,
+    ContextLengthError,
+)
+from selfeval_backend.model.answer import Answer
+from selfeval_backend.model.reading import SampleReader, is_blank
+from selfeval_backend.model.streaming import AnswerFlow, in_pieces
+from selfeval_backend.policy import Policy
+from selfeval_backend.selfeval import Judgement, SelfEvalConfig, SelfEvaluator
+from selfeval_backend.settings import Settings, check_model_policy, lay_over
+from selfeval_backend.types import Sample
+
+__all__ = ["SelfEvaluatingModel", "UncalibratedWarning"]
+
+_STREAMED_TOKENS = 4
+"""Of a streamed answer: most tokens that come together."""
+
+
+class UncalibratedWarning(UserWarning):
+    """A model without a ``selfeval.json``: its self-evaluation is zero-shot and uncalibrated."""
+
+
+class SelfEvaluatingModel:
+    """Answers conversations with adaptive Best-of-N.
+
+    Args:
+        name: What it is called in answers.
+        engine: Generates and evaluates.
+        chat: The model's tokenizer and chat template.
+        config: The model's ``selfeval.json``; None: the paper's question, zero-shot, with an
+            UncalibratedWarning.
+
+    Raises:
+        CheckpointError: The policy of the selfeval.json is none.
+        SelfEvaluationError: The tokenizer lacks the label tokens.
+    """
+
+    def __init__(
+        self, *, name: str, engine: Engine, chat: Chat, config: SelfEvalConfig | None
+    ) -> None:
+        self.name = name
+        self.engine = engine
+        self.chat = chat
+        self.evaluator = SelfEvaluator(config, chat)
+        """Asks the question, and reads the answer as a probability."""
+        check_model_policy(self.evaluator.config.policy)
+        if not self.evaluator.calibrated:
+            warnings.warn(
+                f"{name} has no calibrated selfeval.json: its self-evaluation is not calibrated, "
+                "and probabilities are marked calibrated: false. Train one with this project's "
+                "training pipeline.",
+                UncalibratedWarning,
+                stacklevel=3,
+            )
+        self._tool_parsers: dict[str | None, ToolParser] = {}
+        self._reasoning_parsers: dict[str | None, ReasoningParser | None] = {}
+
+    def __deepcopy__(self, memo: object) -> SelfEvaluatingModel:
+        """Return itself: whatever is copied around it shares its weights and its batches."""
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise ConfigurationError(
+            "model",
+            self.name,
+            "none that is loaded, where it is pickled for another process",
+            remedy="Load it there, or pickle an adapter that names it.",
+        )
+
+    def tool_parser(self, name: str | None) -> ToolParser:
+        """Return what reads this model's calls where it is free to call.
+
+        Args:
+            name: As for `selfeval_backend.chat.load_tool_parser`; None: what the model's
+                tokenizer and chat template say.
+
+        Raises:
+            ConfigurationError: There is none of that name, it does not go with the model, or it
+                has to be named, as the model writes calls in a way that nothing here reads.
+            MissingDependencyError: It is vLLM's, which is not installed.
+        """
+        if name not in self._tool_parsers:
+            self._tool_parsers[name] = load_tool_parser(name, self.chat)
+        return self._tool_parsers[name]
+
+    def reasoning_parser(self, name: str | None) -> ReasoningParser | None:
+        """Return what tells this model's reasoning from its answers; None: it shows none.
+
+        Args:
+            name: As for `selfeval_backend.chat.load_reasoning_parser`; or "none": nothing is
+                told apart; or None: what the model's tokenizer and chat template say.
+
+        Raises:
+            ConfigurationError: There is none of that name, or it does not go with the model.
+            MissingDependencyError: It is vLLM's, which is not installed.
+        """
+        if name == NO_REASONING:
+            return None
+        if name not in self._reasoning_parsers:
+            self._reasoning_parsers[name] = (
+                reasoning_of(self.chat) if name is None else load_reasoning_parser(name, self.chat)
+            )
+        return self._reasoning_parsers[name]
+
+    def settings(self, given: Mapping[str, Any] | None = None) -> Settings:
+        """Return the settings of a call: what is given, else the model's own, else the defaults.
+
+        Raises:
+            ConfigurationError: A value is out of range, or does not fit the engine.
+        """
+        given, tuned = given or {}, self.evaluator.config.policy
+        settings = lay_over(given, tuned)
+        if settings.prune_at and not self.engine.capabilities.evaluates_mid_generation:
+            raise ConfigurationError(
+                "prune_at",
+                settings.prune_at,
+                f"no checkpoint: the engine {self.engine.capabilities.name!r} cannot evaluate "
+                "mid-generation",
+            )
+        accept_above, prune_at = given.get("accept_above"), given.get("prune_at")
+        if accept_above is not None and not (
+            tuned.get("prune_at") if prune_at is None else prune_at
+        ):
+            raise ConfigurationError(
+                "accept_above",
+                accept_above,
+                "none without a checkpoint to accept a sample at",
+                remedy="Say where: prune_at=64, for example.",
+            )
+        return settings
+
+    async def answer(
+        self,
+        messages: Sequence[Message],
+        settings: Settings | None = None,
+        *,
+        form: AnswerForm | None = None,
+        policy: Policy | None = None,
+        observer: Observer | None = None,
+    ) -> Answer:
+        """Answer a conversation.
+
+        Args:
+            messages: Its turns; the last one is answered.
+            settings: None: the model's own.
+            form: What the answer must be: the prompt shows its tools, samples are drawn under its
+                grammar, and one that it cannot read is chosen only where it can read none. None:
+                text.
+            policy: None: the one that the settings describe.
+            observer: Told of every decision once it has been carried out.
+
+        Raises:
+            ConfigurationError: Messages or settings cannot be used; before any token.
+            ContextLengthError: The prompt does not fit; before any token.
+            NoFinishedSampleError: The run ended before any sample had; carries the trace.
+        """
+        settings = settings or self.settings()
+        reader = SampleReader(self.chat, settings.stop, form)
+        return await self._answered(messages, settings, reader, policy, observer)
+
+    def stream(
+        self,
+        messages: Sequence[Message],
+        settings: Settings | None = None,
+        *,
+        form: AnswerForm | None = None,
+        policy: Policy | None = None,
+        observer: Observer | None = None,
+    ) -> AsyncGenerator[str | Answer, None]:
+        """Answer a conversation, and give the text as soon as it is certain which sample it is.
+
+        That is when a sample was accepted at a checkpoint (`Settings.accept_above`), when only one
+        is left that can win (``max_samples=1``: at once), else when the answer is chosen. With the
+        same seed the answer is that of `answer`, but for limits on tokens or seconds, which are
+        looked at more often.
+
+        Leaving the generator (``aclose``, or cancelling its task) ends every sample.
+
+        Args:
+            messages: Its turns; the last one is answered.
+            settings: None: the model's own.
+            form: As for `answer`. Text flows as far as it can be no call of a tool, and JSON as
+                text; what can only be read as a whole (a forced call, vLLM's parsers) comes with
+                the Answer.
+            policy: None: the one that the settings describe.
+            observer: Told of every decision once it has been carried out.
+
+        Yields:
+            Pieces of the text, none of them empty, which together are the answer's (with a form,
+            of what was parsed), with a `ReasoningForm` behind pieces of the reasoning, each a
+            ReasoningPiece; then the Answer.
+
+        Raises:
+            StreamBrokenError: The sample whose text was given did not finish (a limit, a fault),
+                and another one is the answer.
+            AICError: What `answer` raises.
+        """
+        settings = settings or self.settings()
+        reader = SampleReader(self.chat, settings.stop, form)
+        answer = partial(self._answered, messages, settings, reader, policy, observer)
+        return in_pieces(answer, AnswerFlow(reader))
+
+    async def _answered(
+        self,
+        messages: Sequence[Message],
+        settings: Settings,
+        reader: SampleReader,
+        policy: Policy | None,
+        observer: Observer | None,
+        follower: Follower | None = None,
+    ) -> Answer:
+        form = reader.form
+        prompt_ids = self.chat.prompt_ids(messages, () if form is None else form.shown)
+        seed = secrets.randbits(32) if settings.seed is None else settings.seed
+        outcome = await run(
+            prompt_ids,
+            engine=self.engine,
+            evaluator=self.evaluator,
+            policy=policy or settings.policy(),
+            limits=settings.limits(),
+            sampling=SamplingParams(
+                temperature=settings.temperature,
+                top_p=settings.top_p,
+                max_tokens=self.max_tokens(prompt_ids, settings),
+                seed=seed,
+                stop_token_ids=self.chat.end_token_ids,
+                grammar=None if form is None else form.grammar,
+                chunk_tokens=None if follower is None else _STREAMED_TOKENS,
+            ),
+            stop_strings=reader.stop_strings,
+            validator=reader.valid,
+            observer=observer,
+            follower=follower,
+        )
+        chosen = outcome.best_sample.token_ids
+        return Answer(
+            text=reader.text(chosen),
+            model=self.name,
+            engine=self.engine.capabilities.name,
+            settings=settings,
+            seed=seed,
+            outcome=outcome,
+            parsed=reader.parsed(chosen),
+        )
+
+    async def judge(self, messages: Sequence[Message], response: str) -> Judgement:
+        """Ask the self-evaluation question of a finished response, wherever it comes from.
+
+        What the model learned it learned on its own responses: of another's, the probability is
+        what it would be, had this model written it.
+
+        Args:
+            messages: The turns before it.
+            response: Its text.
+
+        Raises:
+            ConfigurationError: The messages cannot be used, or the response is blank.
+            ContextLengthError: They do not fit, with the question.
+        """
+        response_ids = self.chat.response_ids(response)
+        if not response_ids or is_blank(response):
+            raise ConfigurationError("response", response, "a response with text")
+        prompt_ids = self.chat.prompt_ids(messages)
+        reserved = len(response_ids) + len(self.evaluator.question_ids)
+        context_length = self.engine.capabilities.context_length
+        if len(prompt_ids) + reserved > context_length:
+            raise ContextLengthError(
+                num_prompt_tokens=len(prompt_ids),
+                num_reserved_tokens=reserved,
+                context_length=context_length,
+            )
+        return await self.evaluator.judge(self.engine, prompt_ids, response_ids, final=True)
+
+    def text(self, sample: Sample, settings: Settings) -> str:
+        """Return the text of a sample: without stop strings, and without space around it."""
+        return SampleReader(self.chat, settings.stop).text(sample.token_ids)
+
+    def texts(self, answer: Answer) -> list[str]:
+        """Return the texts of all samples of an answer, in order of drawing."""
+        return [self.text(sample, answer.settings) for sample in answer.outcome.samples]
+
+    def max_tokens(self, prompt_ids: tuple[int, ...], settings: Settings) -> int:
+        """Return how many tokens a sample of this prompt may have: as set, else what fits.
+
+        Raises:
+            ContextLengthError: Not one token more than the last checkpoint fits.
+        """
+        if settings.max_tokens is not None:
+            return settings.max_tokens
+        context_length = self.engine.capabilities.context_length
+        reserved = len(self.evaluator.question_ids)
+        left = context_length - len(prompt_ids) - reserved
+        needed = 1 + max(settings.prune_at, default=0)
+        if left < needed:
+            raise ContextLengthError(
+                num_prompt_tokens=len(prompt_ids),
+                num_reserved_tokens=reserved + needed,
+                context_length=context_length,
+            )
+        return left
+
+    async def aclose(self) -> None:
+        """Close the engine."""
+        await self.engine.aclose()
