@@ -43,8 +43,12 @@ def generation_body(
         "model": model,
         "prompt": list(prompt_ids),
         "max_tokens": params.max_tokens,
+        # All of them, whatever they are: what is left out a server takes from its own reading of
+        # the model's generation_config.json, or from how it was started.
         "temperature": params.temperature,
-        "top_p": params.top_p,
+        **params.shaping,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
         "seed": params.seed,
         "stop_token_ids": sorted(params.stop_token_ids),
         "ignore_eos": True,  # what ends a sample is said by stop_token_ids alone

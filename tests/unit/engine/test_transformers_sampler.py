@@ -30,7 +30,7 @@ def params(
 
 
 def draw(logits: torch.Tensor, *rows: SamplingParams, counter: int = 0) -> list[int]:
-    sampler = Sampler(rows, [counter] * len(rows), CPU)
+    sampler = Sampler(rows, [counter] * len(rows), [()] * len(rows), CPU)
     token_ids: list[int] = sampler.draw(logits.expand(len(rows), -1)).token_ids.tolist()
     return token_ids
 
@@ -80,7 +80,7 @@ def test_a_draw_does_not_depend_on_its_companions() -> None:
 
 def test_draws_move_on() -> None:
     logits = torch.zeros(1, 1000)
-    sampler = Sampler([params()], [0], CPU)
+    sampler = Sampler([params()], [0], [()], CPU)
     drawn = [int(sampler.draw(logits).token_ids) for _ in range(20)]
     assert len(set(drawn)) > 15
     assert drawn[7] == draw(logits, params(), counter=7)[0]
@@ -97,13 +97,13 @@ def test_no_temperature_is_the_most_likely_token(temperature: float) -> None:
 def test_what_is_not_finite_is_marked(bad: float, temperature: float) -> None:
     logits = torch.tensor([[0.0, 1.0], [0.0, bad], [-torch.inf, -torch.inf], [-torch.inf, 1.0]])
     rows = [params(temperature=temperature, logprobs=True)] * 4
-    draws = Sampler(rows, [0] * 4, CPU).draw(logits)
+    draws = Sampler(rows, [0] * 4, [()] * 4, CPU).draw(logits)
     assert (draws.token_ids == NOT_FINITE).tolist() == [False, True, True, False]
 
 
 def test_logprobs_are_of_the_raw_logits() -> None:
     logits = torch.tensor([[0.1, 0.5, 0.15, 0.25]]).log()
-    draws = Sampler([params(0, 0.0, logprobs=True)], [0], CPU).draw(logits + 3)
+    draws = Sampler([params(0, 0.0, logprobs=True)], [0], [()], CPU).draw(logits + 3)
     assert draws.logprobs is not None
     assert draws.logprobs.exp().tolist() == pytest.approx([0.5])
 
@@ -112,7 +112,7 @@ def test_only_allowed_tokens_are_drawn_and_logprobs_stay_the_models() -> None:
     logits = torch.tensor([5.0, 4.0, 3.0, 2.0]).expand(60, -1)
     rows = [params(seed, 0.0 if seed < 10 else 1.0, logprobs=True) for seed in range(60)]
     allowed = torch.tensor([False, True, False, True]).expand(60, -1)
-    draws = Sampler(rows, [0] * 60, CPU).draw(logits, allowed)
+    draws = Sampler(rows, [0] * 60, [()] * 60, CPU).draw(logits, allowed)
     assert set(draws.token_ids[:10].tolist()) == {1}
     assert set(draws.token_ids[10:].tolist()) == {1, 3}
     expected = logits.log_softmax(dim=-1).gather(1, draws.token_ids[:, None])[:, 0]
@@ -123,7 +123,7 @@ def test_only_allowed_tokens_are_drawn_and_logprobs_stay_the_models() -> None:
 def test_where_no_token_is_allowed_none_is_drawn() -> None:
     allowed = torch.tensor([[False, False], [True, True]])
     for temperature in (0.0, 1.0):
-        sampler = Sampler([params(0, temperature)] * 2, [0, 0], CPU)
+        sampler = Sampler([params(0, temperature)] * 2, [0, 0], [(), ()], CPU)
         first, second = sampler.draw(torch.zeros(2, 2), allowed).token_ids.tolist()
         assert first == NOT_FINITE
         assert second in (0, 1)
@@ -132,5 +132,5 @@ def test_where_no_token_is_allowed_none_is_drawn() -> None:
 def test_a_mask_hides_no_logits_that_are_not_finite() -> None:
     logits = torch.tensor([[torch.nan, 1.0], [torch.inf, 1.0]])
     allowed = torch.tensor([[False, True], [False, True]])
-    sampler = Sampler([params(0, 0.0)] * 2, [0, 0], CPU)
+    sampler = Sampler([params(0, 0.0)] * 2, [0, 0], [(), ()], CPU)
     assert sampler.draw(logits, allowed).token_ids.tolist() == [NOT_FINITE] * 2
