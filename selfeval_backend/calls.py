@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -20,7 +20,7 @@ from selfeval_backend.chat import Chat, ChatTemplate
 from selfeval_backend.checkpoints import locate_checkpoint
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.model import EngineName, SelfEvaluatingModel, Server
-from selfeval_backend.settings import Settings, resolve_settings
+from selfeval_backend.settings import SETTING_NAMES, resolve_settings
 from selfeval_backend.shared import ModelSource, ashared_model, shared_model
 from selfeval_backend.structured import AnswerForm, ReasoningForm, ToolForm
 from selfeval_backend.types import TraceEvent
@@ -29,7 +29,6 @@ from selfeval_backend.web import check_key, check_url
 __all__ = [
     "CALL_NAMES",
     "IDENTITY_NAMES",
-    "SETTING_NAMES",
     "AdaptiveFields",
     "Call",
     "check_fields",
@@ -37,9 +36,6 @@ __all__ = [
     "spell_out",
     "with_server",
 ]
-
-SETTING_NAMES = tuple(field.name for field in fields(Settings))
-"""Fields of an adapter that are settings."""
 
 CALL_NAMES = (*SETTING_NAMES, "include_samples")
 """Fields that may be given for one call too."""
@@ -65,8 +61,8 @@ class Call:
 class AdaptiveFields(BaseModel):
     """The fields that a user sets on an adapter, whatever its framework.
 
-    A setting that is None is what the model was tuned for, else the default of
-    `selfeval_backend.settings.Settings`. What is not given is taken from the environment, where it
+    A setting that is None is what the model was tuned for, else what its generation_config.json
+    says, else the default of `selfeval_backend.settings.Settings`. What is not given is taken from the environment, where it
     is set: AIC_MODEL, AIC_API_KEY, and AIC_BASE_URL (see `with_server`).
     """
 
@@ -90,8 +86,8 @@ class AdaptiveFields(BaseModel):
     )
     """For the server; None: the variable AIC_API_KEY, if it is set."""
     checkpoint: str | None = None
-    """Where the tokenizer and the selfeval.json of a server's model are found: a folder or a model
-    name; None: `model` says it."""
+    """Where the tokenizer, the selfeval.json and the generation_config.json of a server's model are
+    found: a folder or a model name; None: `model` says it."""
     max_retries: int | None = None
     """Times that a request to the server is sent again that failed before any token came; None:
     twice."""
@@ -120,7 +116,13 @@ class AdaptiveFields(BaseModel):
     annealing: str | tuple[float, ...] | None = None
     """"annealed", "constant", or one temperature for each sample."""
     top_p: float | None = None
-    """In (0, 1]."""
+    """In (0, 1]: draw from the fewest tokens that have at least this probability together."""
+    top_k: int | None = None
+    """At least 0: draw from this many of the likeliest tokens; 0: from all."""
+    min_p: float | None = None
+    """In [0, 1]: draw from tokens with at least this share of the likeliest one's probability."""
+    repetition_penalty: float | None = None
+    """Above 0: tokens of prompt and sample become less likely above 1, more likely below."""
     max_tokens: int | None = None
     """Of one sample."""
     stop: tuple[str, ...] | None = None

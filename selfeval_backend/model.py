@@ -17,6 +17,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequenc
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NoReturn, get_args
 
 from selfeval_backend.chat import Chat, ChatTemplate, Message
@@ -28,6 +29,7 @@ from selfeval_backend.errors import (
     MissingDependencyError,
     StreamBrokenError,
 )
+from selfeval_backend.generation_config import read_generation_config
 from selfeval_backend.policy import Policy
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
 from selfeval_backend.selfeval_files import find_selfeval
@@ -126,7 +128,8 @@ class Answer:
     def summary(self) -> dict[str, Any]:
         """Return what a caller wants to know, in JSON types: confidence, samples, tokens, policy.
 
-        Texts and token ids of the samples that were not chosen are not in it.
+        Texts and token ids of the samples that were not chosen are not in it. ``policy_sources``
+        says where each setting of ``policy`` is from that is no default.
         """
         outcome = self.outcome
         best = outcome.best_sample
@@ -144,7 +147,8 @@ class Answer:
                 "total": outcome.usage.total_tokens,
                 **to_json(outcome.usage),
             },
-            "policy": {**to_json(self.settings), "seed": self.seed},
+            "policy": {**to_json(self.settings.values), "seed": self.seed},
+            "policy_sources": {k: s for k, s in self.settings.sources.items() if s != "default"},
             "engine": self.engine,
         }
 
@@ -186,15 +190,24 @@ class SelfEvaluatingModel:
         chat: The model's tokenizer and chat template.
         config: The model's ``selfeval.json``; None: the paper's question, zero-shot, with an
             UncalibratedWarning.
+        generation_config: How its makers say that it is to be sampled
+            (`selfeval_backend.generation_config`).
 
     Raises:
         SelfEvaluationError: The tokenizer lacks the label tokens.
     """
 
     def __init__(
-        self, *, name: str, engine: Engine, chat: Chat, config: SelfEvalConfig | None
+        self,
+        *,
+        name: str,
+        engine: Engine,
+        chat: Chat,
+        config: SelfEvalConfig | None,
+        generation_config: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         self.name = name
+        self.generation_config = generation_config
         self.engine = engine
         self.chat = chat
         self.evaluator = SelfEvaluator(config, chat)
@@ -258,13 +271,16 @@ class SelfEvaluatingModel:
         return self._reasoning_parsers[name]
 
     def settings(self, given: Mapping[str, Any] | None = None) -> Settings:
-        """Return the settings of a call: what is given, else the model's own, else the defaults.
+        """Return the settings of a call.
+
+        What is given, else what the model was tuned for, else its generation_config.json, else the
+        defaults; `Settings.sources` says which.
 
         Raises:
             ConfigurationError: A value is out of range, or does not fit the engine.
         """
         given, tuned = given or {}, self.evaluator.config.policy
-        settings = resolve_settings(given, tuned)
+        settings = resolve_settings(given, tuned, self.generation_config)
         if settings.prune_at and not self.engine.capabilities.evaluates_mid_generation:
             raise ConfigurationError(
                 "prune_at",
@@ -323,6 +339,9 @@ class SelfEvaluatingModel:
             sampling=SamplingParams(
                 temperature=settings.temperature,
                 top_p=settings.top_p,
+                top_k=settings.top_k,
+                min_p=settings.min_p,
+                repetition_penalty=settings.repetition_penalty,
                 max_tokens=self.max_tokens(prompt_ids, settings),
                 seed=seed,
                 stop_token_ids=self.chat.end_token_ids,
@@ -587,12 +606,13 @@ def load_model(
             there; else transformers.
         engine_args: For vLLM in this process alone: keyword arguments of `vllm.EngineArgs`.
         server: Runs the model.
-        checkpoint: Where the tokenizer and the selfeval.json of a server's model are found;
-            None: `model` says it.
+        checkpoint: Where the tokenizer, the selfeval.json and the generation_config.json of a
+            server's model are found; None: `model` says it.
 
     Raises:
         ConfigurationError: The engine is unknown.
-        CheckpointError: The model cannot be found or read, or its selfeval.json is broken.
+        CheckpointError: The model cannot be found or read, or its selfeval.json or
+            generation_config.json is broken.
         SelfEvaluationError: Its tokenizer lacks the label tokens.
         MissingDependencyError: What the engine needs is not installed.
     """
@@ -607,6 +627,7 @@ def load_model(
 
     folder = locate_checkpoint(checkpoint or model, with_weights=server is None)
     config = _own_facts(str(checkpoint or model), folder)
+    generation_config = read_generation_config(folder)
     chat = ChatTemplate.load(folder)
     SelfEvaluator(config, chat)  # refuse a tokenizer without labels before weights are read
     started = (
@@ -614,7 +635,13 @@ def load_model(
         if server is None
         else _connect(server, str(model))
     )
-    return SelfEvaluatingModel(name=str(model), engine=started, chat=chat, config=config)
+    return SelfEvaluatingModel(
+        name=str(model),
+        engine=started,
+        chat=chat,
+        config=config,
+        generation_config=generation_config,
+    )
 
 
 def _own_facts(name: str, folder: Path) -> SelfEvalConfig | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from selfeval_backend.cli.options import BaseUrls
+from selfeval_backend.cli.options import BaseUrls, MinP, RepetitionPenalty, TopK
 from selfeval_backend.cli.running import one_line_errors, with_model
 from selfeval_backend.errors import ConfigurationError
 
@@ -69,6 +69,9 @@ def ask(
             show_default="the model's",
         ),
     ] = None,
+    top_k: TopK = None,
+    min_p: MinP = None,
+    repetition_penalty: RepetitionPenalty = None,
     max_tokens: Annotated[
         int | None, typer.Option(help="Most tokens of one sample.", show_default="what fits")
     ] = None,
@@ -101,6 +104,9 @@ def ask(
                 "accept_above", accept_above, "--accept-above 0.9", in_range="[0.0, 1.0]"
             ),
             "temperature": temperature,
+            "top_k": top_k,
+            "min_p": min_p,
+            "repetition_penalty": repetition_penalty,
             "max_tokens": max_tokens,
             "max_total_tokens": max_total_tokens,
             "max_seconds": max_seconds,

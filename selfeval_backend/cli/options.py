@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["BaseUrls"]
+__all__ = ["BaseUrls", "MinP", "RepetitionPenalty", "TopK", "TopP"]
 
 BaseUrls = Annotated[
     list[str] | None,
@@ -18,3 +18,33 @@ BaseUrls = Annotated[
     ),
 ]
 """Where servers are: a list, as a text is a sequence of letters."""
+
+TopP = Annotated[
+    float | None,
+    typer.Option(
+        help="Draw from the fewest tokens with at least this probability together, in (0, 1].",
+        show_default="the model's",
+    ),
+]
+TopK = Annotated[
+    int | None,
+    typer.Option(
+        help="Draw from this many of the likeliest tokens; 0: from all.",
+        show_default="the model's",
+    ),
+]
+MinP = Annotated[
+    float | None,
+    typer.Option(
+        help="Draw from tokens with at least this share of the likeliest one's probability, in "
+        "[0, 1].",
+        show_default="the model's",
+    ),
+]
+RepetitionPenalty = Annotated[
+    float | None,
+    typer.Option(
+        help="Makes tokens of prompt and sample less likely above 1, more likely below.",
+        show_default="the model's",
+    ),
+]

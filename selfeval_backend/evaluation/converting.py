@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 from selfeval_backend.controller import derive_seed
 from selfeval_backend.evaluation.recordings import (
@@ -25,6 +26,7 @@ def recording_of(
     *,
     num_samples: int,
     checkpoints: Sequence[int] = (),
+    shaping: Mapping[str, float] = MappingProxyType({}),
     answer_of: AnswerOf | None = None,
 ) -> Recording:
     """Return rollouts as a recording, for every policy and rival.
@@ -35,6 +37,7 @@ def recording_of(
         evaluator: Of the model that drew them.
         num_samples: Of each kind.
         checkpoints: At which all samples that run on past them were evaluated.
+        shaping: How tokens were drawn beside the temperature; what it does not name was not set.
         answer_of: Gives what votes are counted of; None: nothing is put to a vote.
     """
     info = RecordingInfo(
@@ -49,7 +52,7 @@ def recording_of(
         max_tokens=None,
         num_question_tokens=len(evaluator.question_ids),
         selfeval=evaluator.config,
-    )
+    ).model_copy(update=dict(shaping))
     prompts = zip(rollouts, only_on_policy(rollouts), only_annealed(rollouts), strict=True)
     return Recording(
         info=info,

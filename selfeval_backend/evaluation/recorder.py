@@ -69,6 +69,10 @@ class RecordingPlan:
     num_samples: int = 16
     """At one temperature, and as many annealed ones."""
     temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
     annealed: bool = True
     """False: no annealed samples; adaptive sampling is then replayed at one temperature."""
     checkpoints: tuple[int, ...] = ()
@@ -93,6 +97,10 @@ class RecordingPlan:
             max_samples=self.num_samples,
             adaptive=False,
             temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            min_p=self.min_p,
+            repetition_penalty=self.repetition_penalty,
             prune_at=self.checkpoints,
             keep_fraction=1.0,
             max_tokens=self.max_tokens,
@@ -199,6 +207,10 @@ def _describe(
         seed=plan.seed,
         num_samples=plan.num_samples,
         temperature=plan.temperature,
+        top_p=plan.top_p,
+        top_k=plan.top_k,
+        min_p=plan.min_p,
+        repetition_penalty=plan.repetition_penalty,
         annealed=plan.annealed,
         checkpoints=plan.checkpoints,
         max_tokens=plan.max_tokens,
@@ -305,6 +317,10 @@ class _Recorder:
         )
         sampling = SamplingParams(
             temperature=settings.temperature,
+            top_p=settings.top_p,
+            top_k=settings.top_k,
+            min_p=settings.min_p,
+            repetition_penalty=settings.repetition_penalty,
             max_tokens=self._max_tokens(prompt_ids, settings),
             seed=derive_seed(self._plan.seed, place),
             stop_token_ids=self._model.chat.end_token_ids,

@@ -58,6 +58,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from selfeval_backend.errors import DatasetError, MissingDependencyError
 from selfeval_backend.files import read_parquet, replacing, writing
 from selfeval_backend.selfeval import EvaluationReader, SelfEvalConfig
+from selfeval_backend.settings import SAMPLING_NAMES
 from selfeval_backend.types import FinishReason
 
 if TYPE_CHECKING:
@@ -106,6 +107,10 @@ class RecordingInfo(BaseModel):
     """Of each kind: at one temperature, and annealed."""
     temperature: float
     """Of the constant samples; annealed ones lead to it."""
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
     annealed: bool
     """Whether there are annealed samples too."""
     checkpoints: tuple[int, ...]
@@ -126,6 +131,11 @@ class RecordingInfo(BaseModel):
     """How it is spelt, where it is one of `selfeval_backend.scorers`."""
     scorer_digest: str | None = None
     """What a changed scorer is told by."""
+
+    @property
+    def sampling(self) -> dict[str, float]:
+        """How tokens were drawn: settings of `selfeval_backend.settings.SAMPLING_NAMES`."""
+        return {name: getattr(self, name) for name in SAMPLING_NAMES}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -159,8 +159,8 @@ class CalibrateStage:
 
     def inputs(self, recipe: Recipe, hasher: Hasher) -> dict[str, Any]:
         """Return how held-out prompts are drawn, rewarded and fitted."""
-        drawn = recipe.rollouts.model_dump(
-            mode="json", include={"top_p", "max_tokens", "shard_prompts", "engine"}
+        drawn = recipe.rollouts.shaping | recipe.rollouts.model_dump(
+            mode="json", include={"max_tokens", "shard_prompts", "engine"}
         )
         return {
             **model_inputs(recipe, hasher),
@@ -302,7 +302,11 @@ def _tuned(
     if not settings.tune:
         return {}
     recording = recording_of(
-        rollouts, evaluator, num_samples=settings.samples, checkpoints=settings.positions
+        rollouts,
+        evaluator,
+        num_samples=settings.samples,
+        checkpoints=settings.positions,
+        shaping=place.recipe.rollouts.shaping,
     )
     try:
         found = find_policy(

@@ -94,6 +94,9 @@ class Drawing:
     max_tokens: int
     top_p: float
     seed: int
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +141,9 @@ def drawing_of(recipe: Recipe) -> Drawing:
         question_length=len(asking.evaluator.question_ids),
         max_tokens=recipe.rollouts.max_tokens,
         top_p=recipe.rollouts.top_p,
+        top_k=recipe.rollouts.top_k,
+        min_p=recipe.rollouts.min_p,
+        repetition_penalty=recipe.rollouts.repetition_penalty,
         seed=recipe.seed,
     )
 
@@ -297,6 +303,9 @@ async def _sample(
         seed=seed,
         stop_token_ids=drawing.chat.end_token_ids,
         top_p=drawing.top_p,
+        top_k=drawing.top_k,
+        min_p=drawing.min_p,
+        repetition_penalty=drawing.repetition_penalty,
         logprobs=True,
     )
     token_ids: list[int] = []

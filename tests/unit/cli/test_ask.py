@@ -96,6 +96,7 @@ def test_the_whole_outcome_as_json(aic: Aic, pruning_model: SelfEvaluatingModel)
         "usage",
         "estimated_saving",
         "settings",
+        "settings_sources",
         "trace",
     ]
     assert (document["prompt"], document["answer"]) == ("Which?", "[b]right")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -113,9 +114,11 @@ def in_turn(logits: torch.Tensor, history: list[int], row: SamplingParams) -> to
 
 def in_vllm(logits: torch.Tensor, history: list[int], row: SamplingParams) -> torch.Tensor:
     """Return the distribution that vLLM's own functions leave."""
-    from vllm._custom_ops import apply_repetition_penalties
-    from vllm.v1.sample.logits_processor.builtin import MinPLogitsProcessor
-    from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p_pytorch
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of vLLM's own dependencies
+        from vllm._custom_ops import apply_repetition_penalties
+        from vllm.v1.sample.logits_processor.builtin import MinPLogitsProcessor
+        from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p_pytorch
 
     logits = logits.clone()
     seen = torch.zeros_like(logits, dtype=torch.bool)
@@ -167,6 +170,7 @@ def test_what_is_left_is_what_transformers_processors_leave(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)  # importing vLLM takes half a minute where much else runs
 @settings(deadline=None)
 @given(SHAPES, st.integers(0, 1000), st.sampled_from([30, 3000]), st.sampled_from([0.1, 1.0, 5.0]))
 def test_what_is_left_is_what_vllm_leaves(
