@@ -62,8 +62,10 @@ class AdaptiveFields(BaseModel):
     """The fields that a user sets on an adapter, whatever its framework.
 
     A setting that is None is what the model was tuned for, else what its generation_config.json
-    says, else the default of `selfeval_backend.settings.Settings`. What is not given is taken from the environment, where it
-    is set: AIC_MODEL, AIC_API_KEY, and AIC_BASE_URL (see `with_server`).
+    says, else the default of `selfeval_backend.settings.Settings`.
+
+    What is not given is taken from the environment, where it is set: AIC_MODEL, AIC_API_KEY, and
+    AIC_BASE_URL (see `with_server`).
     """
 
     # What is hidden is hidden in pydantic's errors too, which show what they were given.

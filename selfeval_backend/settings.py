@@ -114,7 +114,8 @@ class Settings:
     seed: Annotated[int, Field(ge=0)] | None = None
     """None: a new one for each call; it stands in the outcome's samples."""
     origins: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)
-    """What `resolve_settings` found of each that is no default; no setting itself. See `sources`."""
+    """What `resolve_settings` found of those that are no defaults; itself no setting. It is what
+    `sources` is read from."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -68,6 +68,14 @@ def rows(folder: Path) -> list[dict[str, Any]]:
     return list(iterate_rows(shards_of(folder)))
 
 
+def test_tokens_are_drawn_as_the_recipe_says(tmp_path: Path) -> None:
+    shaping = {"top_p": 0.9, "top_k": 20, "min_p": 0.05, "repetition_penalty": 1.1}
+    engine = ScriptedEngine(by_seed)
+    draw(tmp_path, engine, how=drawing(**shaping))
+    assert len(engine.stream_calls) == 20
+    assert all(call.params.shaping == shaping for call in engine.stream_calls)
+
+
 def test_every_prompt_has_its_samples_in_order(tmp_path: Path) -> None:
     figures = draw(tmp_path)
     found = rows(tmp_path)
