@@ -241,15 +241,16 @@ def resolve_settings(
     elif isinstance(max_tokens := chosen.get("max_tokens"), int):
         _drop_checkpoints(merged, max_tokens)
     settings = Settings(**_typed(merged))
+    layers: dict[Source, Mapping[str, Any]] = {
+        "generation_config.json": generation_config,
+        "selfeval.json": model_policy,
+        "given": chosen,
+    }
     return replace(
         settings,
         origins={
             name: Origin(source=source, value=getattr(settings, name))
-            for source, layer in (
-                ("generation_config.json", generation_config),
-                ("selfeval.json", model_policy),
-                ("given", chosen),
-            )
+            for source, layer in layers.items()  # a later one replaces what earlier ones say
             for name in layer
             if name in merged
         },

@@ -120,13 +120,16 @@ def check_names(names: str, *, num_samples: int) -> None:
 
 
 def _all_at_once(info: RecordingInfo, num_samples: int | None = None) -> Settings:
-    settings = Settings(
-        max_samples=num_samples or info.num_samples,
-        adaptive=False,
-        annealing="constant",
-        max_tokens=info.max_tokens,
+    return resolve_settings(
+        {
+            "max_samples": num_samples or info.num_samples,
+            "adaptive": False,
+            "annealing": "constant",
+            "max_tokens": info.max_tokens,
+            **info.sampling,
+        },
+        {},
     )
-    return replace(settings, **info.sampling)
 
 
 def _tuned(info: RecordingInfo, *, prune: bool) -> Settings:

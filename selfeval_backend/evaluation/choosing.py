@@ -24,7 +24,7 @@ from selfeval_backend.evaluation.methods import (
 )
 from selfeval_backend.evaluation.recordings import Recording, RecordingInfo
 from selfeval_backend.evaluation.table import MethodSummary, ResultTable, replay_table
-from selfeval_backend.settings import SAMPLING_NAMES, Settings
+from selfeval_backend.settings import SAMPLING_NAMES, Settings, resolve_settings
 
 __all__ = [
     "ANNEALING",
@@ -249,9 +249,13 @@ class _Candidate:
     """Improvement kept, less one standard error."""
 
 
+def _drawn(info: RecordingInfo) -> Settings:
+    """As the samples were."""
+    return resolve_settings({"max_samples": info.num_samples, **info.sampling}, {})
+
+
 def _bounds(info: RecordingInfo) -> tuple[Method, Method]:
-    samples = replace(Settings(max_samples=info.num_samples), **info.sampling)
-    full = all_at_once(samples, temperature=info.temperature)
+    full = all_at_once(_drawn(info), temperature=info.temperature)
     return bounds(full, rotations=info.num_samples)
 
 
@@ -261,7 +265,7 @@ def _named(settings: Iterable[Settings]) -> list[Method]:
 
 def _adaptive(info: RecordingInfo, annealing: Sequence[Annealing]) -> list[Settings]:
     """Adaptive sampling without pruning: thresholds, growth of batches, annealing."""
-    drawn = replace(Settings(max_samples=info.num_samples), **info.sampling)
+    drawn = _drawn(info)
     return [
         replace(drawn, threshold=threshold, batches=batches, annealing=kind)
         for kind in annealing

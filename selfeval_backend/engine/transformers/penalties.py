@@ -3,7 +3,7 @@
 Source: Keskar et al. 2019, arXiv 1909.05858, section 4.1, as vLLM and transformers have it: over
 prompt and sample together, and by the sign of the logit.
 
-Axes: B rows, K rows with a penalty, V vocabulary.
+Axes: B rows, V vocabulary, N tokens that rows with a penalty have seen; some stand there twice.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class RepetitionPenalty:
     """Penalties of some rows of a batch, and the tokens that these have seen.
 
     Args:
-        rows: Their places in the batch, [K].
+        rows: Their places in the batch.
         penalties: Of each, above 0.
         histories: Tokens of each: of the prompt, and drawn so far.
         device: Where the logits are.
@@ -33,28 +33,30 @@ class RepetitionPenalty:
         device: torch.device,
     ) -> None:
         self._rows = torch.tensor(rows, device=device)
-        self._penalties = torch.tensor(penalties, dtype=torch.float32, device=device)[:, None]
-        self._histories = histories
-        self._seen: torch.Tensor | None = None  # [K, V], bool; once V is known
+        self._penalties = torch.tensor(penalties, dtype=torch.float32, device=device)
+        seen = [
+            (place, token_id)
+            for place, history in enumerate(histories)
+            for token_id in dict.fromkeys(history)
+        ]
+        found = torch.tensor(seen, dtype=torch.long, device=device).view(-1, 2)
+        self._places, self._token_ids = found.unbind(1)  # [N]: which of the rows, and the token
+        self._is_new = True
 
     def apply(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the logits [B, V] with those of seen tokens penalized."""
-        if self._seen is None:
-            self._seen = self._seen_before(logits.shape[1])
-        own = logits[self._rows]
-        penalized = torch.where(own > 0, own / self._penalties, own * self._penalties)
-        return logits.index_copy(0, self._rows, torch.where(self._seen, penalized, own))
+        if self._is_new:
+            # A prompt may hold tokens of other kinds, which have no logit.
+            known = self._token_ids < logits.shape[1]
+            self._places, self._token_ids = self._places[known], self._token_ids[known]
+            self._is_new = False
+        where = (self._rows[self._places], self._token_ids)
+        found, penalties = logits[where], self._penalties[self._places]
+        penalized = torch.where(found > 0, found / penalties, found * penalties)
+        return logits.index_put(where, penalized)
 
     def see(self, token_ids: torch.Tensor) -> None:
         """Take the tokens [B] that were drawn from what `apply` returned."""
-        assert self._seen is not None, "tokens are drawn from logits"
-        self._seen.scatter_(1, token_ids[self._rows][:, None], value=True)
-
-    def _seen_before(self, num_tokens: int) -> torch.Tensor:
-        seen = torch.zeros(
-            (len(self._histories), num_tokens), dtype=torch.bool, device=self._rows.device
-        )
-        for row, history in zip(seen, self._histories, strict=True):
-            # A prompt may hold tokens of other kinds, which have no logit.
-            row[[token_id for token_id in set(history) if token_id < num_tokens]] = True
-        return seen
+        places = torch.arange(len(self._rows), device=self._rows.device)
+        self._places = torch.cat([self._places, places])
+        self._token_ids = torch.cat([self._token_ids, token_ids[self._rows]])

@@ -19,8 +19,8 @@ from selfeval_backend.engine.base import SamplingParams
 __all__ = ["Truncation"]
 
 _NUM_LIKELIEST = 1024
-"""Looked at first. Few floors are lower, and to sort 49,152 tokens takes eight times as long (of
-151,936: 15 times; one thread)."""
+"""Looked at first. Few floors are lower, and to sort all of 49,152 tokens takes eight times as long
+(of 151,936: 15 times; one thread of a CPU)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,6 +47,8 @@ def test_a_server_is_told_all_that_it_would_fill_in(
     body = server.bodies[-1]
     wanted = {**sent, "temperature": 0.7, "presence_penalty": 0.0, "frequency_penalty": 0.0}
     assert {name: body[name] for name in wanted} == wanted
+    (asked,) = [body for body in server.bodies if "logprob_token_ids" in body]
+    assert set(wanted) <= set(asked)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
