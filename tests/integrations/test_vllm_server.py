@@ -32,7 +32,7 @@ from selfeval_backend.errors import (
 from selfeval_backend.model import SelfEvaluatingModel, Server, load_model
 from selfeval_backend.selfeval import SelfEvalConfig
 from tests.plain_server import serving_plainly
-from tests.vllm_server import VllmServer
+from tests.vllm_server import VllmServer, start_vllm_server
 
 PROMPT = "Use 3, 19 and 25 to make 41, then 8 and 12 to make 20."
 
@@ -62,6 +62,25 @@ def test_a_base_url_is_enough(vllm_server: VllmServer) -> None:
     assert "####" in message.content
     assert facts["engine"] == "vllm-server"
     assert facts["calibrated"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_server_that_has_defaults_of_its_own_draws_as_it_is_asked_to(
+    vllm_server: VllmServer,
+) -> None:
+    own = {"temperature": 0.1, "top_k": 1, "repetition_penalty": 4.0, "max_new_tokens": 3}
+    drawn = []
+    with start_vllm_server("--override-generation-config", json.dumps(own)) as other:
+        for url in (vllm_server.base_url, other.base_url):
+            model = load_model("reference", server=Server(base_url=url))
+            asked = {"max_samples": 4, "adaptive": False, "prune_at": (), "seed": 0}
+            prompt = [Message(role="user", content=PROMPT)]
+            answer = asyncio.run(model.answer(prompt, model.settings(asked)))
+            asyncio.run(model.aclose())
+            drawn.append([sample.token_ids for sample in answer.outcome.samples])
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn[0])) > 1
 
 
 class Signs(BaseModel):

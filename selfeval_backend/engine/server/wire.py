@@ -29,8 +29,8 @@ _NEUTRAL: Mapping[str, float] = {
     "presence_penalty": 0.0,
     "frequency_penalty": 0.0,
 }
-"""All that shapes a distribution beside the temperature. What a request leaves out a server takes from
-its own reading of the model's generation_config.json, or from how it was started."""
+"""All that shapes a distribution beside the temperature. What a request leaves out a server takes
+from its own reading of the model's generation_config.json, or from how it was started."""
 _NEVER = -9000.0
 """Source: vLLM writes minus infinity as -9999.0."""
 _TOKEN = "token_id:"

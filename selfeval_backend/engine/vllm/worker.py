@@ -391,8 +391,8 @@ class Worker:
         asked = VllmParams(max_tokens=1, detokenize=False, logprob_token_ids=[0, 1])
         for name, params in (("sampled", sampled), ("asked", asked)):
             engine.add_request(f"warm-up-{name}", {"prompt_token_ids": [0, 1, 2]}, params)
-        while engine.has_unfinished_requests():
-            engine.step()
+            while engine.has_unfinished_requests():
+                engine.step()
         engine.reset_prefix_cache()
 
 
