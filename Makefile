@@ -11,6 +11,9 @@ KNOWN_CONFLICT := llama-index-core [0-9.]+ has requirement setuptools>=80\.9\.0,
 STAMP := $(VENV)/.installed
 VLLM_STAMP := $(VENV)/.installed-vllm
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+# A process for each core but no more than memory allows, each with one thread of torch's.
+WORKERS ?= 2
+PYTEST := OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo lint check test coverage docs pictures serve-reference bench figures reference sizes release-check clean
@@ -54,13 +57,13 @@ lint: install  ## Format, lint, types and import layers
 	$(BIN)/lint-imports --no-cache
 
 check: lint  ## Lint, and the quick tests
-	PYTHONFAULTHANDLER=1 $(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test: $(VLLM_STAMP)  ## Run all tests, those of vLLM among them
-	PYTHONFAULTHANDLER=1 $(BIN)/python -m pytest
+	$(PYTEST)
 
 coverage: $(VLLM_STAMP)  ## Run all tests, and show which lines and branches they leave out; fails below a limit
-	$(BIN)/python -m pytest --cov --cov-report=term --cov-report=html:build/coverage
+	$(PYTEST) --cov --cov-report=term --cov-report=html:build/coverage
 
 docs: install  ## Build the site into build/site; fails where a link or a public name leads nowhere
 	@# The variable is the theme's own: its note on the next mkdocs is no fault of this site.

@@ -419,7 +419,11 @@ class _NoYamlError(Exception):
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no annotations
-    """Refuses a key that comes twice in one mapping."""
+    """Refuses a key that comes twice in one mapping; a date is text.
+
+    PyYAML keeps what a text may mean in one table for the whole process, and libraries take dates
+    out of it. A recipe has no dates, so none are made here whatever else is imported.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
@@ -430,6 +434,12 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no annotatio
         return found
 
 
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 def _yaml(text: str) -> Any:
     """Return the value of a YAML text.
 
@@ -438,7 +448,7 @@ def _yaml(text: str) -> Any:
     """
     try:
         return yaml.load(text, _Loader)  # a safe one
-    except (yaml.YAMLError, ValueError) as error:  # dates and numbers that Python does not have
+    except (yaml.YAMLError, ValueError) as error:  # numbers that Python does not have
         raise _NoYamlError(" ".join(str(error).split())) from error
     except RecursionError:
         raise _NoYamlError("values stand within each other too deeply") from None

@@ -13,6 +13,7 @@ from tests.children import run_child
 from tests.plain_server import PlainServer, serving_plainly
 
 pytestmark = [
+    pytest.mark.slow,  # an interpreter for each
     pytest.mark.timeout(120),
     pytest.mark.skipif(sys.platform == "win32", reason="there is no fork"),
 ]
@@ -137,7 +138,6 @@ use()
     assert (ended.status, ended.stderr) == (0, "")
 
 
-@pytest.mark.slow
 def test_a_model_that_is_named_works_on_and_a_load_of_another_thread_is_begun_again(
     server: PlainServer,
 ) -> None:
@@ -182,7 +182,6 @@ def refuse():
 """
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("engine", ["transformers", "vllm"])
 def test_a_model_of_this_process_is_refused_in_a_child_and_the_parent_goes_on(engine: str) -> None:

@@ -9,7 +9,10 @@ import pytest
 from tests.children import run_child
 from tests.plain_server import PlainServer, serving_plainly
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [
+    pytest.mark.timeout(120),
+    pytest.mark.slow,  # an interpreter for each
+]
 
 SERVER = """
 from selfeval_backend.engine.server import connect_server_engine
@@ -155,7 +158,6 @@ def test_a_scripted_stream_ends_quietly_with_its_loop(end: str) -> None:
     assert left_open(SCRIPTED, "own", end) == (0, "")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stream", ["own", "langchain"])
 def test_a_stream_of_this_process_ends_quietly_with_its_loop(stream: str) -> None:
     status, said = left_open(TRANSFORMERS, stream, "several")

@@ -196,7 +196,6 @@ def test_text_in_parquet_that_is_no_utf8_is_refused(tmp_path: Path) -> None:
     [
         ("name: a\nname: b\n", "'name' comes twice"),
         ("prompts:\n  limit: 1\n  limit: 2\n", "'limit' comes twice"),
-        ("name: 2024-13-45\n", "month must be in"),
         ("seed: " + "9" * 5000, "4300 digits"),
         ("[" * 5000, "too deeply"),
         ("a: [", "YAML"),

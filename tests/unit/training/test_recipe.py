@@ -39,6 +39,11 @@ def test_a_field_is_set_from_outside(path: Path) -> None:
     assert recipe.finetune.contrast.steps == 3
 
 
+def test_a_name_that_looks_like_a_date_is_text(path: Path) -> None:
+    for name in ("2024-10-02", "2024-13-45"):
+        assert load_recipe(path, [f"name={name}"]).name == name
+
+
 @pytest.mark.parametrize(
     ("change", "field"),
     [
