@@ -208,6 +208,7 @@ class SelfEvaluatingModel:
     ) -> None:
         self.name = name
         self.generation_config = generation_config
+        """How its makers say that it is to be sampled."""
         self.engine = engine
         self.chat = chat
         self.evaluator = SelfEvaluator(config, chat)

@@ -59,8 +59,9 @@ class Truncation:
         likeliest = probs.topk(min(_NUM_LIKELIEST, num_tokens)).values  # [K, W]
         floors = self._floors(probs, likeliest)
         if num_tokens > _NUM_LIKELIEST:
+            # A floor as low as the last of them, or lower, may lie among the tokens behind them.
             unseen = (floors <= likeliest[:, -1:]) | (self.top_k > _NUM_LIKELIEST)
-            rows = unseen[:, 0].nonzero()[:, 0]
+            rows = unseen[:, 0].nonzero()[:, 0]  # waits for the device
             if len(rows):
                 ordered = probs[rows].sort(descending=True).values
                 floors[rows] = self._rows(rows)._floors(probs[rows], ordered)
