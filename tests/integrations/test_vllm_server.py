@@ -69,7 +69,7 @@ def test_a_base_url_is_enough(vllm_server: VllmServer) -> None:
 def test_a_server_that_has_defaults_of_its_own_draws_as_it_is_asked_to(
     vllm_server: VllmServer,
 ) -> None:
-    own = {"temperature": 0.1, "top_k": 1, "repetition_penalty": 4.0, "max_new_tokens": 3}
+    own = {"temperature": 0.1, "top_k": 1, "min_p": 0.9, "repetition_penalty": 4.0}
     drawn = []
     with start_vllm_server("--override-generation-config", json.dumps(own)) as other:
         for url in (vllm_server.base_url, other.base_url):
