@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
@@ -81,6 +82,23 @@ def test_a_server_that_has_defaults_of_its_own_draws_as_it_is_asked_to(
             drawn.append([sample.token_ids for sample in answer.outcome.samples])
     assert drawn[0] == drawn[1]
     assert len(set(drawn[0])) > 1
+
+
+@pytest.mark.slow  # the reference model's tokenizer
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of what the server cannot do
+def test_a_servers_model_is_sampled_as_its_files_say(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(REFERENCE_FOLDER, tmp_path / "model"))
+    file = folder / "generation_config.json"
+    makers = {"temperature": 0.8, "top_k": 20, "repetition_penalty": 1.1}
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | makers), "utf-8")
+    with serving_plainly() as server:
+        llm = ChatAdaptive(model="reference", base_url=server.base_url, checkpoint=str(folder))
+        message = llm.invoke(PROMPT, max_samples=1, annealing="constant", max_tokens=3, prune_at=())
+    sent = server.bodies[-2]  # before the question
+    assert {name: sent[name] for name in makers} == makers
+    assert (sent["top_p"], sent["min_p"]) == (1.0, 0.0)
+    sources = message.response_metadata["best_of_n"]["policy_sources"]
+    assert {name for name in sources if sources[name] == "generation_config.json"} == set(makers)
 
 
 class Signs(BaseModel):
