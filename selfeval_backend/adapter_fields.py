@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -28,14 +28,13 @@ from selfeval_backend.model import (
     locate_checkpoint,
     shared_model,
 )
-from selfeval_backend.settings import Settings, lay_over
+from selfeval_backend.settings import SETTING_NAMES, lay_over
 from selfeval_backend.types import TraceEvent
 from selfeval_backend.web import check_key, check_url
 
 __all__ = [
     "CALL_NAMES",
     "IDENTITY_NAMES",
-    "SETTING_NAMES",
     "AdaptiveFields",
     "Call",
     "check_fields",
@@ -43,9 +42,6 @@ __all__ = [
     "spell_out",
     "with_server",
 ]
-
-SETTING_NAMES = tuple(field.name for field in fields(Settings))
-"""Fields of an adapter that are settings."""
 
 CALL_NAMES = (*SETTING_NAMES, "include_samples")
 """Fields that may be given for one call too."""
@@ -75,9 +71,11 @@ class Call:
 class AdaptiveFields(BaseModel):
     """The fields that a user sets on an adapter, whatever its framework.
 
-    A setting that is None is what the model was tuned for, else the default of
-    `selfeval_backend.settings.Settings`. What is not given is taken from the environment, where it
-    is set: AIC_MODEL, AIC_API_KEY, and AIC_BASE_URL (see `with_server`).
+    A setting that is None is what the model was tuned for, else what its generation_config.json
+    says, else the default of `selfeval_backend.settings.Settings`.
+
+    What is not given is taken from the environment, where it is set: AIC_MODEL, AIC_API_KEY, and
+    AIC_BASE_URL (see `with_server`).
     """
 
     # What is hidden is hidden in pydantic's errors too, which show what they were given.
@@ -100,8 +98,8 @@ class AdaptiveFields(BaseModel):
     )
     """For the server; None: the variable AIC_API_KEY, if it is set."""
     checkpoint: str | None = None
-    """Where the tokenizer and the selfeval.json of a server's model are found: a folder or a model
-    name; None: `model` says it."""
+    """Where the tokenizer, the selfeval.json and the generation_config.json of a server's model are
+    found: a folder or a model name; None: `model` says it."""
     max_retries: int | None = None
     """Times that a request to the server is sent again that failed before any token came; None:
     twice."""
@@ -130,7 +128,13 @@ class AdaptiveFields(BaseModel):
     annealing: str | tuple[float, ...] | None = None
     """"annealed", "constant", or one temperature for each sample."""
     top_p: float | None = None
-    """In (0, 1]."""
+    """In (0, 1]: draw from the fewest tokens that have at least this probability together."""
+    top_k: int | None = None
+    """At least 0: draw from this many of the likeliest tokens; 0: from all."""
+    min_p: float | None = None
+    """In [0, 1]: draw from tokens with at least this share of the likeliest one's probability."""
+    repetition_penalty: float | None = None
+    """Above 0: tokens of prompt and sample become less likely above 1, more likely below."""
     max_tokens: int | None = None
     """Of one sample."""
     stop: tuple[str, ...] | None = None

@@ -454,6 +454,7 @@ class _Run:
             samples=state.samples,
             usage=self._usage,
             engine=_name(self._engine.capabilities),
+            shaping=self._sampling.shaping,
             fault=state.fault,
         )
         best = select_best(state.samples, accepted=state.accepted)

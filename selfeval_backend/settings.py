@@ -1,16 +1,19 @@
 """What a user may set, validated once, before any token.
 
-Three layers: what the caller says, else what the model was tuned for (`policy` of its
-``selfeval.json``), else the defaults of this file.
+Four layers, for each setting: what the caller says, else what the model was tuned for (`policy` of
+its ``selfeval.json``), else how its makers say that it is to be sampled (its
+``generation_config.json``), else the defaults of this file. `resolve_settings` is the one place
+that decides, and `Settings.sources` says what it decided.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import dataclass, field, fields, replace
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from selfeval_backend.errors import CheckpointError, ConfigurationError
 from selfeval_backend.policy import (
@@ -26,7 +29,22 @@ from selfeval_backend.policy import (
 from selfeval_backend.types import Limits
 from selfeval_backend.validation import Allowed, Ascending, Probability, Share, validated
 
-__all__ = ["Settings", "check_model_policy", "lay_over", "resolve_settings"]
+__all__ = [
+    "SAMPLING_NAMES",
+    "SETTING_NAMES",
+    "Origin",
+    "Settings",
+    "Source",
+    "check_model_policy",
+    "lay_over",
+    "resolve_settings",
+]
+
+Source = Literal["given", "selfeval.json", "generation_config.json", "default"]
+"""Where a setting is from: the caller, one of the model's files, or our own defaults."""
+
+SAMPLING_NAMES = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+"""Settings that say how a token is drawn."""
 
 _PER_CHECKPOINT = ("keep_fraction", "prune_below", "accept_above")
 """Settings that may have one value for each checkpoint."""
@@ -34,6 +52,16 @@ _PER_CHECKPOINT = ("keep_fraction", "prune_below", "accept_above")
 _Temperature = Annotated[float, Field(ge=0, le=2)]
 _Count = Annotated[int, Field(ge=1)]
 _Temperatures = Annotated[tuple[_Temperature, ...], Field(min_length=1), Allowed("temperatures")]
+_TopK = Annotated[int, Field(ge=-1), AfterValidator(lambda top_k: max(top_k, 0))]
+_Penalty = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a setting is from, and what it was."""
+
+    source: Source
+    value: object
 
 
 @validated
@@ -58,7 +86,14 @@ class Settings:
     """"annealed": greedy first, then 1/2, 3/4, 7/8, ... of `temperature`; "constant"; or one
     temperature for each sample. Without `adaptive`, "annealed" is as "constant"."""
     top_p: Share = 1.0
-    """In (0, 1]."""
+    """In (0, 1]: each token is one of the fewest that have at least this probability together."""
+    top_k: _TopK = 0
+    """Each token is one of this many likeliest ones; 0: any. -1 is taken for 0."""
+    min_p: Probability = 0.0
+    """In [0, 1]: each token has at least this share of the likeliest one's probability."""
+    repetition_penalty: _Penalty = 1.0
+    """Above 0: the logit of each token that prompt or sample has is divided by it, or multiplied
+    where it is negative; of greedy samples too. 1: none."""
     max_tokens: _Count | None = None
     """Of one sample, at least 1; None: what the context leaves."""
     stop: Annotated[
@@ -80,6 +115,9 @@ class Settings:
     """Of one call, above 0."""
     seed: Annotated[int, Field(ge=0)] | None = None
     """None: a new one for each call; it stands in the outcome's samples."""
+    origins: Mapping[str, Origin] = field(default_factory=dict, compare=False, repr=False)
+    """What `resolve_settings` found of those that are no defaults; itself no setting. It is what
+    `sources` is read from."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -99,6 +137,22 @@ class Settings:
                 name, value, f"one number, or one for each checkpoint of prune_at {self.prune_at}"
             )
         return value
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Every setting by name."""
+        return {name: getattr(self, name) for name in SETTING_NAMES}
+
+    @property
+    def sources(self) -> dict[str, Source]:
+        """Where each setting is from, by name; one that was replaced since is given."""
+        return {name: self._source(name, value) for name, value in self.values.items()}
+
+    def _source(self, name: str, value: object) -> Source:
+        origin = self.origins.get(name)
+        if origin is not None and origin.value == value:
+            return origin.source
+        return "default" if value == getattr(_PLAIN, name) else "given"
 
     def policy(self) -> BestOfN:
         """Return the policy that these settings describe."""
@@ -153,7 +207,17 @@ class Settings:
         )
 
 
-def resolve_settings(given: Mapping[str, Any], model_policy: Mapping[str, Any]) -> Settings:
+_PLAIN = Settings()
+
+SETTING_NAMES = tuple(f.name for f in fields(Settings) if f.name != "origins")
+"""Names of what may be set."""
+
+
+def resolve_settings(
+    given: Mapping[str, Any],
+    model_policy: Mapping[str, Any],
+    generation_config: Mapping[str, Any] = MappingProxyType({}),
+) -> Settings:
     """Do what `lay_over` does, with a policy that was not checked yet.
 
     Raises:
@@ -161,7 +225,7 @@ def resolve_settings(given: Mapping[str, Any], model_policy: Mapping[str, Any]) 
         CheckpointError: The model's policy is.
     """
     check_model_policy(model_policy)
-    return lay_over(given, model_policy)
+    return lay_over(given, model_policy, generation_config)
 
 
 def check_model_policy(model_policy: Mapping[str, Any]) -> None:
@@ -176,18 +240,23 @@ def check_model_policy(model_policy: Mapping[str, Any]) -> None:
         raise CheckpointError(f"selfeval.json: policy.{error}") from error
 
 
-def lay_over(given: Mapping[str, Any], model_policy: Mapping[str, Any]) -> Settings:
-    """Lay what the caller gave over what the model was tuned for.
+def lay_over(
+    given: Mapping[str, Any],
+    model_policy: Mapping[str, Any],
+    generation_config: Mapping[str, Any] = MappingProxyType({}),
+) -> Settings:
+    """Lay what the caller gave over what the model was tuned for, and that over its makers' words.
 
     Args:
         given: Names and values of `Settings`; a None is as if not given.
         model_policy: `policy` of the model's selfeval.json, checked.
+        generation_config: As `selfeval_backend.generation_config` reads it.
 
     Raises:
         ConfigurationError: A value given is out of range, or its name is unknown.
     """
     chosen = {name: value for name, value in given.items() if value is not None}
-    merged = {**model_policy, **chosen}
+    merged = {**generation_config, **model_policy, **chosen}
     if "prune_at" in chosen:
         # Shares that the model was tuned for belong to its own checkpoints.
         for name in _PER_CHECKPOINT:
@@ -195,7 +264,21 @@ def lay_over(given: Mapping[str, Any], model_policy: Mapping[str, Any]) -> Setti
                 merged.pop(name, None)
     elif isinstance(max_tokens := chosen.get("max_tokens"), int):
         _drop_checkpoints(merged, max_tokens)
-    return Settings(**_typed(merged))
+    settings = Settings(**_typed(merged))
+    layers: dict[Source, Mapping[str, Any]] = {
+        "generation_config.json": generation_config,
+        "selfeval.json": model_policy,
+        "given": chosen,
+    }
+    return replace(
+        settings,
+        origins={
+            name: Origin(source=source, value=getattr(settings, name))
+            for source, layer in layers.items()  # a later one replaces what earlier ones say
+            for name in layer
+            if name in merged
+        },
+    )
 
 
 def _drop_checkpoints(merged: dict[str, Any], max_tokens: int) -> None:
@@ -211,8 +294,8 @@ def _drop_checkpoints(merged: dict[str, Any], max_tokens: int) -> None:
 
 
 def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
-    names = {f.name for f in fields(Settings)}
     for name in values:
-        if name not in names:
-            raise ConfigurationError(name, values[name], f"one of {', '.join(sorted(names))}")
+        if name not in SETTING_NAMES:
+            allowed = f"one of {', '.join(sorted(SETTING_NAMES))}"
+            raise ConfigurationError(name, values[name], allowed)
     return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}

@@ -35,6 +35,9 @@ SAMPLE_EVENT = "aic.sample"
 _REQUEST = {
     "temperature": "gen_ai.request.temperature",
     "top_p": "gen_ai.request.top_p",
+    "top_k": "gen_ai.request.top_k",
+    "min_p": "aic.request.min_p",
+    "repetition_penalty": "aic.request.repetition_penalty",
     "max_tokens": "gen_ai.request.max_tokens",
     "seed": "gen_ai.request.seed",
     "stop": "gen_ai.request.stop_sequences",

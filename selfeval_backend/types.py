@@ -339,6 +339,9 @@ class RunTrace:
     engine: str = ""
     """The engine's name; "(resubmitting)" behind it if samples were stopped at checkpoints and
     sent again to go on."""
+    shaping: Mapping[str, float] = field(default_factory=dict)
+    """How each token was drawn, beside its sample's temperature: top_p, top_k, min_p and
+    repetition_penalty."""
     fault: str | None = None
 
 

@@ -21,15 +21,21 @@ class PlainServer(ThreadingHTTPServer):
     Args:
         token_s: Seconds before each token of a stream.
         silent: Whether requests are taken, and never answered.
+        speculative: Whether min_p is refused, as vLLM does with speculative decoding.
     """
 
     daemon_threads = True
 
-    def __init__(self, *, token_s: float = 0.0, silent: bool = False) -> None:
+    def __init__(
+        self, *, token_s: float = 0.0, silent: bool = False, speculative: bool = False
+    ) -> None:
         super().__init__(("127.0.0.1", 0), _Answer)
         self.token_s = token_s
         self.silent = silent
+        self.speculative = speculative
         self.num_asked = 0
+        self.bodies: list[dict[str, Any]] = []
+        """What was asked of it, in order."""
 
     @property
     def base_url(self) -> str:
@@ -51,7 +57,11 @@ class _Answer(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self._begin()
-        if body.get("stream"):
+        self.server.bodies.append(body)
+        if self.server.speculative and body.get("min_p"):
+            message = "The min_p and logit_bias sampling parameters are not yet supported with "
+            self._send({"error": {"message": message + "speculative decoding."}}, status=400)
+        elif body.get("stream"):
             self._stream(body["max_tokens"])
         elif "logprob_token_ids" in body:
             labels = {f"token_id:{label}": -1.0 for label in body["logprob_token_ids"]}
@@ -95,9 +105,11 @@ class _Answer(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving_plainly(*, token_s: float = 0.0, silent: bool = False) -> Iterator[PlainServer]:
+def serving_plainly(
+    *, token_s: float = 0.0, silent: bool = False, speculative: bool = False
+) -> Iterator[PlainServer]:
     """Run a server in a thread."""
-    with PlainServer(token_s=token_s, silent=silent) as server:
+    with PlainServer(token_s=token_s, silent=silent, speculative=speculative) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         try:

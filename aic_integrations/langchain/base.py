@@ -49,8 +49,9 @@ class Request:
 class AdaptiveModel(AdaptiveFields, Serializable):
     """The fields of a model that answers with adaptive Best-of-N, whatever LangChain calls it.
 
-    A setting that is None is what the model was tuned for, else the default of
-    `selfeval_backend.settings.Settings`. Each may also be given for one call.
+    A setting that is None is what the model was tuned for, else what its generation_config.json
+    says, else the default of `selfeval_backend.settings.Settings`. Each may also be given for one
+    call.
 
     What is not given is taken from the environment, where it is set: AIC_MODEL, AIC_API_KEY, and
     AIC_BASE_URL (several with commas) unless an engine is named or a loaded model given.

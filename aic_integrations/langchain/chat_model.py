@@ -65,9 +65,9 @@ class ChatAdaptive(AdaptiveModel, BaseChatModel):
         message = llm.invoke("Use 3, 19 and 25 to make 41.")
         message.response_metadata["best_of_n"]["confidence"]
 
-    A setting that is None is what the model was tuned for, else the default of
-    `selfeval_backend.settings.Settings`. Each may also be given for one call:
-    ``llm.invoke(prompt, max_samples=4)`` or ``llm.bind(max_samples=4)``.
+    A setting that is None is what the model was tuned for, else what its generation_config.json
+    says, else the default of `selfeval_backend.settings.Settings`. Each may also be given for one
+    call: ``llm.invoke(prompt, max_samples=4)`` or ``llm.bind(max_samples=4)``.
 
     A message's ``usage_metadata`` counts everything that was paid for (see
     `aic_integrations.langchain.messages.usage_metadata`), and its

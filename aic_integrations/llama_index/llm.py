@@ -98,9 +98,9 @@ class AdaptiveLLM(AdaptiveFields, FunctionCallingLLM):
         response = Settings.llm.complete("Use 3, 19 and 25 to make 41.")
         response.additional_kwargs["best_of_n"]["confidence"]
 
-    A setting that is None is what the model was tuned for, else the default of
-    `selfeval_backend.settings.Settings`. Each may also be given for one call,
-    ``llm.chat(messages, max_samples=4)``, or for all calls that an engine makes, with
+    A setting that is None is what the model was tuned for, else what its generation_config.json
+    says, else the default of `selfeval_backend.settings.Settings`. Each may also be given for one
+    call, ``llm.chat(messages, max_samples=4)``, or for all calls that an engine makes, with
     `aic_integrations.llama_index.best_of_n_settings`.
 
     A response's ``raw["usage"]`` counts everything that was paid for, and its

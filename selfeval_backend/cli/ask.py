@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from selfeval_backend.cli import setting_options as options
-from selfeval_backend.cli.options import BaseUrls, EngineArgs, TopP, engine_arguments
+from selfeval_backend.cli.options import (
+    BaseUrls,
+    EngineArgs,
+    MinP,
+    RepetitionPenalty,
+    TopK,
+    TopP,
+    engine_arguments,
+)
 from selfeval_backend.cli.running import one_line_errors, with_model
 
 if TYPE_CHECKING:
@@ -44,6 +52,9 @@ def ask(
     temperature: options.Temperature = None,
     annealing: options.Annealing = None,
     top_p: TopP = None,
+    top_k: TopK = None,
+    min_p: MinP = None,
+    repetition_penalty: RepetitionPenalty = None,
     max_tokens: options.MaxTokens = None,
     max_total_tokens: options.MaxTotalTokens = None,
     max_seconds: options.MaxSeconds = None,

@@ -49,9 +49,11 @@ def print_json(asked: Asked) -> None:
         "samples": samples,
         "usage": outcome["usage"],
         "estimated_saving": asdict(asked.saving()),
-        "settings": {**to_json(answer.settings), "seed": answer.seed},
+        "settings": {**to_json(answer.settings.values), "seed": answer.seed},
+        "settings_sources": answer.settings.sources,
         "trace": {
             "events": outcome["trace"]["events"],
+            "shaping": outcome["trace"]["shaping"],
             "fault": outcome["trace"]["fault"],
         },
     }

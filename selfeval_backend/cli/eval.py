@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from selfeval_backend.cli.numbers import whole_numbers
-from selfeval_backend.cli.options import BaseUrls
+from selfeval_backend.cli.options import BaseUrls, MinP, RepetitionPenalty, TopK, TopP
 from selfeval_backend.cli.running import note, one_line_errors, with_model
 from selfeval_backend.errors import ConfigurationError
 
@@ -97,8 +97,15 @@ def evaluate(
         ),
     ] = None,
     temperature: Annotated[
-        float, typer.Option(help="Temperature of samples that are not annealed.")
-    ] = 1.0,
+        float | None,
+        typer.Option(
+            help="Temperature of samples that are not annealed.", show_default="the model's"
+        ),
+    ] = None,
+    top_p: TopP = None,
+    top_k: TopK = None,
+    min_p: MinP = None,
+    repetition_penalty: RepetitionPenalty = None,
     max_tokens: Annotated[
         int | None, typer.Option(help="Most tokens of one sample.", show_default="what fits")
     ] = None,
@@ -144,7 +151,16 @@ def evaluate(
             from selfeval_backend.evaluation.catalogue import check_names
             from selfeval_backend.evaluation.tasks import named_task
             from selfeval_backend.files import locked
+            from selfeval_backend.settings import resolve_settings
 
+            sampling = {
+                "temperature": temperature,
+                "top_p": top_p,
+                "top_k": top_k,
+                "min_p": min_p,
+                "repetition_penalty": repetition_penalty,
+            }
+            resolve_settings(sampling, {})
             check_names(methods, num_samples=samples)
             judge = _judge(judge_url, judge_model)
             job = _Sampling(
@@ -161,12 +177,8 @@ def evaluate(
                 max_error_share=max_error_share,
                 folder=folder,
                 checkpoints=whole_numbers("checkpoints", checkpoints),
-                plan={
-                    "num_samples": samples,
-                    "temperature": temperature,
-                    "max_tokens": max_tokens,
-                    "seed": seed,
-                },
+                plan={"num_samples": samples, "max_tokens": max_tokens, "seed": seed},
+                sampling=sampling,
                 token_signals=token_signals,
                 live=methods if live else None,
             )
@@ -184,8 +196,8 @@ def evaluate(
 
 _OF_SAMPLES = (
     "task", "file", "judge_url", "judge_model", "scorer", "scorer_timeout", "scorer_workers",
-    "model", "engine", "base_url", "samples", "checkpoints", "temperature", "max_tokens", "n",
-    "token_signals",
+    "model", "engine", "base_url", "samples", "checkpoints", "temperature", "top_p", "top_k",
+    "min_p", "repetition_penalty", "max_tokens", "n", "token_signals",
 )  # fmt: skip
 """Options that say what is sampled, and how it is scored."""
 
@@ -259,6 +271,8 @@ class _Sampling:
     folder: Path
     checkpoints: tuple[int, ...] | None
     plan: Mapping[str, Any]
+    sampling: Mapping[str, float | None]
+    """How tokens are drawn; None: as the model's own settings have it."""
     token_signals: bool
     max_error_share: float
     live: str | None
@@ -273,11 +287,14 @@ class _Sampling:
         from selfeval_backend.samples.recorder import RecordingPlan
         from selfeval_backend.samples.recording import record
         from selfeval_backend.samples.store import load_recording
+        from selfeval_backend.settings import SAMPLING_NAMES
 
         checkpoints = self.checkpoints
         if checkpoints is None:
             checkpoints = default_checkpoints(model, max_tokens=self.plan["max_tokens"])
-        plan = RecordingPlan(checkpoints=checkpoints, **self.plan)
+        resolved = model.settings(self.sampling).values
+        sampling = {name: resolved[name] for name in SAMPLING_NAMES}
+        plan = RecordingPlan(checkpoints=checkpoints, **self.plan, **sampling)
         signals = self._signals(model) if self.token_signals else None
         try:
             with live_progress() as progress:

@@ -9,7 +9,15 @@ import typer
 
 from selfeval_backend.errors import ConfigurationError
 
-__all__ = ["BaseUrls", "EngineArgs", "TopP", "engine_arguments"]
+__all__ = [
+    "BaseUrls",
+    "EngineArgs",
+    "MinP",
+    "RepetitionPenalty",
+    "TopK",
+    "TopP",
+    "engine_arguments",
+]
 
 BaseUrls = Annotated[
     list[str] | None,
@@ -26,6 +34,28 @@ TopP = Annotated[
     float | None,
     typer.Option(
         help="Draw from the fewest tokens with at least this probability together, in (0, 1].",
+        show_default="the model's",
+    ),
+]
+TopK = Annotated[
+    int | None,
+    typer.Option(
+        help="Draw from this many of the likeliest tokens; 0: from all.",
+        show_default="the model's",
+    ),
+]
+MinP = Annotated[
+    float | None,
+    typer.Option(
+        help="Draw from tokens with at least this share of the likeliest one's probability, in "
+        "[0, 1].",
+        show_default="the model's",
+    ),
+]
+RepetitionPenalty = Annotated[
+    float | None,
+    typer.Option(
+        help="Makes tokens of prompt and sample less likely above 1, more likely below.",
         show_default="the model's",
     ),
 ]

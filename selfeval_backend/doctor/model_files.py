@@ -16,9 +16,10 @@ from selfeval_backend.errors import (
     SelfEvaluationError,
 )
 from selfeval_backend.files import read_json
+from selfeval_backend.generation_config import read_generation_config
 from selfeval_backend.model import find_selfeval, locate_checkpoint
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
-from selfeval_backend.settings import Settings, resolve_settings
+from selfeval_backend.settings import SAMPLING_NAMES, Settings, Source, resolve_settings
 
 __all__ = ["ModelFiles", "check_model_files"]
 
@@ -49,7 +50,7 @@ def check_model_files(model: str | Path, *, with_weights: bool) -> ModelFiles:
         model: "reference", a checkpoint folder, or a model name.
         with_weights: Whether the weights are needed here; a server has its own.
     """
-    names = ("tokenizer", "chat template", "labels", *_FOUND, "selfeval.json", "policy")
+    names = ("tokenizer", "chat template", "labels", *_FOUND, "selfeval.json", "policy", "sampling")
     try:
         folder = locate_checkpoint(model, with_weights=False)
     except AICError as error:
@@ -62,8 +63,8 @@ def check_model_files(model: str | Path, *, with_weights: bool) -> ModelFiles:
     config, of_config = _config(folder)
     chat, of_chat = _tokenizer(folder)
     evaluator, of_evaluator = _evaluator(chat, config)
-    settings, of_policy = _policy(config)
-    checks += [of_chat, *of_evaluator, *_found_in_template(chat), of_config, of_policy]
+    settings, of_settings = _settings(config, folder)
+    checks += [of_chat, *of_evaluator, *_found_in_template(chat), of_config, *of_settings]
     return ModelFiles(checks=tuple(checks), evaluator=evaluator, settings=settings)
 
 
@@ -221,24 +222,55 @@ def _reasoning(name: str, parser: object | None) -> Check:
     return ok(name, f"told from the answer {parser}")
 
 
-def _policy(config: SelfEvalConfig | None) -> tuple[Settings | None, Check]:
-    name = "policy"
+def _settings(
+    config: SelfEvalConfig | None, folder: Path
+) -> tuple[Settings | None, tuple[Check, Check]]:
+    """Return what a call has that sets nothing, and checks of the policy and of the sampling."""
+    policy, sampling = "policy", "sampling"
     if config is None:
-        return None, not_checked(name, "selfeval.json cannot be read")
+        missing = "selfeval.json cannot be read"
+        return None, (not_checked(policy, missing), not_checked(sampling, missing))
     try:
-        settings = resolve_settings({}, config.policy)
+        generation_config = read_generation_config(folder)
     except CheckpointError as error:
-        return None, failed_by(name, error, remedy="Mend `policy` in selfeval.json.")
+        lost = failed_by(sampling, error, remedy="Mend generation_config.json, or remove it.")
+        return None, (not_checked(policy, "generation_config.json cannot be used"), lost)
+    try:
+        settings = resolve_settings({}, config.policy, generation_config)
+    except CheckpointError as error:
+        lost = failed_by(policy, error, remedy="Mend `policy` in selfeval.json.")
+        return None, (lost, not_checked(sampling, "the policy cannot be used"))
+    return settings, (_policy(config, settings), _sampling(settings))
+
+
+def _policy(config: SelfEvalConfig, settings: Settings) -> Check:
+    name = "policy"
     shown = f"{'its own' if config.policy else 'the defaults'}: {', '.join(_described(settings))}"
     calibrated = {m.num_tokens for m in config.calibration}
     other = [at for at in settings.prune_at if at not in calibrated]
     if other and config.calibration:
-        return settings, warning(
+        return warning(
             name,
             f"{shown}; not calibrated at {', '.join(map(str, other))} tokens",
             remedy="Calibrate it at these checkpoints, or prune at ones that selfeval.json has.",
         )
-    return settings, ok(name, shown)
+    return ok(name, shown)
+
+
+def _sampling(settings: Settings) -> Check:
+    """Return how tokens are drawn, and which file says so."""
+    name, said = "sampling", settings.sources
+    groups: dict[Source, list[str]] = {}
+    for each in SAMPLING_NAMES:
+        groups.setdefault(said[each], []).append(f"{each} {getattr(settings, each):g}")
+    found = "; ".join(f"{', '.join(values)} ({source})" for source, values in groups.items())
+    if settings.temperature == 0 or settings.top_k == 1 or settings.min_p == 1:
+        return warning(
+            name,
+            f"{found}: all samples are the greedy one, and more of them help nothing",
+            remedy="Set temperature=1, top_k=0 and min_p=0 where the model is used.",
+        )
+    return ok(name, found)
 
 
 def _described(settings: Settings) -> Iterator[str]:

@@ -19,6 +19,7 @@ from selfeval_backend.engine.server.connect import (
     served_models,
     streams_token_ids,
     takes_grammars,
+    takes_min_p,
     takes_priorities,
 )
 from selfeval_backend.engine.server.engine import ServerEngine, ServerFacts
@@ -246,6 +247,18 @@ async def _grammars(subject: _Subject) -> tuple[Check]:
     return (warning(name, found, remedy=remedy),)
 
 
+async def _min_p(subject: _Subject) -> tuple[Check]:
+    name, settings = "min_p", subject.files.settings
+    if await takes_min_p(subject.client, subject.model):
+        return (ok(name, "taken"),)
+    found = "refused, as vLLM does with speculative decoding"
+    if settings is None or settings.min_p == 0:
+        return (ok(name, f"{found}; the model's own settings do not ask for it"),)
+    asked = f"{settings.min_p:g} ({settings.sources['min_p']})"
+    remedy = "Set min_p=0 where it is used, or start the server without --speculative-config."
+    return (failed(name, f"{found}; the model's own settings have {asked}", remedy=remedy),)
+
+
 async def _aborts_by_name(subject: _Subject) -> tuple[Check]:
     name = "exact counts"
     if await aborts_by_name(subject.client):
@@ -378,4 +391,5 @@ _PROBES = (
     _Probe(names=("aborts",), look=_aborts, needs="token ids"),
     _Probe(names=("exact counts",), look=_aborts_by_name),
     _Probe(names=("grammars",), look=_grammars),
+    _Probe(names=("min_p",), look=_min_p),
 )

@@ -42,6 +42,8 @@ class Capabilities:
     again: stop and resubmit."""
     takes_grammars: bool = False
     """Whether samples may be drawn under a `Grammar`."""
+    takes_min_p: bool = True
+    """Whether `SamplingParams.min_p` may be above 0: vLLM refuses it with speculative decoding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,11 +60,24 @@ class SamplingParams:
     """A sample ends on any of them."""
     top_p: float = 1.0
     """In (0, 1]: sample from the smallest set of tokens with at least this probability."""
+    top_k: int = 0
+    """At least 0: sample from this many of the likeliest tokens; 0: from all."""
+    min_p: float = 0.0
+    """In [0, 1]: sample from the tokens with at least this share of the likeliest one's
+    probability."""
+    repetition_penalty: float = 1.0
+    """Above 0: the logit of each token that prompt or sample has is divided by it, or multiplied
+    where it is negative; of a greedy sample too. 1: none.
+
+    Tokens are drawn as vLLM draws them: `repetition_penalty` changes logits, `temperature` divides
+    them, `min_p`, `top_k` and `top_p` leave tokens out, in this order; `top_p` is of the
+    probability that the others leave."""
     checkpoints: tuple[int, ...] = ()
     """Ascending numbers of generated tokens at which a chunk ends, so that the consumer sees
     exactly that prefix."""
     logprobs: bool = False
-    """Report the log-probability of each token, under temperature 1 and no top_p."""
+    """Report the log-probability of each token, as the model gives it: under temperature 1, with no
+    token left out and no repetition_penalty."""
     chunk_tokens: int | None = None
     """Most tokens of a chunk, at least 1: fewer let a consumer see them sooner, at more overhead;
     None: the engine's choice."""
@@ -70,6 +85,16 @@ class SamplingParams:
     """What the text must be, for engines with `Capabilities.takes_grammars`. It needs a stop token.
     Log-probabilities stay those of the model without it, and self-evaluations know nothing of
     it."""
+
+    @property
+    def shaping(self) -> dict[str, float]:
+        """What shapes the next token's distribution beside the temperature, by vLLM's names."""
+        return {
+            "top_p": self.top_p,
+            "top_k": self.top_k,
+            "min_p": self.min_p,
+            "repetition_penalty": self.repetition_penalty,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

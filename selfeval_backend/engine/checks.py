@@ -28,6 +28,9 @@ def check_params(params: SamplingParams, capabilities: Capabilities) -> None:
         "temperature": (0 <= params.temperature < math.inf, "a finite number from 0"),
         "max_tokens": (params.max_tokens >= 1, "at least 1"),
         "top_p": (0 < params.top_p <= 1, "a number in (0, 1]"),
+        "top_k": (params.top_k >= 0, "a whole number of at least 0"),
+        "min_p": (0 <= params.min_p <= 1, "a number in [0, 1]"),
+        "repetition_penalty": (0 < params.repetition_penalty < math.inf, "a finite number above 0"),
         "seed": (0 <= params.seed < 1 << 63, "a whole number in [0, 2**63)"),
         "chunk_tokens": (params.chunk_tokens is None or params.chunk_tokens >= 1, "at least 1"),
         "checkpoints": (
@@ -38,6 +41,14 @@ def check_params(params: SamplingParams, capabilities: Capabilities) -> None:
     for field, (holds, allowed) in rules.items():
         if not holds:
             raise ConfigurationError(field, getattr(params, field), allowed)
+    if params.min_p > 0 and not capabilities.takes_min_p:
+        raise ConfigurationError(
+            "min_p",
+            params.min_p,
+            f"0: the engine {capabilities.name!r} refuses it, as vLLM does with speculative "
+            "decoding",
+            remedy="Set min_p=0, or run the model without speculative decoding.",
+        )
     if params.grammar is not None:
         check_grammar(params.grammar, capabilities)
         if not params.stop_token_ids:

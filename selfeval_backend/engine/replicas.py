@@ -130,6 +130,7 @@ class ReplicaSet:
             pauses_at_checkpoints=all(c.pauses_at_checkpoints for c in all_have),
             resubmits=any(c.resubmits for c in all_have),
             takes_grammars=all(c.takes_grammars for c in all_have),
+            takes_min_p=all(c.takes_min_p for c in all_have),
         )
 
     @property

@@ -261,6 +261,8 @@ class ScriptedEngine:
         evaluation_delay_s: Seconds that each self-evaluation takes.
         takes_grammars: False: a call with a grammar is refused. Else it is the script's to follow
             it; `StreamCall.params` has it.
+        takes_min_p: False: a call with min_p is refused. How else samples are to be drawn is the
+            script's to heed.
     """
 
     def __init__(
@@ -278,6 +280,7 @@ class ScriptedEngine:
         repeat: bool = False,
         evaluation_delay_s: float = 0.0,
         takes_grammars: bool = True,
+        takes_min_p: bool = True,
     ) -> None:
         self.capabilities = Capabilities(
             name=name,
@@ -285,6 +288,7 @@ class ScriptedEngine:
             evaluates_mid_generation=evaluates_mid_generation,
             pauses_at_checkpoints=pauses_at_checkpoints,
             takes_grammars=takes_grammars,
+            takes_min_p=takes_min_p,
         )
         self.stream_calls: list[StreamCall] = []
         """Every call of `stream`, in order."""

@@ -120,22 +120,23 @@ def check_names(names: str, *, num_samples: int) -> None:
 
 
 def _all_at_once(info: RecordingInfo, num_samples: int | None = None) -> Settings:
-    return Settings(
-        max_samples=num_samples or info.num_samples,
-        adaptive=False,
-        temperature=info.temperature,
-        annealing="constant",
-        max_tokens=info.max_tokens,
+    return resolve_settings(
+        {
+            "max_samples": num_samples or info.num_samples,
+            "adaptive": False,
+            "annealing": "constant",
+            "max_tokens": info.max_tokens,
+            **info.sampling,
+        },
+        {},
     )
 
 
 def _tuned(info: RecordingInfo, *, prune: bool) -> Settings:
     """What the model was tuned for, as far as the recording has it."""
-    drop = {"max_samples", "temperature", "max_tokens", "adaptive", "seed"}
+    drop = {"max_samples", "max_tokens", "adaptive", "seed"}
     policy = {k: v for k, v in info.selfeval.policy.items() if k not in drop}
-    settings = resolve_settings(
-        {"max_samples": info.num_samples, "temperature": info.temperature}, policy
-    )
+    settings = resolve_settings({"max_samples": info.num_samples, **info.sampling}, policy)
     if not info.annealed:
         settings = replace(settings, annealing="constant")
     if prune and not settings.prune_at:

@@ -128,7 +128,8 @@ def standard_methods(model: SelfEvaluatingModel) -> tuple[Method, ...]:
     """Return the six methods that a model is shown by, all of them of up to 16 samples.
 
     They follow what the model was tuned for (`policy` of its selfeval.json), with the defaults of
-    `Settings` and `DEFAULT_PRUNE_AT` where it says nothing. Best-of-16 is at temperature 1.
+    `Settings` and `DEFAULT_PRUNE_AT` where it says nothing. All of them draw tokens as the model
+    does.
 
     Raises:
         ConfigurationError: The model's engine cannot prune.
@@ -143,4 +144,4 @@ def standard_methods(model: SelfEvaluatingModel) -> tuple[Method, ...]:
                 "keep_fraction": 0.5,
             }
         )
-    return own_methods(all_at_once(tuned.unpruned(), temperature=1.0), tuned)
+    return own_methods(all_at_once(tuned.unpruned(), temperature=tuned.temperature), tuned)

@@ -24,7 +24,7 @@ from selfeval_backend.evaluation.methods import (
 )
 from selfeval_backend.evaluation.table import MethodSummary, ResultTable, replay_table
 from selfeval_backend.samples.records import Recording, RecordingInfo
-from selfeval_backend.settings import Settings
+from selfeval_backend.settings import SAMPLING_NAMES, Settings, resolve_settings
 
 __all__ = [
     "ANNEALING",
@@ -215,14 +215,17 @@ def _pruned_as(pruning: Settings, settings: Settings) -> Settings:
 
 
 def policy_of(settings: Settings) -> dict[str, Any]:
-    """Return what `selfeval.json` holds of these settings: what is not as by default."""
+    """Return what `selfeval.json` holds of these settings: what is not as by default.
+
+    How tokens are drawn it always says, as the policy was tuned for just that.
+    """
     fields = (
         "max_samples",
         "adaptive",
         "threshold",
         "batches",
-        "temperature",
         "annealing",
+        *SAMPLING_NAMES,
         "prune_at",
         "keep_fraction",
         "prune_below",
@@ -231,7 +234,8 @@ def policy_of(settings: Settings) -> dict[str, Any]:
     plain = Settings()
     shown = settings if settings.prune_at else settings.unpruned()
     policy = {name: getattr(shown, name) for name in fields}
-    kept = {k: v for k, v in policy.items() if k == "threshold" or v != getattr(plain, k)}
+    said = ("threshold", *SAMPLING_NAMES)
+    kept = {k: v for k, v in policy.items() if k in said or v != getattr(plain, k)}
     return {k: list(v) if isinstance(v, tuple) else v for k, v in kept.items()}
 
 
@@ -245,9 +249,13 @@ class _Candidate:
     """Improvement kept, less one standard error."""
 
 
+def _drawn(info: RecordingInfo) -> Settings:
+    """As the samples were."""
+    return resolve_settings({"max_samples": info.num_samples, **info.sampling}, {})
+
+
 def _bounds(info: RecordingInfo) -> tuple[Method, Method]:
-    samples = Settings(max_samples=info.num_samples)
-    full = all_at_once(samples, temperature=info.temperature)
+    full = all_at_once(_drawn(info), temperature=info.temperature)
     return bounds(full, rotations=info.num_samples)
 
 
@@ -257,14 +265,9 @@ def _named(settings: Iterable[Settings]) -> list[Method]:
 
 def _adaptive(info: RecordingInfo, annealing: Sequence[Annealing]) -> list[Settings]:
     """Adaptive sampling without pruning: thresholds, growth of batches, annealing."""
+    drawn = _drawn(info)
     return [
-        Settings(
-            max_samples=info.num_samples,
-            threshold=threshold,
-            batches=batches,
-            temperature=info.temperature,
-            annealing=kind,
-        )
+        replace(drawn, threshold=threshold, batches=batches, annealing=kind)
         for kind in annealing
         if info.annealed or kind == "constant"
         for batches in _BATCHES

@@ -35,6 +35,8 @@ class Answer:
     def summary(self, *, texts: Sequence[str] | None = None) -> dict[str, Any]:
         """Return what a caller wants to know, in JSON types: confidence, samples, tokens, policy.
 
+        ``policy_sources`` says where each setting of ``policy`` is from that is no default.
+
         Args:
             texts: Of all samples (`SelfEvaluatingModel.texts`), to stand in it; None: left out.
         """
@@ -54,7 +56,8 @@ class Answer:
                 "total": outcome.usage.total_tokens,
                 **to_json(outcome.usage),
             },
-            "policy": {**to_json(self.settings), "seed": self.seed},
+            "policy": {**to_json(self.settings.values), "seed": self.seed},
+            "policy_sources": {k: s for k, s in self.settings.sources.items() if s != "default"},
             "engine": self.engine,
         }
         return facts if texts is None else {**facts, "texts": list(texts)}

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 from selfeval_backend.chat import ChatTemplate
 from selfeval_backend.engine.base import Engine
 from selfeval_backend.errors import ConfigurationError, MissingDependencyError
+from selfeval_backend.generation_config import read_generation_config
 from selfeval_backend.model.folder import locate_checkpoint
 from selfeval_backend.model.self_evaluating_model import SelfEvaluatingModel
 from selfeval_backend.model.selfeval_files import find_selfeval
@@ -71,12 +72,13 @@ def load_model(
             there; else transformers.
         engine_args: For vLLM in this process alone: keyword arguments of `vllm.EngineArgs`.
         server: Runs the model.
-        checkpoint: Where the tokenizer and the selfeval.json of a server's model are found;
-            None: `model` says it.
+        checkpoint: Where the tokenizer, the selfeval.json and the generation_config.json of a
+            server's model are found; None: `model` says it.
 
     Raises:
         ConfigurationError: The engine is unknown.
-        CheckpointError: The model cannot be found or read, or its selfeval.json is broken.
+        CheckpointError: The model cannot be found or read, or its selfeval.json or
+            generation_config.json is broken.
         SelfEvaluationError: Its tokenizer lacks the label tokens.
         MissingDependencyError: What the engine needs is not installed.
     """
@@ -89,6 +91,7 @@ def load_model(
     )
     folder = locate_checkpoint(checkpoint or model, with_weights=server is None)
     config = _own_facts(str(checkpoint or model), folder)
+    generation_config = read_generation_config(folder)
     chat = ChatTemplate.load(folder)
     SelfEvaluator(config, chat)  # refuse a tokenizer without labels before weights are read
     started = (
@@ -96,7 +99,13 @@ def load_model(
         if server is None
         else _connect(server, str(model))
     )
-    return SelfEvaluatingModel(name=str(model), engine=started, chat=chat, config=config)
+    return SelfEvaluatingModel(
+        name=str(model),
+        engine=started,
+        chat=chat,
+        config=config,
+        generation_config=generation_config,
+    )
 
 
 def _own_facts(name: str, folder: Path) -> SelfEvalConfig | None:

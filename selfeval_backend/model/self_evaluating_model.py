@@ -6,6 +6,7 @@ import secrets
 import warnings
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from selfeval_backend.chat import (
@@ -52,6 +53,8 @@ class SelfEvaluatingModel:
         chat: The model's tokenizer and chat template.
         config: The model's ``selfeval.json``; None: the paper's question, zero-shot, with an
             UncalibratedWarning.
+        generation_config: How its makers say that it is to be sampled
+            (`selfeval_backend.generation_config`).
 
     Raises:
         CheckpointError: The policy of the selfeval.json is none.
@@ -59,9 +62,17 @@ class SelfEvaluatingModel:
     """
 
     def __init__(
-        self, *, name: str, engine: Engine, chat: Chat, config: SelfEvalConfig | None
+        self,
+        *,
+        name: str,
+        engine: Engine,
+        chat: Chat,
+        config: SelfEvalConfig | None,
+        generation_config: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         self.name = name
+        self.generation_config = generation_config
+        """How its makers say that it is to be sampled."""
         self.engine = engine
         self.chat = chat
         self.evaluator = SelfEvaluator(config, chat)
@@ -126,13 +137,16 @@ class SelfEvaluatingModel:
         return self._reasoning_parsers[name]
 
     def settings(self, given: Mapping[str, Any] | None = None) -> Settings:
-        """Return the settings of a call: what is given, else the model's own, else the defaults.
+        """Return the settings of a call.
+
+        What is given, else what the model was tuned for, else its generation_config.json, else the
+        defaults; `Settings.sources` says which.
 
         Raises:
             ConfigurationError: A value is out of range, or does not fit the engine.
         """
         given, tuned = given or {}, self.evaluator.config.policy
-        settings = lay_over(given, tuned)
+        settings = lay_over(given, tuned, self.generation_config)
         if settings.prune_at and not self.engine.capabilities.evaluates_mid_generation:
             raise ConfigurationError(
                 "prune_at",
@@ -244,6 +258,9 @@ class SelfEvaluatingModel:
             sampling=SamplingParams(
                 temperature=settings.temperature,
                 top_p=settings.top_p,
+                top_k=settings.top_k,
+                min_p=settings.min_p,
+                repetition_penalty=settings.repetition_penalty,
                 max_tokens=self.max_tokens(prompt_ids, settings),
                 seed=seed,
                 stop_token_ids=self.chat.end_token_ids,

@@ -10,6 +10,7 @@ from selfeval_backend.samples.provenance import LOCAL_ENGINES
 from selfeval_backend.samples.recorder import Draw
 from selfeval_backend.samples.records import PromptRecord, RecordingInfo, SampleRecord, key_of
 from selfeval_backend.samples.store import read_info, read_samples, sample_files
+from selfeval_backend.settings import SAMPLING_NAMES
 
 __all__ = ["KeptSamples"]
 
@@ -56,7 +57,7 @@ class KeptSamples:
 
 
 def _refuse(path: Path, was: RecordingInfo, wanted: RecordingInfo) -> None:
-    for name in ("temperature", "top_p", "max_tokens"):
+    for name in (*SAMPLING_NAMES, "max_tokens"):
         before, after = getattr(was, name), getattr(wanted, name)
         if before == after or (name == "max_tokens" and (before is None or before >= after)):
             continue

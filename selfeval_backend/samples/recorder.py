@@ -78,6 +78,9 @@ class RecordingPlan:
     """At one temperature, and as many annealed ones."""
     temperature: float = 1.0
     top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
     annealed: bool = True
     """False: no annealed samples; adaptive sampling is then replayed at one temperature."""
     evaluate: bool = True
@@ -101,6 +104,9 @@ class RecordingPlan:
             adaptive=False,
             temperature=self.temperature,
             top_p=self.top_p,
+            top_k=self.top_k,
+            min_p=self.min_p,
+            repetition_penalty=self.repetition_penalty,
             prune_at=self.checkpoints,
             keep_fraction=1.0,
             max_tokens=self.max_tokens,
@@ -129,6 +135,9 @@ class RecordingPlan:
             checkpoints=self.checkpoints,
             max_tokens=self.max_tokens,
             top_p=self.top_p,
+            top_k=self.top_k,
+            min_p=self.min_p,
+            repetition_penalty=self.repetition_penalty,
             num_question_tokens=len(evaluator.question_ids),
             selfeval=evaluator.config,
             untrained_question=self.untrained_question,
@@ -301,6 +310,9 @@ class Recorder:
             seed=draw.seed,
             stop_token_ids=self._chat.end_token_ids,
             top_p=draw.plan.top_p,
+            top_k=draw.plan.top_k,
+            min_p=draw.plan.min_p,
+            repetition_penalty=draw.plan.repetition_penalty,
         )
         kinds = await _all(
             self._kind(draw, prompt_ids, sampling, schedule) for schedule in draw.plan.schedules()

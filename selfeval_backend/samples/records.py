@@ -13,6 +13,7 @@ from selfeval_backend.chat import Message
 from selfeval_backend.hashing import digest_of
 from selfeval_backend.samples.rewards import Rewards, worst_reward
 from selfeval_backend.selfeval import EvaluationReader, SelfEvalConfig
+from selfeval_backend.settings import SAMPLING_NAMES
 from selfeval_backend.types import FinishReason
 
 __all__ = [
@@ -52,6 +53,9 @@ class RecordingInfo(BaseModel):
     max_tokens: int | None
     """Of one sample; None: what the context left."""
     top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
     num_question_tokens: int
     """What asking costs where everything before the question is in the KV cache."""
     selfeval: SelfEvalConfig
@@ -66,6 +70,11 @@ class RecordingInfo(BaseModel):
     """How it is spelt, where it is one of `selfeval_backend.scorers`."""
     scorer_digest: str | None = None
     """What a changed scorer is told by."""
+
+    @property
+    def sampling(self) -> dict[str, float]:
+        """How tokens were drawn: settings of `selfeval_backend.settings.SAMPLING_NAMES`."""
+        return {name: getattr(self, name) for name in SAMPLING_NAMES}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

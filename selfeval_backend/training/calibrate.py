@@ -165,8 +165,8 @@ class CalibrateStage:
 
     def inputs(self, recipe: Recipe, hasher: Hasher) -> dict[str, Any]:
         """Return how held-out prompts are drawn, rewarded and fitted."""
-        drawn = recipe.rollouts.model_dump(
-            mode="json", include={"top_p", "max_tokens", "shard_prompts", "engine"}
+        drawn = recipe.rollouts.shaping | recipe.rollouts.model_dump(
+            mode="json", include={"max_tokens", "shard_prompts", "engine"}
         )
         return {
             **model_inputs(recipe, hasher),

@@ -120,6 +120,10 @@ class RolloutSettings(_Section):
     """Of a prompt; two at least, for a preference needs a pair."""
     temperature: Positive = 1.0
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    top_k: Annotated[int, Field(ge=0)] = 0
+    """0: none. What a recipe does not say is not set, whatever the model's files say."""
+    min_p: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    repetition_penalty: Positive = 1.0
     max_tokens: Count = 512
     shard_prompts: Count = 256
     """Prompts of one file; a stopped run loses at most one."""
@@ -134,6 +138,11 @@ class RolloutSettings(_Section):
     prompt, of this model and drawn this way, are used; others are drawn."""
     ray_workers: Count | None = None
     """None: in this process; else on Ray Data, with so many engines."""
+
+    @property
+    def shaping(self) -> dict[str, float]:
+        """How tokens are drawn beside the temperature."""
+        return self.model_dump(include={"top_p", "top_k", "min_p", "repetition_penalty"})
 
 
 class _ScoredReward(_Section):

@@ -79,8 +79,14 @@ def scripted_case() -> EngineCase:
         if params.grammar is not None:
             text = '{"solved": true, "signs": ["+", "-"]}'
             return ScriptedResponse(token_ids=tuple(map(ord, text)))
-        rng = random.Random(params.seed if params.temperature else "greedy")
-        drawn = tuple(rng.randrange(10, 300) for _ in range(params.max_tokens))
+        greedy = not params.temperature or params.top_k == 1 or params.min_p == 1
+        rng = random.Random("greedy" if greedy else params.seed)
+        tokens = list(range(10, 300))
+        if params.repetition_penalty > 1:
+            tokens = [token for token in tokens if token not in call.prompt_ids]
+            drawn = tuple(rng.sample(tokens, params.max_tokens))
+        else:
+            drawn = tuple(rng.choices(tokens, k=params.max_tokens))
         stop = next((i for i, t in enumerate(drawn) if t in params.stop_token_ids), None)
         num_generated = len(drawn) if stop is None else stop + 1
         return ScriptedResponse(

@@ -44,6 +44,10 @@ def tokens_of(chunks: list[Chunk]) -> tuple[int, ...]:
     return tuple(token_id for chunk in chunks for token_id in chunk.token_ids)
 
 
+def logprobs_of(chunks: list[Chunk]) -> list[float]:
+    return [logprob for chunk in chunks for logprob in chunk.logprobs or ()]
+
+
 async def sample(case: EngineCase, params: SamplingParams) -> tuple[int, ...]:
     return tokens_of(await collect(case.engine.stream(case.prompt, params)))
 
@@ -137,6 +141,54 @@ async def test_logprobs_are_given_if_asked_for(case: EngineCase) -> None:
         assert all(logprob <= 0 for logprob in chunk.logprobs)
     for chunk in await collect(case.engine.stream(case.prompt, SAMPLED)):
         assert chunk.logprobs is None
+
+
+@pytest.mark.parametrize("only", [{"top_k": 1}, {"min_p": 1.0}, {"top_p": 1e-6}], ids=str)
+@pytest.mark.timeout(120)
+async def test_where_only_the_likeliest_token_is_left_a_sample_is_greedy(
+    case: EngineCase, only: dict[str, float]
+) -> None:
+    if "top_p" in only and case.engine.capabilities.name == "scripted":
+        pytest.skip("this script does not heed top_p")
+    greedy = await collect(case.engine.stream(case.prompt, replace(GREEDY, logprobs=True)))
+    params = replace(SAMPLED, temperature=1.5, logprobs=True, **only)
+    chunks = await collect(case.engine.stream(case.prompt, params))
+    assert tokens_of(chunks) == tokens_of(greedy)
+    # What is left out leaves log-probabilities as they are.
+    assert logprobs_of(chunks) == pytest.approx(logprobs_of(greedy), abs=1e-3)
+
+
+@pytest.mark.parametrize("kept", [{"top_k": 4}, {"min_p": 0.3}, {"top_p": 0.8}], ids=str)
+async def test_what_is_left_is_drawn_by_the_seed(case: EngineCase, kept: dict[str, float]) -> None:
+    seeds = [replace(SAMPLED, seed=seed, **kept) for seed in (1, 1, 2, 3)]
+    first, again, *others = await asyncio.gather(*(sample(case, params) for params in seeds))
+    assert first == again
+    assert others != [first, first]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.timeout(120)
+async def test_a_high_repetition_penalty_keeps_tokens_of_prompt_and_sample_from_coming_back(
+    case: EngineCase, temperature: float
+) -> None:
+    params = replace(GREEDY, temperature=temperature, repetition_penalty=1e6, max_tokens=12)
+    drawn = await sample(case, params)
+    assert len(set(drawn)) == len(drawn)
+    assert not set(drawn) & set(case.prompt)
+
+
+@pytest.mark.timeout(120)
+async def test_each_sample_of_a_batch_is_drawn_in_its_own_way(case: EngineCase) -> None:
+    wanted = [
+        SAMPLED,
+        replace(SAMPLED, top_k=2),
+        replace(SAMPLED, repetition_penalty=1.3),
+        replace(GREEDY, repetition_penalty=1.3),
+        replace(SAMPLED, min_p=0.2, top_p=0.9),
+    ]
+    alone = [await sample(case, params) for params in wanted]
+    together = await asyncio.gather(*(sample(case, params) for params in wanted))
+    assert together == alone
 
 
 async def test_label_logprobs_are_in_the_order_of_the_labels(case: EngineCase) -> None:
@@ -330,6 +382,12 @@ async def test_an_empty_prompt_is_refused(case: EngineCase) -> None:
         replace(GREEDY, temperature=-1.0),
         replace(GREEDY, temperature=math.nan),
         replace(GREEDY, top_p=0.0),
+        replace(GREEDY, top_k=-1),
+        replace(GREEDY, min_p=-0.1),
+        replace(GREEDY, min_p=1.1),
+        replace(GREEDY, min_p=math.nan),
+        replace(GREEDY, repetition_penalty=0.0),
+        replace(GREEDY, repetition_penalty=math.inf),
         replace(GREEDY, checkpoints=(4, 4)),
         replace(GREEDY, checkpoints=(0,)),
         replace(GREEDY, seed=-1),

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -30,6 +30,7 @@ NAMES = [
     "aborts",
     "exact counts",
     "grammars",
+    "min_p",
 ]
 
 
@@ -48,6 +49,7 @@ class Fake:
     aborts_by_name: bool = True
     says_config: bool = True
     follows_grammars: bool = True
+    speculates: bool = False
     loads: tuple[int, ...] = (0, 1, 0)
     """Requests at looks at the metrics: before a long stream, at the first one after it began, and
     later."""
@@ -89,6 +91,8 @@ class Fake:
     def _complete(self, body: dict[str, Any]) -> Answer:
         if body.get("stream"):
             return 206, self._stream(body["max_tokens"])
+        if body.get("min_p") and self.speculates:
+            return 400, '{"error": {"message": "min_p is not supported"}}'
         if "priority" in body and self.refuses_priorities:
             return 400, '{"error": {"message": "Priority scheduling is not enabled"}}'
         prompt = tuple(body["prompt"])
@@ -162,6 +166,7 @@ LACKING: dict[str, tuple[dict[str, Any], dict[str, Status]]] = {
     ),
     "token ids": ({"gives_token_ids": False}, {"token ids": "warning", "aborts": "not checked"}),
     "grammars": ({"follows_grammars": False}, {"grammars": "warning"}),
+    "speculation": ({"speculates": True}, {}),
     "last words": ({"aborts_by_name": False}, {"exact counts": "warning"}),
     "cached tokens": ({"reports_cached": False}, {"cached tokens": "warning"}),
     "cache": ({"caches": False}, {"prefix cache": "failed", "cached tokens": "not checked"}),
@@ -194,6 +199,16 @@ async def test_what_a_server_lacks_is_said_and_the_rest_is_well(
 
     assert {name: checks[name].status for name in expected} == expected
     assert statuses(checks, *expected) == {"ok"}
+
+
+async def test_a_model_whose_min_p_the_server_refuses_is_not_well(files: ModelFiles) -> None:
+    wants = replace(files, settings=Settings(min_p=0.1))
+
+    checks = await examine(Fake(speculates=True), wants)
+
+    assert checks["min_p"].status == "failed"
+    assert "0.1" in checks["min_p"].found
+    assert statuses(checks, "min_p") == {"ok"}
 
 
 async def test_priorities_that_are_refused_are_a_warning(files: ModelFiles) -> None:

@@ -1,6 +1,8 @@
 """vLLM in this process behind `load_model`: the same answers, and its errors as ours."""
 
 import asyncio
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +18,7 @@ from selfeval_backend.doctor import check_architecture
 from selfeval_backend.engine.base import SamplingParams
 from selfeval_backend.engine.vllm import load_vllm_engine
 from selfeval_backend.errors import ConfigurationError
-from selfeval_backend.model import Answer, SelfEvaluatingModel, load_model
+from selfeval_backend.model import REFERENCE_FOLDER, Answer, SelfEvaluatingModel, load_model
 
 pytest.importorskip("vllm", reason="the extra with vLLM is not installed")
 pytestmark = [
@@ -48,9 +50,55 @@ def ask(model: SelfEvaluatingModel, **settings: object) -> Answer:
 def test_greedy_gives_the_same_text_as_transformers(model: SelfEvaluatingModel) -> None:
     here = load_model("reference", engine="transformers")
     texts = [ask(each, max_samples=1, prune_at=()).text for each in (model, here)]
+    penalized = [
+        ask(each, max_samples=1, prune_at=(), repetition_penalty=1.6, max_tokens=40).text
+        for each in (model, here)
+    ]
     asyncio.run(here.aclose())
     assert "####" in texts[0]
     assert texts[0] == texts[1]
+    assert penalized[0] == penalized[1]
+    assert not texts[0].startswith(penalized[0])
+
+
+SPECULATIVE = """
+import asyncio, sys
+from dataclasses import replace
+from selfeval_backend.engine.base import SamplingParams
+from selfeval_backend.engine.vllm import load_vllm_engine
+from selfeval_backend.errors import ConfigurationError
+from selfeval_backend.model import REFERENCE_FOLDER
+
+ngrams = {"method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_max": 2}
+engine = load_vllm_engine(
+    sys.argv[1], engine_args={"max_model_len": 256, "speculative_config": ngrams}
+)
+plain = SamplingParams(temperature=0.0, max_tokens=4, seed=0, stop_token_ids=frozenset())
+
+async def sample(params):
+    chunks = engine.stream((40, 41, 42), params)
+    return [token async for chunk in chunks for token in chunk.token_ids]
+
+async def main():
+    try:
+        await sample(replace(plain, min_p=0.1))
+    except ConfigurationError as error:
+        print(error.field, len(await sample(plain)))
+    await engine.aclose()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.timeout(240)
+def test_min_p_is_refused_with_speculative_decoding() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", SPECULATIVE, str(REFERENCE_FOLDER)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.stdout.split() == ["min_p", "4"], ran.stderr[-2000:]
 
 
 def test_pruned_samples_are_aborted_and_nothing_is_left(model: SelfEvaluatingModel) -> None:

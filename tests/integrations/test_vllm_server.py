@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
@@ -31,7 +32,7 @@ from selfeval_backend.errors import (
 from selfeval_backend.model import REFERENCE_FOLDER, SelfEvaluatingModel, Server, load_model
 from selfeval_backend.selfeval import SelfEvalConfig
 from tests.plain_server import serving_plainly
-from tests.vllm_server import VllmServer
+from tests.vllm_server import VllmServer, start_vllm_server
 
 PROMPT = "Use 3, 19 and 25 to make 41, then 8 and 12 to make 20."
 
@@ -61,6 +62,42 @@ def test_a_base_url_is_enough(vllm_server: VllmServer) -> None:
     assert "####" in message.content
     assert facts["engine"] == "vllm-server"
     assert facts["calibrated"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_server_that_has_defaults_of_its_own_draws_as_it_is_asked_to(
+    vllm_server: VllmServer,
+) -> None:
+    own = {"temperature": 0.1, "top_k": 1, "min_p": 0.9, "repetition_penalty": 4.0}
+    drawn = []
+    with start_vllm_server("--override-generation-config", json.dumps(own)) as other:
+        for url in (vllm_server.base_url, other.base_url):
+            model = load_model("reference", server=Server(base_url=url))
+            asked = {"max_samples": 4, "adaptive": False, "prune_at": (), "seed": 0}
+            prompt = [Message(role="user", content=PROMPT)]
+            answer = asyncio.run(model.answer(prompt, model.settings(asked)))
+            asyncio.run(model.aclose())
+            drawn.append([sample.token_ids for sample in answer.outcome.samples])
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn[0])) > 1
+
+
+@pytest.mark.slow  # the reference model's tokenizer
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of what the server cannot do
+def test_a_servers_model_is_sampled_as_its_files_say(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(REFERENCE_FOLDER, tmp_path / "model"))
+    file = folder / "generation_config.json"
+    makers = {"temperature": 0.8, "top_k": 20, "repetition_penalty": 1.1}
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | makers), "utf-8")
+    with serving_plainly() as server:
+        llm = ChatAdaptive(model="reference", base_url=server.base_url, checkpoint=str(folder))
+        message = llm.invoke(PROMPT, max_samples=1, annealing="constant", max_tokens=3, prune_at=())
+    sent = server.bodies[-2]  # before the question
+    assert {name: sent[name] for name in makers} == makers
+    assert (sent["top_p"], sent["min_p"]) == (1.0, 0.0)
+    sources = message.response_metadata["best_of_n"]["policy_sources"]
+    assert {name for name in sources if sources[name] == "generation_config.json"} == set(makers)
 
 
 class Signs(BaseModel):

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from selfeval_backend.errors import CheckpointError, ConfigurationError
 from selfeval_backend.policy import Annealed, BatchSchedule, Checkpoint, Constant, PerSample
-from selfeval_backend.settings import Settings, resolve_settings
+from selfeval_backend.settings import (
+    SAMPLING_NAMES,
+    SETTING_NAMES,
+    Settings,
+    resolve_settings,
+)
 
 
 @pytest.mark.parametrize(
@@ -31,6 +39,14 @@ from selfeval_backend.settings import Settings, resolve_settings
         ("annealing", (0.5, 3.0)),
         ("annealing", 0.5),
         ("top_p", 0.0),
+        ("top_k", -2),
+        ("top_k", 1.5),
+        ("min_p", -0.1),
+        ("min_p", 1.1),
+        ("min_p", math.nan),
+        ("repetition_penalty", 0.0),
+        ("repetition_penalty", math.inf),
+        ("repetition_penalty", "1.1"),
         ("max_tokens", 0),
         ("prune_at", (16, 8)),
         ("prune_at", (0,)),
@@ -65,6 +81,8 @@ def test_a_value_out_of_range_is_refused_by_name(field: str, value: object) -> N
         {"prune_at": [4, 8], "keep_fraction": [0.5, 1.0], "prune_below": [0.0, 0.2]},
         {"prune_at": [4, 8], "accept_above": [1, 0.9]},
         {"annealing": [0.0, 0.7, 1.0], "batches": [3, 4]},
+        {"top_k": 0, "min_p": 0, "repetition_penalty": 1e-9},
+        {"top_k": 1, "min_p": 1, "repetition_penalty": 100},
     ],
 )
 def test_bounds_and_lists_are_taken(given: dict[str, object]) -> None:
@@ -89,6 +107,62 @@ def test_the_caller_goes_before_the_model_and_the_model_before_the_defaults() ->
     settings = resolve_settings({"threshold": 0.8, "temperature": None}, policy)
     assert (settings.threshold, settings.temperature) == (0.8, 0.5)
     assert settings.max_samples == Settings().max_samples
+
+
+def test_no_top_k_may_be_spelt_as_vllm_spells_it() -> None:
+    assert Settings(top_k=-1) == Settings(top_k=0)
+
+
+MAKERS = {"temperature": 0.7, "top_p": 0.8, "top_k": 20, "repetition_penalty": 1.05}
+
+
+def test_each_setting_is_of_the_first_who_says_it() -> None:
+    policy = {"temperature": 0.9, "top_p": 1.0, "threshold": 0.7}
+    settings = resolve_settings({"temperature": 0.5, "top_p": None}, policy, MAKERS)
+    assert (settings.temperature, settings.top_p, settings.top_k) == (0.5, 1.0, 20)
+    assert (settings.repetition_penalty, settings.min_p) == (1.05, 0.0)
+    said = settings.sources
+    assert list(said) == list(SETTING_NAMES)
+    assert {name: source for name, source in said.items() if source != "default"} == {
+        "temperature": "given",
+        "top_p": "selfeval.json",  # which says what is the default too
+        "threshold": "selfeval.json",
+        "top_k": "generation_config.json",
+        "repetition_penalty": "generation_config.json",
+    }
+
+
+@given(
+    *(
+        st.dictionaries(st.sampled_from(SAMPLING_NAMES), st.sampled_from([0.25, 0.5, 1.0]))
+        for _ in range(3)
+    )
+)
+def test_the_order_is_the_same_for_every_setting(
+    asked: dict[str, float], tuned: dict[str, float], makers: dict[str, float]
+) -> None:
+    layers = {"given": asked, "selfeval.json": tuned, "generation_config.json": makers}
+    for layer in layers.values():
+        layer.pop("top_k", None)  # a count
+    settings = resolve_settings(asked, tuned, makers)
+    for name in SAMPLING_NAMES:
+        first = next((source for source, layer in layers.items() if name in layer), "default")
+        assert settings.sources[name] == first
+        expected = getattr(Settings(), name) if first == "default" else layers[first][name]
+        assert getattr(settings, name) == expected
+
+
+def test_what_is_replaced_afterwards_is_given() -> None:
+    settings = replace(resolve_settings({}, {}, MAKERS), temperature=0.3)
+    assert settings.sources["temperature"] == "given"
+    assert settings.sources["top_k"] == "generation_config.json"
+    assert Settings(top_k=5).sources["top_k"] == "given"
+
+
+def test_where_values_are_from_makes_no_settings_different() -> None:
+    assert resolve_settings({"top_k": 20}, {}) == resolve_settings({}, {}, {"top_k": 20})
+    with pytest.raises(ConfigurationError):
+        resolve_settings({"origins": {}}, {})
 
 
 def test_a_model_that_was_tuned_wrongly_is_a_checkpoint_error() -> None:

@@ -15,7 +15,9 @@ async def summary(make_model: ModelFactory, chat: Any) -> dict[str, Any]:
     model = make_model([chat.response("no", 0.2), chat.response("yes", {2: 0.6, 3: 0.9})])
     from selfeval_backend.chat import Message
 
-    settings = model.settings({"max_samples": 2, "prune_at": (2,), "seed": 1, "stop": ("x",)})
+    settings = model.settings(
+        {"max_samples": 2, "prune_at": (2,), "seed": 1, "stop": ("x",), "top_k": 20, "min_p": 0.1}
+    )
     answer = await model.answer([Message(role="user", content="Make 41.")], settings)
     return answer.summary()
 
@@ -27,6 +29,9 @@ def test_a_call_has_the_names_of_the_convention(summary: dict[str, Any]) -> None
     assert attributes["gen_ai.request.choice.count"] == 2
     assert attributes["gen_ai.request.seed"] == 1
     assert attributes["gen_ai.request.stop_sequences"] == ["x"]
+    assert attributes["gen_ai.request.top_k"] == 20
+    assert attributes["aic.request.min_p"] == 0.1
+    assert attributes["aic.request.repetition_penalty"] == 1.0
     assert attributes["gen_ai.response.finish_reasons"] == ["stop"]
     assert attributes["gen_ai.usage.output_tokens"] == summary["tokens"]["generated_tokens"]
     assert attributes["aic.confidence"] == pytest.approx(0.9)

@@ -21,6 +21,7 @@ __all__ = [
     "served_models",
     "streams_token_ids",
     "takes_grammars",
+    "takes_min_p",
     "takes_priorities",
 ]
 
@@ -39,7 +40,8 @@ async def connect_server_engine(
     """Return an engine on a running vLLM server.
 
     Asks for a few tokens, to see what it can do: whether it schedules by priority, streams token
-    ids, aborts by name, follows grammars, and reads labels. That is also the server's warm-up.
+    ids, aborts by name, follows grammars, takes min_p, and reads labels. That is also the server's
+    warm-up.
 
     Args:
         base_url: Up to and with the version: ``http://host:8000/v1``.
@@ -97,6 +99,7 @@ async def _facts(client: Client, model: str | None) -> ServerFacts:
         streams_token_ids=streamed,
         aborts_by_name=await aborts_by_name(client),
         takes_grammars=await takes_grammars(client, model),
+        takes_min_p=await takes_min_p(client, model),
     )
 
 
@@ -179,6 +182,26 @@ async def takes_grammars(client: Client, model: str) -> bool:
     except (KeyError, IndexError, TypeError):
         return False
     return isinstance(text, str) and set(text) == {_UNLIKELY}
+
+
+async def takes_min_p(client: Client, model: str) -> bool:
+    """Return whether samples can be drawn with min_p; asks for one token.
+
+    vLLM refuses it with speculative decoding, where a sample is not greedy.
+
+    Raises:
+        EngineError: The server failed.
+    """
+    params = SamplingParams(
+        temperature=1.0, min_p=0.5, max_tokens=1, seed=0, stop_token_ids=frozenset()
+    )
+    try:
+        await client.post("/completions", generation_body(model, (0,), params, streamed=False))
+    except EngineRequestError as error:
+        if error.status_code == httpx.codes.BAD_REQUEST and "min_p" in str(error):
+            return False
+        raise
+    return True
 
 
 async def takes_priorities(client: Client, model: str) -> bool:

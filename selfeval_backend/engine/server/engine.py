@@ -63,6 +63,8 @@ class ServerFacts:
     """Whether a sample that is aborted has a last word, which makes its count of tokens exact."""
     takes_grammars: bool = False
     """Whether it draws samples under a grammar, and does not pass over it."""
+    takes_min_p: bool = True
+    """Whether it takes min_p, which vLLM refuses with speculative decoding."""
 
 
 class ServerEngine:
@@ -97,6 +99,7 @@ class ServerEngine:
             resubmits=not facts.streams_token_ids,
             # A grammar would begin anew with every request.
             takes_grammars=facts.takes_grammars and facts.streams_token_ids,
+            takes_min_p=facts.takes_min_p,
         )
         self._aborts: Outbox[str] = Outbox(self._abort)
         self._aborting: set[asyncio.Task[None]] = set()

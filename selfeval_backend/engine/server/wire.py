@@ -21,6 +21,16 @@ __all__ = [
     "tokens_between_events",
 ]
 
+_NEUTRAL: Mapping[str, float] = {
+    "top_p": 1.0,
+    "top_k": 0,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "presence_penalty": 0.0,
+    "frequency_penalty": 0.0,
+}
+"""All that shapes a distribution beside the temperature. What a request leaves out a server takes
+from its own reading of the model's generation_config.json, or from how it was started."""
 _NEVER = -9000.0
 """Source: vLLM writes minus infinity as -9999.0."""
 _TOKEN = "token_id:"
@@ -44,7 +54,8 @@ def generation_body(
         "prompt": list(prompt_ids),
         "max_tokens": params.max_tokens,
         "temperature": params.temperature,
-        "top_p": params.top_p,
+        **_NEUTRAL,
+        **params.shaping,
         "seed": params.seed,
         "stop_token_ids": sorted(params.stop_token_ids),
         "ignore_eos": True,  # what ends a sample is said by stop_token_ids alone
@@ -82,6 +93,7 @@ def evaluation_body(
         "prompt": list(token_ids),
         "max_tokens": 1,
         "temperature": 0.0,
+        **_NEUTRAL,
         "logprobs": 0,
         "logprob_token_ids": list(dict.fromkeys(label_ids)),
         "return_tokens_as_token_ids": True,

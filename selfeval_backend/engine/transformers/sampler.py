@@ -3,7 +3,10 @@
 Randomness is counter-based: the number that picks a row's n-th token is a hash of the row's seed
 and n, so a sample does not depend on what else is in the batch, nor on when it was admitted.
 
-Axes: B rows, V vocabulary, K rows with a top_p below 1.
+Logits are shaped in vLLM's order: grammar, repetition penalty, temperature, then min_p, top_k and
+top_p. Source: `vllm.v1.sample.sampler.Sampler`, 0.32.
+
+Axes: B rows, V vocabulary.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ from dataclasses import dataclass
 import torch
 
 from selfeval_backend.engine.base import SamplingParams
+from selfeval_backend.engine.transformers.penalties import RepetitionPenalty
+from selfeval_backend.engine.transformers.truncation import Truncation
 
 __all__ = ["NOT_FINITE", "Draws", "Sampler", "uniform"]
 
@@ -45,11 +50,16 @@ class Sampler:
     Args:
         params: One for each row, in the order of the logits.
         counters: How many tokens each row has drawn already.
+        histories: Tokens of each row: of its prompt, and drawn already.
         device: Where the logits are.
     """
 
     def __init__(
-        self, params: Sequence[SamplingParams], counters: Sequence[int], device: torch.device
+        self,
+        params: Sequence[SamplingParams],
+        counters: Sequence[int],
+        histories: Sequence[Sequence[int]],
+        device: torch.device,
     ) -> None:
         temperatures = [p.temperature for p in params]
         divisors = [max(t, _LEAST_TEMPERATURE) for t in temperatures]
@@ -59,9 +69,8 @@ class Sampler:
         self._all_greedy = bool(greedy.all())
         self._streams = _splitmix64(torch.tensor([p.seed for p in params], device=device))
         self._counters = torch.tensor(list(counters), device=device)
-        nucleus = [row for row, p in enumerate(params) if p.top_p < 1 and p.temperature > 0]
-        self._nucleus = torch.tensor(nucleus, device=device) if nucleus else None  # [K]
-        self._top_p = torch.tensor([params[row].top_p for row in nucleus], device=device)[:, None]
+        self._truncated, self._truncation = _truncation(params, device)
+        self._repetition = _repetition(params, histories, device)
         self._wants_logprobs = any(p.logprobs for p in params)
 
     def draw(self, logits: torch.Tensor, allowed: torch.Tensor | None = None) -> Draws:
@@ -76,13 +85,18 @@ class Sampler:
         highest, token_ids = logits.max(dim=-1)  # a NaN anywhere in a row is its maximum
         choices = logits
         if allowed is not None:
-            choices = logits.masked_fill(~allowed, -torch.inf)
-            of_allowed, token_ids = choices.max(dim=-1)
-            highest = torch.where(highest.isfinite(), of_allowed, highest)
+            choices = choices.masked_fill(~allowed, -torch.inf)
+        if self._repetition is not None:
+            choices = self._repetition.apply(choices)
+        if choices is not logits:
+            of_choices, token_ids = choices.max(dim=-1)
+            highest = torch.where(highest.isfinite(), of_choices, highest)
         if not self._all_greedy:
             sampled = self._sample(choices)
             greedy = self._greedy
             token_ids = sampled if greedy is None else torch.where(greedy, token_ids, sampled)
+        if self._repetition is not None:
+            self._repetition.see(token_ids)
         self._counters += 1
         logprobs = None
         if self._wants_logprobs:
@@ -94,16 +108,31 @@ class Sampler:
     def _sample(self, logits: torch.Tensor) -> torch.Tensor:
         probs = torch.softmax(logits / self._temperatures, dim=-1)
         picks = uniform(self._streams, self._counters)[:, None]  # [B, 1]
-        token_ids = _invert(probs.cumsum(dim=-1), picks)
-        if (rows := self._nucleus) is not None:
-            # Only these rows are sorted: what a row draws must not depend on its neighbours.
-            ordered, order = probs[rows].sort(dim=-1, descending=True, stable=True)  # [K, V]
-            below = ordered.cumsum(dim=-1)
-            # A token stays while those before it hold less than top_p; the first always does.
-            ordered = torch.where(below - ordered < self._top_p, ordered, 0.0)
-            ranks = _invert(ordered.cumsum(dim=-1), picks[rows])
-            token_ids[rows] = order.gather(1, ranks[:, None])[:, 0]
-        return token_ids
+        if self._truncation is not None:
+            # Only these rows are looked at: what a row draws must not depend on its neighbours.
+            floors = torch.zeros_like(picks)
+            floors[self._truncated] = self._truncation.floors(probs[self._truncated])
+            probs = torch.where(probs >= floors, probs, 0.0)
+        return _invert(probs.cumsum(dim=-1), picks)
+
+
+def _truncation(
+    params: Sequence[SamplingParams], device: torch.device
+) -> tuple[torch.Tensor, Truncation | None]:
+    """Return the rows that do not draw from all tokens, and their limits."""
+    rows = [row for row, p in enumerate(params) if p.temperature > 0 and Truncation.applies(p)]
+    of_rows = Truncation.of([params[row] for row in rows], device) if rows else None
+    return torch.tensor(rows, dtype=torch.long, device=device), of_rows
+
+
+def _repetition(
+    params: Sequence[SamplingParams], histories: Sequence[Sequence[int]], device: torch.device
+) -> RepetitionPenalty | None:
+    rows = [row for row, p in enumerate(params) if p.repetition_penalty != 1]
+    if not rows:
+        return None
+    penalties = [params[row].repetition_penalty for row in rows]
+    return RepetitionPenalty(rows, penalties, [histories[row] for row in rows], device)
 
 
 def uniform(streams: torch.Tensor, counters: torch.Tensor) -> torch.Tensor:

@@ -364,7 +364,12 @@ def _segment(token_ids: tuple[int, ...], start: int, slot: int | None, *, append
 
 
 def _sampler(rows: Sequence[Row], runner: ModelRunner) -> Sampler:
-    return Sampler([r.params for r in rows], [r.num_generated for r in rows], runner.device)
+    return Sampler(
+        [row.params for row in rows],
+        [row.num_generated for row in rows],
+        [row.token_ids for row in rows],
+        runner.device,
+    )
 
 
 def _allowed(rows: Sequence[Row], logits: torch.Tensor) -> torch.Tensor | None:

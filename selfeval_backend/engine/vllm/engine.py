@@ -52,6 +52,7 @@ class VllmEngine:
             evaluates_mid_generation=True,
             pauses_at_checkpoints=False,
             takes_grammars=worker.facts.has_tokenizer,
+            takes_min_p=not worker.facts.speculates,
         )
         self._outbox: Outbox[Command] = Outbox(worker.submit)
         # The thread keeps the worker alive, not the engine: an engine that is forgotten ends it. At

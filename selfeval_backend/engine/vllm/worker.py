@@ -67,7 +67,7 @@ class Generation:
         grammar = params.grammar
         return VllmParams(
             temperature=params.temperature,
-            top_p=params.top_p,
+            **params.shaping,
             max_tokens=params.max_tokens,
             seed=params.seed,
             stop_token_ids=sorted(params.stop_token_ids),
@@ -187,6 +187,8 @@ class Facts:
     max_model_len: int
     vocab_size: int
     has_tokenizer: bool
+    speculates: bool
+    """Whether it decodes speculatively, and so refuses min_p."""
 
 
 class Worker:
@@ -288,6 +290,7 @@ class Worker:
                 max_model_len=config.max_model_len,
                 vocab_size=config.get_vocab_size(),
                 has_tokenizer=not config.skip_tokenizer_init,
+                speculates=engine.vllm_config.speculative_config is not None,
             )
         except BaseException as error:  # noqa: BLE001  # whoever waits is told, whatever it is
             self._closing = True
@@ -388,8 +391,8 @@ class Worker:
         asked = VllmParams(max_tokens=1, detokenize=False, logprob_token_ids=[0, 1])
         for name, params in (("sampled", sampled), ("asked", asked)):
             engine.add_request(f"warm-up-{name}", {"prompt_token_ids": [0, 1, 2]}, params)
-        while engine.has_unfinished_requests():
-            engine.step()
+            while engine.has_unfinished_requests():
+                engine.step()
         engine.reset_prefix_cache()
 
 

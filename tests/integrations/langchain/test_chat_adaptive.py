@@ -106,6 +106,16 @@ def test_the_metadata_says_how_the_answer_was_come_by(llm: ChatAdaptive) -> None
     assert "no idea" not in str(metadata)
 
 
+def test_tokens_are_drawn_as_fields_and_calls_say(llm: ChatAdaptive) -> None:
+    asked = llm.model_copy(update={"top_k": 20, "repetition_penalty": 1.1})
+    best_of_n = asked.invoke("Make 41.", min_p=0.05).response_metadata["best_of_n"]
+    drawn = {"top_p": 1.0, "top_k": 20, "min_p": 0.05, "repetition_penalty": 1.1}
+    assert all(call.params.shaping == drawn for call in engine_of(llm).stream_calls)
+    assert {name: best_of_n["policy"][name] for name in drawn} == drawn
+    assert best_of_n["policy_sources"]["min_p"] == "given"
+    assert "top_p" not in best_of_n["policy_sources"]  # as by default
+
+
 def test_the_other_texts_are_opt_in(llm: ChatAdaptive) -> None:
     message = llm.invoke("Make 41.", include_samples=True)
     texts = message.response_metadata["best_of_n"]["texts"]
@@ -444,6 +454,9 @@ SETTINGS: dict[str, Any] = {
     "temperature": 0.0,
     "annealing": (0.0, 0.5),
     "top_p": 0.9,
+    "top_k": 20,
+    "min_p": 0.05,
+    "repetition_penalty": 1.1,
     "max_tokens": 99,
     "prune_at": (8, 16),
     "keep_fraction": (0.5, 0.25),

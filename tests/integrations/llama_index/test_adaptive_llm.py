@@ -211,6 +211,21 @@ def test_wrong_fields_name_themselves(wrong: dict[str, Any]) -> None:
     assert caught.value.field == next(iter(wrong))
 
 
+def test_tokens_are_drawn_as_fields_and_calls_say(make_model: ModelFactory) -> None:
+    model = make_model([CHAT.response("yes", 0.9)], repeat=True)
+    llm = AdaptiveLLM.from_model(model, max_samples=1, top_k=20, min_p=0.1)
+    raw = llm.complete("Which?", repetition_penalty=1.1, min_p=0.05)
+    (call,) = engine_of(llm).stream_calls
+    assert call.params.shaping == {
+        "top_p": 1.0,
+        "top_k": 20,
+        "min_p": 0.05,
+        "repetition_penalty": 1.1,
+    }
+    sources = raw.additional_kwargs["best_of_n"]["policy_sources"]
+    assert (sources["top_k"], sources["min_p"]) == ("given", "given")
+
+
 def test_keyword_arguments_go_before_fields(llm: AdaptiveLLM) -> None:
     policy = llm.complete("Make 41.", max_samples=2, timeout=9).additional_kwargs["best_of_n"][
         "policy"

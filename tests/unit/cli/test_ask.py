@@ -100,6 +100,7 @@ def test_the_whole_outcome_as_json(aic: Aic, pruning_model: SelfEvaluatingModel)
         "usage",
         "estimated_saving",
         "settings",
+        "settings_sources",
         "trace",
     ]
     assert (document["prompt"], document["answer"]) == ("Which?", "[b]right")
@@ -107,6 +108,9 @@ def test_the_whole_outcome_as_json(aic: Aic, pruning_model: SelfEvaluatingModel)
     assert [s["fate"] for s in document["samples"]] == ["pruned", "chosen"]
     assert [e["num_tokens"] for e in document["samples"][1]["evaluations"]] == [4, 8]
     assert document["settings"]["seed"] == 3
+    assert document["settings_sources"]["seed"] == "given"
+    assert document["settings_sources"]["top_k"] == "default"
+    assert document["trace"]["shaping"]["repetition_penalty"] == 1.0
     assert document["usage"]["pruned_tokens"] == 4
     kinds = [event["decision"]["type"] for event in document["trace"]["events"]]
     assert kinds == ["draw", "advance", "evaluate", "prune", "advance", "evaluate", "stop"]
@@ -132,6 +136,8 @@ def test_the_whole_outcome_as_json(aic: Aic, pruning_model: SelfEvaluatingModel)
         (["--prune-at", "4,9", "--accept-above", "1,0.9"], {"accept_above": [1.0, 0.9]}),
         (["--threshold", "0.7", "--max-samples", "1"], {"threshold": 0.7, "max_samples": 1}),
         (["--temperature", "0.3", "--max-tokens", "50"], {"temperature": 0.3, "max_tokens": 50}),
+        (["--top-k", "20", "--min-p", "0.05"], {"top_k": 20, "min_p": 0.05}),
+        (["--repetition-penalty", "1.1"], {"repetition_penalty": 1.1}),
         (
             ["--max-seconds", "9.5", "--max-total-tokens", "5000"],
             {"max_seconds": 9.5, "max_total_tokens": 5000},
@@ -259,6 +265,9 @@ def test_no_finished_sample_at_all(
         (["Hi", "--prune-at", "soon"], "prune_at: got 'soon'"),
         (["Hi", "--prune-at", "64", "--max-tokens", "64"], "prune_at: got (64,)"),
         (["Hi", "--temperature", "3"], "temperature: got 3.0"),
+        (["Hi", "--top-k", "-2"], "top_k: got -2"),
+        (["Hi", "--min-p", "1.5"], "min_p: got 1.5"),
+        (["Hi", "--repetition-penalty", "0"], "repetition_penalty: got 0.0"),
         (["Hi", "--max-seconds", "0"], "max_seconds: got 0.0"),
         (["Hi", "--seed", "-1"], "seed: got -1"),
         (["Hi", "--engine", "warp"], "engine: got 'warp'"),

@@ -63,6 +63,10 @@ def test_methods_side_by_side(aic: Aic) -> None:
         (("--max-error-share", 2), "max_error_share: got 2.0"),
         (("--scorer-timeout", 3), "scorer_timeout: got 3.0, expected none"),
         (("--samples", 0), "max_samples: got 0"),
+        (("--top-k", -2), "top_k: got -2"),
+        (("--min-p", 2), "min_p: got 2.0"),
+        (("--repetition-penalty", 0), "repetition_penalty: got 0.0"),
+        (("--rollouts", "x", "--top-p", 0.9), "rollouts: got 'x', expected none with"),
     ],
 )
 @pytest.mark.usefixtures("scripted")
@@ -80,6 +84,22 @@ def test_a_folder_without_a_recording_is_one_line(aic: Aic, tmp_path: Path) -> N
     shown = aic("eval", "--rollouts", tmp_path)
     assert shown.status == 2
     assert "no recording there" in shown.stderr
+
+
+def test_tokens_are_drawn_as_the_model_does_unless_it_is_said(
+    aic: Aic,
+    make_model: ModelFactory,
+    use_model: UseModel,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    use_model(make_model(Puzzler(), policy={"temperature": 0.7, "top_k": 20}, name="reference"))
+    monkeypatch.chdir(tmp_path)
+    shown = aic("eval", *SMALL, "--top-k", 5, "--min-p", 0.1, "--json", "--methods", "adaptive")
+    assert shown.status == 0, shown.stderr
+    recording = json.loads(shown.stdout)["recording"]
+    drawn = {"temperature": 0.7, "top_p": 1.0, "top_k": 5, "min_p": 0.1, "repetition_penalty": 1.0}
+    assert {name: recording[name] for name in drawn} == drawn
 
 
 @pytest.mark.usefixtures("scripted")

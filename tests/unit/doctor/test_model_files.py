@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow  # the reference model's files
 
 NAMES = [
     *("files", "weights", "tokenizer", "chat template", "labels", "tool calls", "reasoning"),
-    *("selfeval.json", "policy"),
+    *("selfeval.json", "policy", "sampling"),
 ]
 
 
@@ -41,6 +41,13 @@ def edit(folder: Path, change: Callable[[dict[str, object]], object]) -> None:
     body = json.loads(path.read_text(encoding="utf-8"))
     change(body)
     path.write_text(json.dumps(body), encoding="utf-8")
+
+
+def write_generation_config(folder: Path, **values: object) -> None:
+    """Let the makers say how the model is to be sampled."""
+    path = folder / "generation_config.json"
+    body = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(body | values), encoding="utf-8")
 
 
 def statuses(files: ModelFiles, *but: str) -> set[str]:
@@ -149,6 +156,39 @@ def test_a_policy_that_is_none(folder: Path) -> None:
 
     assert named(files)["policy"].status == "failed"
     assert "threshold: got 7" in named(files)["policy"].found
+    assert files.settings is None
+
+
+def test_how_tokens_are_drawn_and_which_file_says_so(folder: Path) -> None:
+    edit(folder, lambda body: body.update(policy={"temperature": 0.8}))
+    write_generation_config(folder, do_sample=False, temperature=0.2, top_k=20, min_p=None)
+
+    check = named(check_model_files(folder, with_weights=True))["sampling"]
+
+    assert check.status == "ok"
+    assert check.found == (
+        "temperature 0.8 (selfeval.json); top_p 1, min_p 0, repetition_penalty 1 (default); "
+        "top_k 20 (generation_config.json)"
+    )
+
+
+@pytest.mark.parametrize("makers", [{"temperature": 0.0}, {"top_k": 1}, {"min_p": 1}], ids=str)
+def test_makers_who_leave_nothing_to_choose_from(folder: Path, makers: dict[str, float]) -> None:
+    write_generation_config(folder, **makers)
+
+    check = named(check_model_files(folder, with_weights=True))["sampling"]
+
+    assert check.status == "warning"
+    assert "all samples are the greedy one" in check.found
+
+
+def test_a_generation_config_that_is_out_of_range(folder: Path) -> None:
+    write_generation_config(folder, top_p=1.5)
+
+    files = check_model_files(folder, with_weights=True)
+
+    assert named(files)["sampling"].status == "failed"
+    assert "top_p: got 1.5" in named(files)["sampling"].found
     assert files.settings is None
 
 

@@ -239,3 +239,9 @@ async def test_replicas_take_grammars_if_all_of_them_do() -> None:
     assert not made.capabilities.takes_grammars
     with pytest.raises(ConfigurationError, match="grammar"):
         await drain(made.stream((1, 2, 3), UNDER_GRAMMAR))
+
+
+async def test_replicas_take_min_p_if_all_of_them_do() -> None:
+    made = await replicas(Host(sound()), Host(ScriptedEngine(counting, takes_min_p=False)))
+    with pytest.raises(ConfigurationError, match="min_p"):
+        await drain(made.stream((1, 2, 3), replace(PARAMS, min_p=0.1)))

@@ -363,6 +363,26 @@ async def test_logprobs_equal_a_plain_forward_pass(
     assert got == pytest.approx(plain.tolist(), abs=1e-4)
 
 
+@pytest.mark.parametrize("penalty", [0.8, 1.3])
+async def test_a_repetition_penalty_is_that_of_generate(
+    engine: TransformersEngine, model: PreTrainedModel, penalty: float
+) -> None:
+    params = replace(GREEDY, repetition_penalty=penalty)
+    generated = model.generate(
+        torch.tensor([PROMPT]),
+        attention_mask=torch.ones(1, len(PROMPT), dtype=torch.long),
+        do_sample=False,
+        repetition_penalty=penalty,
+        max_new_tokens=GREEDY.max_tokens,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    beside = engine.stream(OTHER_PROMPT, SAMPLED)
+    await anext(beside)
+    assert await sample(engine, params) == tuple(generated[0, len(PROMPT) :].tolist())
+    await beside.aclose()
+
+
 @pytest.mark.timeout(120)
 async def test_first_tokens_follow_the_softmax(
     engine: TransformersEngine, model: PreTrainedModel

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -135,6 +136,22 @@ def test_a_policy_means_the_same_once_it_is_read_again() -> None:
         Settings(adaptive=False, prune_at=(8,), keep_fraction=1.0, prune_below=0.3),
     ):
         assert resolve_settings({}, policy_of(settings)) == settings
+
+
+DRAWN = {"temperature": 1.0, "top_p": 0.9, "top_k": 20, "min_p": 0.05, "repetition_penalty": 1.1}
+
+
+def test_a_policy_is_for_samples_drawn_as_those_it_was_tuned_on() -> None:
+    drawn = knowing(40)
+    drawn = replace(drawn, info=drawn.info.model_copy(update=DRAWN))
+    choice = choose_policy(drawn, Goal(kind="max_samples_mean", value=3.0), seed=0)
+    policy = policy_of(choice.settings)
+    assert {name: policy[name] for name in DRAWN} == DRAWN
+    # So it holds whatever the model's makers say.
+    makers = {"temperature": 0.2, "top_p": 0.5, "top_k": 3}
+    assert resolve_settings({}, policy, makers) == choice.settings
+    plain = policy_of(Settings())
+    assert resolve_settings({}, plain, makers) == Settings()
 
 
 def test_recordings_without_annealing_are_tuned_at_one_temperature() -> None:

@@ -72,6 +72,28 @@ async def test_a_replay_agrees_with_a_live_run(make_model: ModelFactory, tmp_pat
     )
 
 
+async def test_tokens_are_drawn_as_the_plan_says_and_the_recording_knows_it(
+    make_model: ModelFactory, tmp_path: Path
+) -> None:
+    drawn = {"top_p": 0.9, "top_k": 20, "min_p": 0.05, "repetition_penalty": 1.1}
+    task, plan = ReferenceTask(1, seed=3), replace(PLAN, **drawn)
+    # What the model was tuned for is not what was recorded: methods are of the recording.
+    model = make_model(Puzzler(), policy={"top_k": 3, "top_p": 0.1})
+    engine = model.engine
+    assert isinstance(engine, ScriptedEngine)
+
+    await record(model, task, plan, tmp_path)
+    assert all(call.params.shaping == drawn for call in engine.stream_calls)
+    recording = load_recording(tmp_path)
+    assert recording.info.sampling == {"temperature": 1.0, **drawn}
+    engine.stream_calls.clear()
+    await run_live(model, task, catalogue(recording).methods, seed=PLAN.seed)
+    assert engine.stream_calls
+    assert all(call.params.shaping == drawn for call in engine.stream_calls)
+    with pytest.raises(DatasetError, match=r"differ in top_k \(20 and 0\)"):
+        await record(model, task, replace(plan, top_k=0), tmp_path)
+
+
 async def test_a_killed_run_goes_on(
     make_model: ModelFactory, model: SelfEvaluatingModel, tmp_path: Path
 ) -> None:
