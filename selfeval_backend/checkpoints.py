@@ -28,6 +28,7 @@ _NAMES = ", ".join(f'"{name}"' for name in KNOWN)
 _DECISIVE = ("*.json", "*.safetensors", "*.model", "*.jinja")
 """Files that decide what a model says."""
 
+
 def locate_checkpoint(model: str | Path, *, with_weights: bool = True) -> Path:
     """Return the folder that holds a model's files; a model by name is downloaded if need be.
 

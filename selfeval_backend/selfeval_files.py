@@ -1,8 +1,9 @@
 """Where a model's ``selfeval.json`` is: beside its weights, or in the user's own folder.
 
 Files that are not one's own stay as they are: those of a hub's cache and of ours, of an installed
-package, of a folder that cannot be written. What is tuned for such a model stands in the user's folder, under the
-model's name and a fingerprint of its files, so that it is never taken for another model's::
+package, of a folder that cannot be written. What is tuned for such a model stands in the user's
+folder, under the model's name and a fingerprint of its files, so that it is never taken for another
+model's::
 
     ~/.local/share/adaptive-inference-compute/selfeval/org--name/0e9e39f249a1/selfeval.json
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 import typer
 
 from selfeval_backend.cli.console import FAILED, REFUSED, say
+from selfeval_backend.cli.fetching import fetch_first
 from selfeval_backend.errors import (
     AICError,
     ConfigurationError,
@@ -80,6 +81,7 @@ def with_model(
     """
     # Bars that libraries draw while they read weights: the status says it, and errors are one line.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    fetch_first(name)
     with status(f"loading {name}"):
         from selfeval_backend.model import Server, load_model
 

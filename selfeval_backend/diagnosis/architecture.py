@@ -8,6 +8,7 @@ from selfeval_backend.checkpoints import locate_checkpoint
 from selfeval_backend.diagnosis.check import Check, failed_by, not_checked, ok, warning
 from selfeval_backend.errors import AICError, MissingDependencyError
 from selfeval_backend.model import EngineName, choose_engine
+from selfeval_backend.model_store import to_fetch
 
 __all__ = ["check_architecture"]
 
@@ -22,6 +23,8 @@ def check_architecture(model: str | Path, *, engine: EngineName | None) -> Check
         model: "reference", a checkpoint folder, or a model name.
         engine: None: the one that `load_model` would choose.
     """
+    if to_fetch(model):
+        return not_checked(_NAME, "there are no files")
     try:
         folder = locate_checkpoint(model, with_weights=False)
     except AICError:

@@ -4,9 +4,11 @@ from selfeval_backend.model_store.cache import is_kept, kept_folder, models_fold
 from selfeval_backend.model_store.fetch import (
     FetchProgress,
     OnFetchProgress,
+    check_can_fetch,
     fetch_model,
     is_here,
     remove_model,
+    to_fetch,
 )
 from selfeval_backend.model_store.known import (
     BASE_FOLDER,
@@ -28,6 +30,7 @@ __all__ = [
     "Level",
     "OnFetchProgress",
     "Package",
+    "check_can_fetch",
     "fetch_model",
     "is_here",
     "is_kept",
@@ -36,4 +39,5 @@ __all__ = [
     "made_of",
     "models_folder",
     "remove_model",
+    "to_fetch",
 ]

@@ -1,4 +1,6 @@
-"""Where fetched models are kept: whole or not there, each revision in a folder of its own::
+"""Where fetched models are kept: whole or not there.
+
+Each revision has a folder of its own::
 
     ~/.cache/adaptive-inference-compute/models/smollm2/v1/
 
@@ -25,7 +27,15 @@ from selfeval_backend.files import (
 )
 from selfeval_backend.model_store.known import KnownModel
 
-__all__ = ["check_room", "is_kept", "is_whole", "keeping", "kept_folder", "models_folder", "working"]
+__all__ = [
+    "check_room",
+    "is_kept",
+    "is_whole",
+    "keeping",
+    "kept_folder",
+    "models_folder",
+    "working",
+]
 
 _VARIABLE = "AIC_CACHE_DIR"
 _APPLICATION = "adaptive-inference-compute"

@@ -7,12 +7,12 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["CommandFailed", "run_command"]
+__all__ = ["CommandFailedError", "run_command"]
 
 _SECONDS_BETWEEN_LOOKS = 0.2
 
 
-class CommandFailed(Exception):
+class CommandFailedError(Exception):
     """A command ended with another status than 0.
 
     Args:
@@ -44,7 +44,7 @@ def run_command(
         while_running: Called several times a second.
 
     Raises:
-        CommandFailed: Its status is not 0.
+        CommandFailedError: Its status is not 0.
     """
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(
@@ -62,7 +62,7 @@ def run_command(
             process.wait()
         if process.returncode:
             said.seek(0)
-            raise CommandFailed(said.read().decode(errors="replace"))
+            raise CommandFailedError(said.read().decode(errors="replace"))
 
 
 def _has_ended(process: subprocess.Popen[bytes]) -> bool:

