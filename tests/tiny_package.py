@@ -11,7 +11,7 @@ import numpy as np
 
 from selfeval_backend.model_store import KnownModel, Package
 
-__all__ = ["TinyPackage", "make_package", "offer"]
+__all__ = ["TinyPackage", "known", "make_package", "offer"]
 
 NAME, MODULE, FILE = "aic-tiny", "aic_tiny", "aic_tiny/tiny.Q8_0.gguf"
 NUM_LAYERS, WIDTH, HEADS = 2, 32, 2
@@ -57,7 +57,7 @@ def make_package(
         )
         names = (FILE, f"{MODULE}/__init__.py", f"{info}/METADATA", f"{info}/WHEEL")
         opened.writestr(f"{info}/RECORD", "".join(f"{n},,\n" for n in (*names, f"{info}/RECORD")))
-    return TinyPackage(wheel=wheel, model=_known(wheel, version, gguf))
+    return TinyPackage(wheel=wheel, model=known(wheel))
 
 
 def offer(folder: Path) -> dict[str, str]:
@@ -73,7 +73,10 @@ def offer(folder: Path) -> dict[str, str]:
     }
 
 
-def _known(wheel: Path, version: str, gguf: bytes) -> KnownModel:
+def known(wheel: Path) -> KnownModel:
+    """Return the model of a wheel that `make_package` wrote."""
+    with ZipFile(wheel) as opened:
+        gguf = opened.read(FILE)
     return KnownModel(
         name="tiny",
         about="two layers of noise",
@@ -82,7 +85,7 @@ def _known(wheel: Path, version: str, gguf: bytes) -> KnownModel:
         self_evaluation="nothing known",
         source=Package(
             name=NAME,
-            version=version,
+            version=wheel.name.split("-")[1],
             sha256=hashlib.sha256(wheel.read_bytes()).hexdigest(),
             num_bytes=wheel.stat().st_size,
             folder_bytes=200_000,

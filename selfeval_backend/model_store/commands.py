@@ -21,13 +21,14 @@ class CommandFailedError(Exception):
 
     def __init__(self, output: str) -> None:
         self.output = output
-        super().__init__(self.last_line)
+        super().__init__(self.why)
 
     @property
-    def last_line(self) -> str:
-        """What it said last, which is mostly why."""
+    def why(self) -> str:
+        """The last line that says that it is an error; else the last of all."""
         lines = [line.strip() for line in self.output.splitlines() if line.strip()]
-        return lines[-1] if lines else "it said nothing"
+        errors = [line for line in lines if line.lower().startswith("error")]
+        return (errors or lines or ["it said nothing"])[-1]
 
 
 def run_command(

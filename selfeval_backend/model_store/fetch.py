@@ -202,6 +202,5 @@ def _convert(file: Path, folder: Path, while_running: Callable[[], None]) -> Non
         )
     except CommandFailedError as error:
         raise CheckpointError(
-            f"{file.name} could not be converted: {error.last_line.removesuffix('.')}. "
-            "Mend that, and try again."
+            f"{file.name} could not be converted: {error.why.removesuffix('.')}."
         ) from error

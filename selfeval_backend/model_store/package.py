@@ -22,41 +22,39 @@ __all__ = ["fetch_file", "installer"]
 
 _BUFFER_BYTES = 1 << 20
 _REASONS = (
+    (r"no space left|file too large|quota exceeded", "the disk is full. Make room"),
     (
-        r"no space left|file too large|quota exceeded|os error (27|28)\b",
-        "the disk is full. Make room",
+        r"do not match the hashes|hash mismatch|incompleteread|end of file before",
+        "what came is not the file that is known here: it was cut off, or the index has changed "
+        "it. Try again, or use another index",
     ),
     (
-        r"do not match the hashes|hash mismatch",
-        "what came is another file than is known here: it was cut off, or the index has changed "
-        "it. Try again; if it stays so, use another index",
-    ),
-    (
-        r"proxyerror|cannot connect to proxy|tunnel|proxy authentication",
+        r"proxyerror|cannot connect to proxy|tunnel error",
         "the proxy did not let it through. Set HTTPS_PROXY, with name and password where it wants "
         "them",
     ),
     (
-        r"sslerror|certificate|unknownissuer",
-        "the certificate of the index is not trusted. Name your authority's file in PIP_CERT (of "
-        "uv: SSL_CERT_FILE)",
+        r"sslerror|certificate_verify|invalid peer certificate",
+        "the certificate of the index is not trusted here. Name your authority's file in PIP_CERT "
+        "(of uv: SSL_CERT_FILE)",
     ),
     (
-        r"\b(401|403)\b.*(error|unauthorized|forbidden)|(error|status).*\b(401|403)\b",
-        "the index wants a name and a password. Give them as pip or uv take them",
+        r"\b(401|403) client error|401 unauthorized|403 forbidden",
+        "the index wants a name and a password. Give them as your installer takes them",
     ),
     (
-        r"from versions: (?!none)|there is no version of|only .* is available",
+        r"from versions: (?!none)|there is no version of",
         "the index has other versions of it alone. Use an index that has this one, or a newer "
         "version of this project",
     ),
     (
-        r"connection|connect|resolve|timed out|unreachable|network",
-        "the index cannot be reached. Look to the network and its proxy (HTTPS_PROXY), or name an "
-        "index that can be reached in PIP_INDEX_URL (of uv: UV_DEFAULT_INDEX)",
+        r"could not fetch url(?!.*\b404\b)|client error \(connect\)|connection broken|timed out"
+        r"|network was disabled",
+        "the index cannot be reached. Look to the network and its proxy (HTTPS_PROXY), or name "
+        "another index in PIP_INDEX_URL (of uv: UV_DEFAULT_INDEX)",
     ),
     (
-        r"no matching distribution|not found",
+        r"no matching distribution|was not found",
         "the index does not have it. Name one that does in PIP_INDEX_URL (of uv: UV_DEFAULT_INDEX)",
     ),
 )
@@ -113,8 +111,9 @@ def _command(tool: str, requirements: Path, target: Path) -> list[str]:
     wanted = ["--no-deps", "--require-hashes", "--requirement", str(requirements)]
     if tool == "pip":
         pip = [sys.executable, "-P", "-m", "pip", "--disable-pip-version-check", "--no-input"]
-        quiet = ["--progress-bar", "off"]
-        return [*pip, "download", *quiet, "--only-binary", ":all:", "--dest", str(target), *wanted]
+        # Without -vv it does not say why an index gave nothing.
+        said = ["-vv", "--progress-bar", "off"]
+        return [*pip, "download", *said, "--only-binary", ":all:", "--dest", str(target), *wanted]
     has_module = importlib.util.find_spec("uv") is not None
     uv = [sys.executable, "-P", "-m", "uv"] if has_module else ["uv"]
     into = ["--python", sys.executable, "--target", str(target), "--link-mode", "copy"]
@@ -134,10 +133,8 @@ def _num_bytes(folder: Path) -> int:
 
 def _explained(package: Package, tool: str, error: CommandFailedError) -> CheckpointError:
     meaning = next((m for words, m in _REASONS if re.search(words, error.output, re.I)), None)
-    reason = meaning or f"{error.last_line.removesuffix('.')}. Mend that"
-    return CheckpointError(
-        f"the package {package} could not be fetched with {tool}: {reason}, and try again."
-    )
+    reason = meaning or error.why.removesuffix(".")
+    return CheckpointError(f"the package {package} could not be fetched with {tool}: {reason}.")
 
 
 def _unpacked(package: Package, target: Path, folder: Path) -> Path:
