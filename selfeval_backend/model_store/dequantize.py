@@ -52,10 +52,11 @@ def read_model(file: Path) -> PreTrainedModel:
     config = read.config
     del config.quantization_config
     config._name_or_path = ""
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    make = AutoModelForCausalLM.from_config
+    model: PreTrainedModel = make(config, dtype=torch.float32)  # type: ignore[no-untyped-call]  # theirs
     model.load_state_dict(read.state_dict())
     # The file has token ids and nothing on sampling, as the makers' own generation_config.json.
-    model.generation_config = GenerationConfig(
+    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]  # theirs
         bos_token_id=config.bos_token_id,
         eos_token_id=config.eos_token_id,
         pad_token_id=config.pad_token_id,
@@ -84,7 +85,7 @@ def read_tokenizer(file: Path) -> PreTrainedTokenizerFast:
     read = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     digits: PreTokenizer = Digits(individual_digits=True)
     read.backend_tokenizer.pre_tokenizer = Sequence([digits, ByteLevel(add_prefix_space=False)])
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]  # theirs
         tokenizer_object=read.backend_tokenizer,
         bos_token=read.bos_token,
         eos_token=read.eos_token,
@@ -97,9 +98,7 @@ def read_tokenizer(file: Path) -> PreTrainedTokenizerFast:
 
 def save_plain(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Write a model in bfloat16 and its tokenizer; whoever may read one file may read them all."""
-    import torch
-
-    model.to(torch.bfloat16).save_pretrained(folder)
+    model.bfloat16().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     for name in ("config.json", "generation_config.json"):
         facts = read_json(folder / name)
