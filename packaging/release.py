@@ -51,7 +51,11 @@ EXTRAS = {
     "server": Extra(imports="from selfeval_backend.engine import server"),
     "telemetry": Extra(imports="import opentelemetry.trace, selfeval_backend.telemetry"),
     "train": Extra(imports="from selfeval_backend import training", engine=True),
-    "transformers": Extra(imports="from selfeval_backend.engine import transformers", engine=True),
+    "transformers": Extra(
+        imports="from selfeval_backend.engine import transformers; "
+        "from selfeval_backend.model_store import check_can_fetch; check_can_fetch()",
+        engine=True,
+    ),
     "vllm": Extra(imports="import vllm, selfeval_backend.engine.vllm", engine=True),
 }
 LEFT_OUT = ("vllm",)
