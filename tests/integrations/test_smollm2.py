@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from selfeval_backend import Message, load_model
 from selfeval_backend.chat import ChatTemplate
 from selfeval_backend.checkpoints import count_parameters
+from selfeval_backend.model import EngineName
 from selfeval_backend.sync import run_sync
 
 pytestmark = [
@@ -20,8 +20,8 @@ pytestmark = [
 QUESTION = [Message(role="user", content="What is the capital of France?")]
 
 
-def answered(engine: str) -> str:
-    model = load_model("smollm2", engine=engine)
+def answered(engine: EngineName, engine_args: dict[str, int] | None = None) -> str:
+    model = load_model("smollm2", engine=engine, engine_args=engine_args)
     try:
         settings = model.settings({"max_samples": 1, "max_tokens": 32, "seed": 0})
         return run_sync(model.answer(QUESTION, settings)).text
@@ -34,10 +34,10 @@ def test_it_knows_the_capital_of_france(smollm2: Path) -> None:
     assert answered("transformers") == "The capital of France is Paris."
 
 
+@pytest.mark.filterwarnings("ignore")  # of vLLM's own dependencies
 def test_it_knows_it_on_vllm_too(smollm2: Path) -> None:
-    if importlib.util.find_spec("vllm") is None:
-        pytest.skip("the extra with vLLM is not installed")
-    assert "Paris" in answered("vllm")
+    pytest.importorskip("vllm", reason="the extra with vLLM is not installed")
+    assert "Paris" in answered("vllm", engine_args={"max_model_len": 256})
 
 
 def test_it_reads_text_as_it_was_trained(smollm2: Path) -> None:
