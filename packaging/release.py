@@ -23,7 +23,7 @@ from zipfile import ZipFile
 
 ROOT = Path(__file__).parents[1]
 DIST = ROOT / "dist"
-ASK = ("ask", "Use 3, 19 and 25 to make 41.", "--seed", "0", "--json")
+ASK = ("ask", "Use 3, 19 and 25 to make 41.", "--model", "reference", "--seed", "0", "--json")
 REFUSED = 2
 """Exit status of `aic` where what it needs is not installed."""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from selfeval_backend.cli.options import BaseUrls
+from selfeval_backend.cli.options import DEFAULT_MODEL, BaseUrls, Model
 from selfeval_backend.cli.running import one_line_errors, with_model
 from selfeval_backend.errors import ConfigurationError
 
@@ -21,9 +21,7 @@ __all__ = ["ask"]
 def ask(
     prompt: Annotated[str, typer.Argument(help="What to answer.", metavar="PROMPT")],
     *,
-    model: Annotated[
-        str, typer.Option(help='"reference", a folder with a model, or a model name.')
-    ] = "reference",
+    model: Model = DEFAULT_MODEL,
     engine: Annotated[
         str | None,
         typer.Option(help="vllm or transformers.", show_default="the best that is installed"),

@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["BaseUrls"]
+__all__ = ["DEFAULT_MODEL", "BaseUrls", "Model"]
+
+DEFAULT_MODEL = "smollm2"
+"""Of commands that are no puzzles'."""
+
+Model = Annotated[
+    str,
+    typer.Option(
+        help="A name that `aic models` lists, a folder with a model, or a model of the hub."
+    ),
+]
+"""Which model runs."""
 
 BaseUrls = Annotated[
     list[str] | None,

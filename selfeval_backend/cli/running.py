@@ -71,7 +71,7 @@ def with_model(
     """Load a model, run a job on it, and close it, whatever happens.
 
     Args:
-        name: "reference", a folder, or a model name.
+        name: A name in `model_store.KNOWN`, a folder, or a model of the hub.
         engine: None: the best that this machine has.
         job: Takes the model.
         base_url: Running vLLM servers, replicas of one model; AIC_API_KEY is their key.

@@ -20,7 +20,7 @@ def check_architecture(model: str | Path, *, engine: EngineName | None) -> Check
     """Return whether an engine would run a model, by the engine's own word.
 
     Args:
-        model: "reference", a checkpoint folder, or a model name.
+        model: A name in `model_store.KNOWN`, a checkpoint folder, or a model of the hub.
         engine: None: the one that `load_model` would choose.
     """
     if to_fetch(model):

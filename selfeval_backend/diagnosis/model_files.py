@@ -49,7 +49,7 @@ def check_model_files(model: str | Path, *, with_weights: bool) -> ModelFiles:
     Of a model name, all but the weights are downloaded if need be.
 
     Args:
-        model: "reference", a checkpoint folder, or a model name.
+        model: A name in `model_store.KNOWN`, a checkpoint folder, or a model of the hub.
         with_weights: Whether the weights are needed here; a server has its own.
     """
     names = ("tokenizer", "chat template", "labels", *_FOUND, "selfeval.json", "policy")
