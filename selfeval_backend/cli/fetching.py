@@ -51,20 +51,18 @@ def _bar(name: str) -> Iterator[Callable[[FetchProgress], None]]:
     from rich import progress as rich_progress
     from rich.console import Console
 
-    columns = (
-        rich_progress.TextColumn("{task.description}"),
-        rich_progress.BarColumn(),
-        rich_progress.DownloadColumn(),
-        rich_progress.TransferSpeedColumn(),
-        rich_progress.TimeElapsedColumn(),
-    )
-    bars = rich_progress.Progress(
-        *columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True
-    )
-    with bars:
-        task = bars.add_task(name, total=None)
+    bar = (rich_progress.TextColumn("{task.description}"), rich_progress.BarColumn())
+    time = rich_progress.TimeElapsedColumn()
+    size = (rich_progress.DownloadColumn(), rich_progress.TransferSpeedColumn())
+    console = Console(stderr=True)
+    with rich_progress.Progress(
+        console=console, disable=not sys.stderr.isatty(), transient=True
+    ) as bars:
+        task = bars.add_task(f"waiting for {name}", total=None)
+        bars.columns = (*bar, time)
 
         def show(progress: FetchProgress) -> None:
+            bars.columns = (*bar, *size, time) if progress.total_bytes else (*bar, time)
             bars.update(
                 task,
                 description=f"{progress.step} {name}",
