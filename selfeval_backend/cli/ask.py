@@ -9,9 +9,11 @@ import typer
 
 from selfeval_backend.cli import setting_options as options
 from selfeval_backend.cli.options import (
+    DEFAULT_MODEL,
     BaseUrls,
     EngineArgs,
     MinP,
+    Model,
     RepetitionPenalty,
     TopK,
     TopP,
@@ -31,9 +33,7 @@ def ask(
     context: typer.Context,
     prompt: Annotated[str, typer.Argument(help="What to answer.", metavar="PROMPT")],
     *,
-    model: Annotated[
-        str, typer.Option(help='"reference", a folder with a model, or a model name.')
-    ] = "reference",
+    model: Model = DEFAULT_MODEL,
     engine: Annotated[
         str | None,
         typer.Option(help="vllm or transformers.", show_default="the best that is installed"),

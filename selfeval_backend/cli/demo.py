@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from selfeval_backend.cli.options import BaseUrls
+from selfeval_backend.cli.options import BaseUrls, Model
 from selfeval_backend.cli.running import one_line_errors, with_model
 
 if TYPE_CHECKING:
@@ -23,9 +23,7 @@ def demo(
     *,
     n: Annotated[int, typer.Option("--n", help="Number of held-out problems.")] = 200,
     seed: Annotated[int, typer.Option(help="Seed of problems and samples.")] = 0,
-    model: Annotated[
-        str, typer.Option(help='"reference", a folder with a model, or a model name.')
-    ] = "reference",
+    model: Model = "reference",
     engine: Annotated[
         str | None,
         typer.Option(help="vllm or transformers.", show_default="the best that is installed"),

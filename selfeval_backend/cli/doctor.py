@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from selfeval_backend.cli.console import FAILED
-from selfeval_backend.cli.options import BaseUrls
+from selfeval_backend.cli.options import DEFAULT_MODEL, BaseUrls
 from selfeval_backend.cli.running import one_line_errors, status
 
 if TYPE_CHECKING:
@@ -23,10 +23,10 @@ def doctor(
     model: Annotated[
         str,
         typer.Option(
-            help='"reference", a folder with a model, or a model name; with --base-url the name '
-            "that the server serves."
+            help="A name that `aic models` lists, a folder with a model, or a model of the hub; "
+            "with --base-url the name that the server serves."
         ),
-    ] = "reference",
+    ] = DEFAULT_MODEL,
     engine: Annotated[
         str | None,
         typer.Option(help="vllm or transformers.", show_default="the best that is installed"),

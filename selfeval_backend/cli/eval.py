@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from selfeval_backend.cli.numbers import whole_numbers
-from selfeval_backend.cli.options import BaseUrls, MinP, RepetitionPenalty, TopK, TopP
+from selfeval_backend.cli.options import BaseUrls, MinP, Model, RepetitionPenalty, TopK, TopP
 from selfeval_backend.cli.running import note, one_line_errors, with_model
 from selfeval_backend.errors import ConfigurationError
 
@@ -76,9 +76,7 @@ def evaluate(
     max_error_share: Annotated[
         float, typer.Option(help="Of all rewards: more that fail are refused.")
     ] = 0.05,
-    model: Annotated[
-        str, typer.Option(help='"reference", a folder with a model, or a model name.')
-    ] = "reference",
+    model: Model = "reference",
     engine: Annotated[
         str | None,
         typer.Option(help="vllm or transformers.", show_default="the best that is installed"),

@@ -13,6 +13,7 @@ from selfeval_backend.cli.console import prepare_streams, show, stdout_failed
 from selfeval_backend.cli.demo import demo
 from selfeval_backend.cli.doctor import doctor
 from selfeval_backend.cli.eval import evaluate
+from selfeval_backend.cli.models import models, pull
 from selfeval_backend.cli.train import train
 from selfeval_backend.cli.tune import tune
 
@@ -49,6 +50,8 @@ def _options(
 app.command("ask")(ask)
 app.command("demo")(demo)
 app.command("doctor")(doctor)
+app.add_typer(models, name="models")
+app.command("pull")(pull)
 app.command("train")(train)
 app.command("eval")(evaluate)
 app.command("tune")(tune)

@@ -10,14 +10,27 @@ import typer
 from selfeval_backend.errors import ConfigurationError
 
 __all__ = [
+    "DEFAULT_MODEL",
     "BaseUrls",
     "EngineArgs",
     "MinP",
+    "Model",
     "RepetitionPenalty",
     "TopK",
     "TopP",
     "engine_arguments",
 ]
+
+DEFAULT_MODEL = "smollm2"
+"""Of commands that are no puzzles'."""
+
+Model = Annotated[
+    str,
+    typer.Option(
+        help="A name that `aic models` lists, a folder with a model, or a model of the hub."
+    ),
+]
+"""Which model runs."""
 
 BaseUrls = Annotated[
     list[str] | None,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 import typer
 
 from selfeval_backend.cli.console import FAILED, REFUSED, say
+from selfeval_backend.cli.fetching import fetch_first
 from selfeval_backend.errors import (
     AICError,
     ConfigurationError,
@@ -22,7 +23,7 @@ from selfeval_backend.errors import (
 from selfeval_backend.files import one_line
 
 if TYPE_CHECKING:
-    from selfeval_backend.model import EngineName, SelfEvaluatingModel
+    from selfeval_backend.model import EngineName, SelfEvaluatingModel, Server
 
 __all__ = ["note", "one_line_errors", "status", "with_model"]
 
@@ -71,7 +72,7 @@ def with_model(
     """Load a model, run a job on it, and close it, whatever happens.
 
     Args:
-        name: "reference", a folder, or a model name.
+        name: A name in `model_store.KNOWN`, a folder, or a model of the hub.
         engine: None: the best that this machine has.
         job: Takes the model.
         engine_args: Of `vllm.EngineArgs`.
@@ -82,13 +83,15 @@ def with_model(
     """
     # Bars that libraries draw while they read weights: the status says it, and errors are one line.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    with status(f"loading {name}"):
-        from selfeval_backend.model import Server, load_model
+    from selfeval_backend.model import check_where_it_runs, load_model
 
-        server = None
-        if base_url:
-            urls = base_url[0] if len(base_url) == 1 else tuple(base_url)
-            server = Server(base_url=urls, api_key=os.environ.get("AIC_API_KEY"))
+    # Before a model is fetched that could not be used.
+    check_where_it_runs(
+        name, engine=engine, engine_args=engine_args, on_server=bool(base_url), checkpoint=None
+    )
+    server = _server(base_url) if base_url else None
+    fetch_first(name)
+    with status(f"loading {name}"):
         model = load_model(
             name,
             engine=cast("EngineName | None", engine),
@@ -104,6 +107,16 @@ def with_model(
 
     # asyncio turns Ctrl-C into a cancellation, so that streams and model are closed first.
     return asyncio.run(run_and_close())
+
+
+def _server(base_urls: list[str]) -> Server:
+    from selfeval_backend.model import Server
+    from selfeval_backend.web import check_url
+
+    for url in base_urls:
+        check_url(url)
+    urls = base_urls[0] if len(base_urls) == 1 else tuple(base_urls)
+    return Server(base_url=urls, api_key=os.environ.get("AIC_API_KEY"))
 
 
 @contextmanager

@@ -61,9 +61,11 @@ def train(
     # Bars that libraries draw while they read weights: the stages have their own.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     with one_line_errors():
+        from selfeval_backend.cli.fetching import fetch_first
         from selfeval_backend.cli.progress import live_progress
 
         recipe, make_pipeline = _load(config, changes or [])
+        fetch_first(recipe.model)
         with live_progress() as progress:
             pipeline = make_pipeline(recipe, progress)
             if dry_run:

@@ -127,10 +127,12 @@ class _Target:
 
 def _target(model: str, out: Path | None) -> _Target:
     """Find both, before the time is spent that tuning takes."""
+    from selfeval_backend.cli.fetching import fetch_first
     from selfeval_backend.files import check_can_write
     from selfeval_backend.model import file_to_write, find_selfeval, locate_checkpoint
     from selfeval_backend.selfeval import FILE_NAME, SelfEvalConfig
 
+    fetch_first(model)
     folder = locate_checkpoint(model, with_weights=False)
     config = find_selfeval(folder).config or SelfEvalConfig()
     try:

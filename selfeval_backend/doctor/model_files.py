@@ -18,6 +18,7 @@ from selfeval_backend.errors import (
 from selfeval_backend.files import read_json
 from selfeval_backend.generation_config import read_generation_config
 from selfeval_backend.model import find_selfeval, locate_checkpoint
+from selfeval_backend.model_store import KnownModel, check_can_fetch, made_of, to_fetch
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
 from selfeval_backend.settings import SAMPLING_NAMES, Settings, Source, resolve_settings
 
@@ -47,17 +48,20 @@ def check_model_files(model: str | Path, *, with_weights: bool) -> ModelFiles:
     Of a model name, all but the weights are downloaded if need be.
 
     Args:
-        model: "reference", a checkpoint folder, or a model name.
+        model: A name in `model_store.KNOWN`, a checkpoint folder, or a model of the hub.
         with_weights: Whether the weights are needed here; a server has its own.
     """
     names = ("tokenizer", "chat template", "labels", *_FOUND, "selfeval.json", "policy", "sampling")
+    if known := to_fetch(model):
+        lost = _not_here(known)
+        return ModelFiles(checks=(lost, *(not_checked(n, "there are no files") for n in names)))
     try:
         folder = locate_checkpoint(model, with_weights=False)
     except AICError as error:
         remedy = "Give --model (of a server: --checkpoint) a checkpoint folder or a model name."
         lost = failed_by("files", error, remedy=remedy)
         return ModelFiles(checks=(lost, *(not_checked(n, "there are no files") for n in names)))
-    checks = [ok("files", str(folder))]
+    checks = [_files(model, folder)]
     if with_weights:
         checks.append(_weights(folder, is_name=not Path(model).expanduser().is_dir()))
     config, of_config = _config(folder)
@@ -66,6 +70,30 @@ def check_model_files(model: str | Path, *, with_weights: bool) -> ModelFiles:
     settings, of_settings = _settings(config, folder)
     checks += [of_chat, *of_evaluator, *_found_in_template(chat), of_config, *of_settings]
     return ModelFiles(checks=tuple(checks), evaluator=evaluator, settings=settings)
+
+
+def _not_here(model: KnownModel) -> Check:
+    """Return what it takes to have a known model that has not been fetched."""
+    try:
+        check_can_fetch()
+    except AICError as error:
+        return failed_by("files", error, remedy=f"Then fetch it: aic pull {model.name}.")
+    return warning(
+        "files",
+        f"{model.name} is not on this machine: the first call fetches it ({model.source})",
+        remedy=f"Fetch it before: aic pull {model.name}.",
+    )
+
+
+def _files(model: str | Path, folder: Path) -> Check:
+    known = made_of(model)
+    if known is None:
+        return ok("files", str(folder))
+    return ok(
+        "files",
+        f"{folder}: the makers' own weights of {known.name}. Tokenizer and chat template are the "
+        "same; what is tuned or trained for the one is not used for the other",
+    )
 
 
 def _weights(folder: Path, *, is_name: bool) -> Check:

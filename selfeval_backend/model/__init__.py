@@ -13,7 +13,6 @@ from selfeval_backend.model.folder import (
     REFERENCE_FOLDER,
     count_parameters,
     identify_files,
-    is_shipped,
     locate_checkpoint,
 )
 from selfeval_backend.model.loading import (
@@ -50,7 +49,6 @@ __all__ = [
     "file_to_write",
     "find_selfeval",
     "identify_files",
-    "is_shipped",
     "load_model",
     "locate_checkpoint",
     "shared_model",

@@ -1,4 +1,4 @@
-"""Where a model's files are: the reference model, a folder, or a name in the local cache."""
+"""Where a model's files are: a model known by name, a folder, or a name in the hub's cache."""
 
 from __future__ import annotations
 
@@ -8,46 +8,40 @@ from pathlib import Path
 from selfeval_backend.errors import CheckpointError, MissingDependencyError
 from selfeval_backend.files import one_line
 from selfeval_backend.hashing import Hasher
+from selfeval_backend.model_store import (
+    BASE_FOLDER,
+    KNOWN,
+    REFERENCE_FOLDER,
+    fetch_model,
+    known_model,
+)
 
 __all__ = [
     "BASE_FOLDER",
     "REFERENCE_FOLDER",
     "count_parameters",
     "identify_files",
-    "is_shipped",
     "locate_checkpoint",
 ]
 
-REFERENCE_FOLDER = Path(__file__).parents[1] / "reference" / "model"
-"""The shipped reference model."""
-
-BASE_FOLDER = Path(__file__).parents[1] / "reference" / "base"
-"""The generator that it was made of, before its self-evaluation was trained."""
-
+_NAMES = ", ".join(f'"{name}"' for name in KNOWN)
 _DECISIVE = ("*.json", "*.safetensors", "*.model", "*.jinja")
 """Files that decide what a model says."""
 
-_SHIPPED = {"reference": REFERENCE_FOLDER, "reference-base": BASE_FOLDER}
-
-
-def is_shipped(model: str | Path) -> bool:
-    """Tell whether a name is that of a model that comes with this package."""
-    return str(model) in _SHIPPED
-
 
 def locate_checkpoint(model: str | Path, *, with_weights: bool = True) -> Path:
-    """Return the folder that holds a model's files; a model name is downloaded if need be.
+    """Return the folder that holds a model's files; a model by name is downloaded if need be.
 
     Args:
-        model: "reference", "reference-base", a folder, or a model name.
-        with_weights: False: of a model name, download all but the weights.
+        model: A name in `selfeval_backend.model_store.KNOWN`, a folder, or a model of the hub.
+        with_weights: False: of a model of the hub, download all but the weights.
 
     Raises:
-        CheckpointError: There is no such folder and no such model.
-        MissingDependencyError: A model name needs huggingface_hub, which is not installed.
+        CheckpointError: There is no such folder and no such model, or it cannot be had.
+        MissingDependencyError: What it takes to have it is not installed.
     """
-    if is_shipped(model):
-        return _checked(_SHIPPED[str(model)], model)
+    if known := known_model(model):
+        return _checked(fetch_model(known), model)
     folder = Path(model).expanduser()
     if folder.is_dir():
         return _checked(folder, model)
@@ -56,7 +50,7 @@ def locate_checkpoint(model: str | Path, *, with_weights: bool = True) -> Path:
     if str(model).startswith((".", "/", "~")) or str(model).count("/") > 1:
         raise CheckpointError(
             f"model: there is no folder {model}. "
-            'Give "reference", a checkpoint folder, or a model name.'
+            f"Give {_NAMES}, a checkpoint folder, or a model name."
         )
     return _checked(_download(str(model), with_weights=with_weights), model)
 
@@ -76,7 +70,7 @@ def identify_files(model: str | Path, hasher: Hasher, *, leave_out: tuple[str, .
         CheckpointError: There is no such model.
     """
     folder = locate_checkpoint(model, with_weights=False)
-    if is_shipped(model) or Path(model).expanduser().is_dir():
+    if known_model(model) or Path(model).expanduser().is_dir():
         return hasher.folder(folder, _DECISIVE, leave_out=leave_out)
     return [str(model), folder.name]
 
@@ -135,5 +129,5 @@ def _download(name: str, *, with_weights: bool) -> Path:
         reason = one_line(error).removesuffix(".")
         raise CheckpointError(
             f"model: {name} is no folder here and could not be found by name: {reason}. "
-            'Give "reference", a checkpoint folder, or the name of a model you have access to.'
+            f"Give {_NAMES}, a checkpoint folder, or the name of a model you have access to."
         ) from error

@@ -1,8 +1,9 @@
 """Where a model's ``selfeval.json`` is: beside its weights, or in the user's own folder.
 
-Files that are not one's own stay as they are: those of a hub's cache, of an installed package, of a
-folder that cannot be written. What is tuned for such a model stands in the user's folder, under the
-model's name and a fingerprint of its files, so that it is never taken for another model's::
+Files that are not one's own stay as they are: those of a hub's cache and of ours, of an installed
+package, of a folder that cannot be written. What is tuned for such a model stands in the user's
+folder, under the model's name and a fingerprint of its files, so that it is never taken for another
+model's::
 
     ~/.local/share/adaptive-inference-compute/selfeval/org--name/0e9e39f249a1/selfeval.json
 
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from selfeval_backend.errors import DatasetError
 from selfeval_backend.files import check_folder
+from selfeval_backend.model_store import is_kept
 from selfeval_backend.selfeval import FILE_NAME, SelfEvalConfig
 
 __all__ = ["FoundSelfEval", "file_to_write", "find_selfeval", "user_folder"]
@@ -71,7 +73,7 @@ def file_to_write(folder: Path) -> Path:
     Raises:
         DatasetError: Neither can be written.
     """
-    if not _is_of_hub(folder) and not _is_of_package(folder):
+    if not _is_of_hub(folder) and not _is_of_package(folder) and not is_kept(folder):
         try:
             check_folder(folder)
         except DatasetError:
@@ -95,6 +97,8 @@ def _of_name(folder: Path) -> Path:
     folder = folder.resolve()
     if _is_of_hub(folder):
         return user_folder() / folder.parent.parent.name.removeprefix("models--")
+    if is_kept(folder):
+        return user_folder() / folder.parent.name
     return user_folder() / "-".join(folder.parts[-2:]).strip(os.sep + ".")
 
 

@@ -283,9 +283,9 @@ async def test_the_real_server_is_well(vllm_server: VllmServer) -> None:
 
 @pytest.mark.slow
 def test_the_command_on_the_real_server(vllm_server: VllmServer) -> None:
-    command = [sys.executable, "-m", "selfeval_backend", "doctor", "--json", "--base-url"]
+    command = [sys.executable, "-m", "selfeval_backend", "doctor", "--json", "--model", "reference"]
     ran = subprocess.run(
-        [*command, vllm_server.base_url], capture_output=True, text=True, check=False
+        [*command, "--base-url", vllm_server.base_url], capture_output=True, text=True, check=False
     )
 
     assert (ran.returncode, ran.stderr) == (0, "")

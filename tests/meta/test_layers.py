@@ -11,6 +11,7 @@ from tests.meta.source import IN_THE_REPOSITORY, PACKAGES, ROOT, Module, modules
 DOORS = {
     "accelerate": ("training",),
     "datasets": ("samples.prompts",),
+    "gguf": ("model_store.dequantize",),
     "huggingface_hub": ("model.folder",),
     "jinja2": ("chat",),
     "langchain": (),
@@ -41,16 +42,16 @@ DOORS = {
     "rich": ("cli",),
     "safetensors": ("engine.transformers", "training"),
     "sklearn": ("training",),
-    "tokenizers": (),
-    "torch": ("engine.transformers", "samples.on_ray", "training"),
-    "transformers": ("chat", "engine.transformers", "training"),
+    "tokenizers": ("model_store.dequantize",),
+    "torch": ("engine.transformers", "model_store.dequantize", "samples.on_ray", "training"),
+    "transformers": ("chat", "engine.transformers", "model_store.dequantize", "training"),
     "typer": ("cli",),
     "vllm": ("engine.vllm",),
     "yaml": ("training.recipe",),
 }
 """Which parts of selfeval_backend may import what."""
 
-LATE = {"chat", "model.folder"}
+LATE = {"chat", "model.folder", "model_store.dequantize"}
 """Modules that everything needs: what they import from elsewhere comes when it is needed."""
 
 BACKEND = modules("selfeval_backend")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,17 @@ from benchmarks.figures.runs import load_beams
 from selfeval_backend.errors import AICError, ConfigurationError, DatasetError
 from selfeval_backend.evaluation.tasks import AlpacaEvalTask, FileTask, Gsm8kTask
 from selfeval_backend.files import (
+    UNFINISHED,
     check_can_write,
     locked,
     read_csv,
     read_json,
     read_json_lines,
     read_parquet,
+    remove_folder,
+    remove_unfinished,
     replacing,
+    replacing_folder,
     write_atomically,
     write_json,
 )
@@ -381,3 +386,43 @@ def test_a_memory_of_hashes_that_cannot_be_read_is_made_anew(tmp_path: Path, bod
     assert hasher.file(file) == expected
     hasher.save()
     assert Hasher(memory).file(file) == expected
+
+
+def test_a_folder_comes_whole_or_not_at_all(tmp_path: Path) -> None:
+    place = tmp_path / "model"
+    with replacing_folder(place) as fresh:
+        (fresh / "a").write_text("first")
+        assert not place.exists()
+    with suppress(RuntimeError), replacing_folder(place) as fresh:
+        (fresh / "a").write_text("second")
+        raise RuntimeError
+    assert (place / "a").read_text() == "first"
+    with replacing_folder(place) as fresh:
+        (fresh / "b").write_text("third")
+    assert [path.name for path in place.iterdir()] == ["b"]
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(DatasetError, match="cannot be written: Not a directory"),
+        replacing_folder(tmp_path / "file" / "model"),
+    ):
+        pass
+
+
+def test_removing_a_folder_that_is_not_there_is_no_error(tmp_path: Path) -> None:
+    remove_folder(tmp_path / "gone")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "a").write_text("")
+    remove_folder(tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_unfinished_is_told_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / f"model{UNFINISHED}").mkdir()
+    (tmp_path / f"file{UNFINISHED}").write_text("")
+    (tmp_path / "kept").write_text("")
+    remove_unfinished(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]

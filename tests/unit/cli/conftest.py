@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from selfeval_backend import model as model_module
+from selfeval_backend.cli import running
 from selfeval_backend.cli.main import app
 from selfeval_backend.model import SelfEvaluatingModel
 
@@ -24,6 +25,13 @@ class Ran:
 
 Aic = Callable[..., Ran]
 UseModel = Callable[[SelfEvaluatingModel], None]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_to_fetch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a test that would fetch a model fail, and not wait for a network."""
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", "/nowhere")
 
 
 @pytest.fixture
@@ -48,5 +56,6 @@ def use_model(monkeypatch: pytest.MonkeyPatch) -> UseModel:
             return model
 
         monkeypatch.setattr(model_module, "load_model", load)
+        monkeypatch.setattr(running, "fetch_first", lambda name: None)
 
     return use

@@ -189,7 +189,7 @@ def test_an_uncalibrated_model_says_so_everywhere(
 
     monkeypatch.setattr("selfeval_backend.model.load_model", load)
 
-    ran = aic("ask", "Really?")
+    ran = aic("ask", "Really?", "--model", "reference")
 
     assert "Confidence 0.950 (not calibrated): " in ran.stdout
     assert "prob_win_or_tie (not calibrated) of each sample" in ran.stdout

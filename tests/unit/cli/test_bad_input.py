@@ -41,7 +41,8 @@ def _elsewhere(
         monkeypatch.delenv(name.lower(), raising=False)
 
 
-SERVED = [("ask", "Hi"), ("demo", "--n", "1"), ("eval", "--n", "1"), ("doctor",)]
+ASK = ("ask", "Hi", "--model", "reference")
+SERVED = [ASK, ("demo", "--n", "1"), ("eval", "--n", "1"), ("doctor", "--model", "reference")]
 BAD_URLS = [
     "http://127.0.0.1:99999/v1",
     "http://127.0.0.1:0/v1",
@@ -131,7 +132,7 @@ def test_certificates_of_the_environment_that_cannot_be_read(
     aic: Aic, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")
-    check(aic("ask", "Hi", "--base-url", URL), "certificates: got 'SSL_CERT_FILE")
+    check(aic(*ASK, "--base-url", URL), "certificates: got 'SSL_CERT_FILE")
 
 
 def test_a_fault_of_ours_is_not_blamed_on_the_environment() -> None:
@@ -301,7 +302,7 @@ def test_a_file_that_fails_below_us_is_one_line_and_a_fault_of_ours_is_not_hidde
 
     target = "selfeval_backend.model.load_model"
     monkeypatch.setattr(target, failing(PermissionError(13, "Permission denied", "/a/file")))
-    check(aic("ask", "Hi"), "/a/file: Permission denied")
+    check(aic(*ASK), "/a/file: Permission denied")
     monkeypatch.setattr(target, failing(OSError("something")))
     with pytest.raises(OSError, match="something"):
-        aic("ask", "Hi")
+        aic(*ASK)

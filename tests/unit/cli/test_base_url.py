@@ -34,7 +34,7 @@ def asked_of(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Server | N
     return found
 
 
-COMMANDS = [("ask", "Hi"), ("demo", "--n", "1"), ("eval", "--n", "1")]
+COMMANDS = [("ask", "Hi", "--model", "reference"), ("demo", "--n", "1"), ("eval", "--n", "1")]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[0])

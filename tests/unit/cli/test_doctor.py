@@ -22,7 +22,7 @@ pytest.importorskip("tenacity", reason="the extra with servers is not installed"
 
 @pytest.mark.slow
 def test_all_is_well(aic: Aic) -> None:
-    ran = aic("doctor", "--engine", "transformers")
+    ran = aic("doctor", "--model", "reference", "--engine", "transformers")
 
     assert (ran.status, ran.stderr) == (0, "")
     assert "This machine\n" in ran.stdout
@@ -57,7 +57,16 @@ def test_a_broken_selfeval_json_fails(aic: Aic, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_servers_that_are_not_there_stop_nothing_else(aic: Aic) -> None:
-    ran = aic("doctor", "--base-url", NOBODY, "--base-url", f"{NOBODY}/v1", "--json")
+    ran = aic(
+        "doctor",
+        "--model",
+        "reference",
+        "--base-url",
+        NOBODY,
+        "--base-url",
+        f"{NOBODY}/v1",
+        "--json",
+    )
 
     assert ran.status == 1
     document = json.loads(ran.stdout)
@@ -104,7 +113,7 @@ def test_without_the_packages_for_servers(aic: Aic, monkeypatch: pytest.MonkeyPa
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "tenacity", None)
 
-    ran = aic("doctor", "--base-url", NOBODY)
+    ran = aic("doctor", "--model", "reference", "--base-url", NOBODY)
 
     assert " not checked  reachable" in ran.stdout
     assert "packages are missing" in ran.stdout

@@ -43,8 +43,11 @@ INTERRUPTED = textwrap.dedent(
 )
 
 
+ASK = ("ask", "Use 3, 19 and 25 to make 41.", "--model", "reference")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [["ask", "Hi"], ["demo", "--n", "1"]])
+@pytest.mark.parametrize("command", [["ask", "Hi", "--model", "reference"], ["demo", "--n", "1"]])
 def test_ctrl_c_ends_generation_with_status_130(command: list[str]) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED, *command],
@@ -130,7 +133,7 @@ class TestOnTheReferenceModel:
         )
 
     def test_ask(self) -> None:
-        ran = self.run("ask", "Use 3, 19 and 25 to make 41.", "--seed", "0", "--json")
+        ran = self.run(*ASK, "--seed", "0", "--json")
 
         assert (ran.returncode, ran.stderr) == (0, "")
         document = json.loads(ran.stdout)
@@ -140,7 +143,7 @@ class TestOnTheReferenceModel:
         assert document["usage"]["generated_tokens"] > 0
 
     def test_a_prompt_that_does_not_fit_is_one_line(self) -> None:
-        ran = self.run("ask", "Use 3, 19 and 25 to make 41. " * 100)
+        ran = self.run("ask", "Use 3, 19 and 25 to make 41. " * 100, "--model", "reference")
 
         assert ran.returncode == 2
         assert ran.stdout == ""

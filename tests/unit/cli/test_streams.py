@@ -63,7 +63,7 @@ def shell(
     return ran, loaded.exists()
 
 
-ASK = "ask Hi --max-samples 1 --seed 0"
+ASK = "ask Hi --model reference --max-samples 1 --seed 0"
 pytestmark = pytest.mark.slow
 
 

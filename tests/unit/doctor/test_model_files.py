@@ -307,3 +307,12 @@ def test_no_tokenizer(folder: Path) -> None:
     files = check_model_files(folder, with_weights=True)
 
     assert named(files)["tokenizer"].status == "failed"
+
+
+def test_the_makers_own_weights_of_a_known_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = "selfeval_backend.doctor.model_files.locate_checkpoint"
+    monkeypatch.setattr(place, lambda name, **_: REFERENCE_FOLDER)
+    files = check_model_files("HuggingFaceTB/SmolLM2-135M-Instruct", with_weights=False)
+    found = named(files)["files"].found
+    assert "the makers' own weights of smollm2" in found
+    assert "tuned or trained for the one is not used for the other" in found

@@ -158,3 +158,16 @@ def test_the_doctor_says_which_file_is_used(tmp_path: Path) -> None:
     checks = {c.name: c for c in check_model_files("reference", with_weights=True).checks}
     assert checks["selfeval.json"].status == "warning"
     assert "is not used" in checks["selfeval.json"].found
+
+
+def test_of_a_fetched_model_it_goes_to_the_user_under_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIC_CACHE_DIR", str(tmp_path / "cache"))
+    folder = checkpoint(tmp_path / "cache" / "models" / "smollm2" / "v1")
+    file = file_to_write(folder)
+    assert file.parent.parent == user_folder() / "smollm2"
+    tuned(0.5).write(file)
+    assert find_selfeval(folder).path == file
+    newer = checkpoint(tmp_path / "cache" / "models" / "smollm2" / "v2", b"other weights")
+    assert find_selfeval(newer).passed_over == (file,)
