@@ -28,8 +28,8 @@ from selfeval_backend.errors import (
     MissingDependencyError,
     StreamBrokenError,
 )
-from selfeval_backend.policy import Policy
-from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
+from selfeval_backend.policy import BestOfN, Policy
+from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator, TrustLevel
 from selfeval_backend.selfeval_files import find_selfeval
 from selfeval_backend.settings import Settings, resolve_settings
 from selfeval_backend.stop_strings import StopStrings
@@ -101,7 +101,7 @@ class Server:
 
 
 class UncalibratedWarning(UserWarning):
-    """A model without a ``selfeval.json``: its self-evaluation is zero-shot and uncalibrated."""
+    """A model whose confidences are not calibrated, or that has none as nothing is known of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,8 +120,19 @@ class Answer:
     """Of the run: with the same model, engine and settings it gives the same answer."""
     outcome: Outcome
     """The samples, which one was chosen and why, and what it all cost."""
+    level: TrustLevel
+    """What is known of the model's self-evaluation. "unknown": the answer is the greedy sample."""
     parsed: Parsed | None = None
     """What was found in the chosen sample; None where no form was asked for."""
+
+    @property
+    def no_confidence(self) -> str | None:
+        """Why there is no confidence; None where there is one."""
+        if self.outcome.confidence is not None:
+            return None
+        if self.level == "unknown":
+            return "the model has no selfeval.json: it was not trained to evaluate itself"
+        return f"the run ended before it was asked ({self.outcome.stop_reason})"
 
     def summary(self) -> dict[str, Any]:
         """Return what a caller wants to know, in JSON types: confidence, samples, tokens, policy.
@@ -133,6 +144,8 @@ class Answer:
         return {
             "confidence": outcome.confidence,
             "calibrated": outcome.calibrated,
+            "level": self.level,
+            "no_confidence": self.no_confidence,
             "stop_reason": outcome.stop_reason,
             "fault": outcome.trace.fault,
             "num_samples": len(outcome.samples),
@@ -184,8 +197,9 @@ class SelfEvaluatingModel:
         name: What it is called in answers.
         engine: Generates and evaluates.
         chat: The model's tokenizer and chat template.
-        config: The model's ``selfeval.json``; None: the paper's question, zero-shot, with an
-            UncalibratedWarning.
+        config: The model's ``selfeval.json``; None: it has none. Then every answer is the greedy
+            sample, without a confidence, whatever the settings, and an UncalibratedWarning says so.
+            ``SelfEvalConfig()`` asks the paper's question all the same, zero-shot.
 
     Raises:
         SelfEvaluationError: The tokenizer lacks the label tokens.
@@ -199,11 +213,20 @@ class SelfEvaluatingModel:
         self.chat = chat
         self.evaluator = SelfEvaluator(config, chat)
         """Asks the question, and reads the answer as a probability."""
-        if not self.evaluator.calibrated:
+        self.level: TrustLevel = "unknown" if config is None else "trained"
+        """What is known of its self-evaluation."""
+        if self.level == "unknown":
             warnings.warn(
-                f"{name} has no calibrated selfeval.json: its self-evaluation is not calibrated, "
-                "and probabilities are marked calibrated: false. Train one with this project's "
-                "training pipeline.",
+                f"{name} has no selfeval.json, so it answers with one greedy sample and no "
+                "confidence: nothing shows that it can tell its good samples from its bad ones. "
+                "`aic train` teaches it.",
+                UncalibratedWarning,
+                stacklevel=3,
+            )
+        elif not self.evaluator.calibrated:
+            warnings.warn(
+                f"{name} is not calibrated: its selfeval.json has no calibration, and confidences "
+                "are marked calibrated: false. `aic train` calibrates.",
                 UncalibratedWarning,
                 stacklevel=3,
             )
@@ -302,7 +325,8 @@ class SelfEvaluatingModel:
             form: What the answer must be: the prompt shows its tools, samples are drawn under its
                 grammar, and one that it cannot read is chosen only where it can read none. None:
                 text.
-            policy: None: the one that the settings describe.
+            policy: None: the one that the settings describe; of a model of which nothing is known,
+                the greedy sample.
             observer: Told of every decision once it has been carried out.
             follower: Told of the chosen sample as it grows, from when it is certain which it is.
 
@@ -312,13 +336,15 @@ class SelfEvaluatingModel:
             NoFinishedSampleError: The run ended before any sample had; carries the trace.
         """
         settings = settings or self.settings()
+        if policy is None:
+            settings, policy = self._trusted(settings)
         prompt_ids = self.chat.prompt_ids(messages, () if form is None else form.shown)
         seed = secrets.randbits(32) if settings.seed is None else settings.seed
         outcome = await run(
             prompt_ids,
             engine=self.engine,
             evaluator=self.evaluator,
-            policy=policy or settings.policy(),
+            policy=policy,
             limits=settings.limits(),
             sampling=SamplingParams(
                 temperature=settings.temperature,
@@ -341,12 +367,20 @@ class SelfEvaluatingModel:
             settings=settings,
             seed=seed,
             outcome=outcome,
+            level=self.level,
             parsed=(
                 None
                 if form is None
                 else self._parsed(outcome.best_sample.token_ids, settings, form)
             ),
         )
+
+    def _trusted(self, settings: Settings) -> tuple[Settings, BestOfN]:
+        """Return what is done of the settings: where nothing is known, no sample is chosen."""
+        if self.level != "unknown":
+            return settings, settings.policy()
+        one = replace(settings.unpruned(), max_samples=1, adaptive=True)
+        return one, replace(one.policy(), evaluate=False)
 
     async def stream(
         self,
@@ -427,9 +461,17 @@ class SelfEvaluatingModel:
             response: Its text.
 
         Raises:
-            ConfigurationError: The messages cannot be used, or the response is blank.
+            ConfigurationError: The messages cannot be used, the response is blank, or the model
+                has no selfeval.json.
             ContextLengthError: They do not fit, with the question.
         """
+        if self.level == "unknown":
+            raise ConfigurationError(
+                "model",
+                self.name,
+                "one with a selfeval.json",
+                remedy="Nothing shows that this one can judge a response: `aic train` teaches it.",
+            )
         response_ids = self.chat.response_ids(response)
         if not response_ids or _is_blank(response):
             raise ConfigurationError("response", response, "a response with text")
