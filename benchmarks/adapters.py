@@ -12,6 +12,7 @@ from typing import Any
 from selfeval_backend.chat import Message
 from selfeval_backend.engine.scripted import ScriptedChat, ScriptedEngine
 from selfeval_backend.model import SelfEvaluatingModel, UncalibratedWarning
+from selfeval_backend.selfeval import SelfEvalConfig
 from selfeval_backend.sync import run_sync
 
 __all__ = ["CALLS_IN_TURN", "NUM_TURNS", "PROMPT", "Call", "overhead_ms"]
@@ -59,7 +60,9 @@ def _scripted_model() -> SelfEvaluatingModel:
     engine = ScriptedEngine(script, repeat=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UncalibratedWarning)
-        return SelfEvaluatingModel(name="scripted", engine=engine, chat=chat, config=None)
+        return SelfEvaluatingModel(
+            name="scripted", engine=engine, chat=chat, config=SelfEvalConfig()
+        )
 
 
 async def _mean_ms(call: Call) -> float:

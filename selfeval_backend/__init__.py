@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         load_model,
     )
     from selfeval_backend.policy import BestOfN
+    from selfeval_backend.selfeval import SelfEvalConfig
     from selfeval_backend.settings import Settings
     from selfeval_backend.types import Limits, Outcome, Sample, SelfEvaluation, Usage
 
@@ -81,6 +82,7 @@ __all__ = [
     "Outcome",
     "Sample",
     "ScorerError",
+    "SelfEvalConfig",
     "SelfEvaluatingModel",
     "SelfEvaluation",
     "SelfEvaluationError",
@@ -106,6 +108,7 @@ _HOMES = {
     "Message": "chat",
     "Outcome": "types",
     "Sample": "types",
+    "SelfEvalConfig": "selfeval",
     "SelfEvaluatingModel": "model",
     "SelfEvaluation": "types",
     "Settings": "settings",

@@ -108,7 +108,7 @@ def read_confidence(best_of_n: object) -> ConfidenceReading:
     confidence = best_of_n.get("confidence")
     if not _is_number(confidence) or not 0.0 <= confidence <= 1.0:
         shown = (
-            f"the run ended before it was asked ({best_of_n.get('stop_reason')})"
+            best_of_n.get("no_confidence") or "it does not say why"
             if confidence is None
             else f"{confidence!r:.40} is no number in [0, 1]"
         )

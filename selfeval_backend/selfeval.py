@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -30,6 +30,7 @@ __all__ = [
     "Judgement",
     "SelfEvalConfig",
     "SelfEvaluator",
+    "TrustLevel",
     "raw_prob_win_or_tie",
 ]
 
@@ -37,6 +38,12 @@ PAPER_QUESTION = 'Would you do better if you started over? ("Yes." or "No.")'
 """Source: arXiv 2410.02725, section 3."""
 
 FILE_NAME = "selfeval.json"
+
+TrustLevel = Literal["unknown", "trained"]
+"""What is known of a model's self-evaluation.
+
+"trained": it has a ``selfeval.json``, calibrated or not. "unknown": it has none. Nothing shows then
+that its answers to the question order its samples, and nothing is chosen by them."""
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -86,10 +93,13 @@ class SelfEvalConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     version: Annotated[int, Field(ge=1, le=1)] = 1
+    """Of the file's form."""
     question: Annotated[str, Field(min_length=1)] = PAPER_QUESTION
+    """Asked in a turn of the user behind the response."""
     win_or_tie_label: Annotated[str, Field(min_length=1)] = "No."
     """The answer that means: starting over would not help. Its first token is read."""
     loss_label: Annotated[str, Field(min_length=1)] = "Yes."
+    """The answer that means: starting over would do better."""
     closes_thought: bool | None = None
     """Whether the question is answered where an answer stands, with the model's thinking off or a
     thought closed, as it was trained; None, in files that say nothing: unless it is calibrated,

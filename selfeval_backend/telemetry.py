@@ -49,6 +49,7 @@ _REQUEST = {
 _RESULT = {
     "confidence": "aic.confidence",
     "calibrated": "aic.calibrated",
+    "level": "aic.level",
     "stop_reason": "aic.stop_reason",
     "fault": "aic.fault",
     "num_samples": "aic.num_samples",

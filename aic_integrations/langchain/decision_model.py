@@ -170,8 +170,11 @@ def _drawn(message: AIMessage) -> _Finding:
         raise ConfigurationError(
             "llm",
             reading.problem,
-            "limits that leave room for one answer and its self-evaluation",
-            remedy="Raise max_tokens, max_total_tokens or max_seconds of the chat model.",
+            "an answer with a confidence",
+            remedy=(
+                "Raise max_tokens, max_total_tokens or max_seconds of the chat model where they "
+                "leave no room; train it (`aic train`) where it has no selfeval.json."
+            ),
         )
     return _Finding(
         # An answer that is none, blank for example, speaks for starting over, whatever it says.

@@ -44,6 +44,8 @@ def print_json(asked: Asked) -> None:
         "answer": answer.text,
         "confidence": outcome["confidence"],
         "calibrated": outcome["calibrated"],
+        "level": answer.level,
+        "no_confidence": answer.no_confidence,
         "stop_reason": outcome["stop_reason"],
         "best": outcome["best"],
         "samples": samples,
@@ -64,7 +66,7 @@ def print_tables(asked: Asked) -> None:
     """Print the answer, its confidence, the table of samples, what was saved and why it ended."""
     answer, outcome = asked.answer, asked.answer.outcome
     show(f"{answer.text}\n")
-    show(_confidence(outcome))
+    show(_confidence(answer))
     note = "" if _calibrated(outcome) else " (not calibrated)"
     show(f"prob_win_or_tie{note} of each sample:\n")
     show_table(_samples(outcome, answer.settings.prune_at))
@@ -73,9 +75,10 @@ def print_tables(asked: Asked) -> None:
     show(f"Stopped: {outcome.stop_reason}{fault}. Seed {answer.seed}.")
 
 
-def _confidence(outcome: Outcome) -> str:
+def _confidence(answer: Answer) -> str:
+    outcome = answer.outcome
     if outcome.confidence is None:
-        return "Confidence: not evaluated, the call ended before."
+        return f"Confidence: none, {answer.no_confidence}."
     note = "" if outcome.calibrated else " (not calibrated)"
     return (
         f"Confidence {outcome.confidence:.3f}{note}: "

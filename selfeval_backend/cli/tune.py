@@ -130,11 +130,18 @@ def _target(model: str, out: Path | None) -> _Target:
     from selfeval_backend.cli.fetching import fetch_first
     from selfeval_backend.files import check_can_write
     from selfeval_backend.model import file_to_write, find_selfeval, locate_checkpoint
-    from selfeval_backend.selfeval import FILE_NAME, SelfEvalConfig
+    from selfeval_backend.selfeval import FILE_NAME
 
     fetch_first(model)
     folder = locate_checkpoint(model, with_weights=False)
-    config = find_selfeval(folder).config or SelfEvalConfig()
+    config = find_selfeval(folder).config
+    if config is None:
+        raise ConfigurationError(
+            "model",
+            model,
+            "one with a selfeval.json",
+            remedy="Nothing shows that this one tells its samples apart: `aic train` teaches it.",
+        )
     try:
         if out is None:
             path = file_to_write(folder)

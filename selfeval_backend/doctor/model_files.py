@@ -24,8 +24,8 @@ from selfeval_backend.settings import SAMPLING_NAMES, Settings, Source, resolve_
 
 __all__ = ["ModelFiles", "check_model_files"]
 
-_TRAIN = "Train it with this project's training pipeline, or go on: probabilities are then marked "
-_UNCALIBRATED = _TRAIN + "calibrated: false."
+_UNKNOWN = "Train it (`aic train`), or go on: answers are as the model alone gives them."
+_UNCALIBRATED = "Calibrate it (`aic train`), or go on: confidences are marked calibrated: false."
 _INDEX = "model.safetensors.index.json"
 _FOUND = ("tool calls", "reasoning")
 _PROMPT, _RESPONSE = "Is this kept?", "Yes, word for word:\n\n1. A list.\n2. {Braces} <b>too</b>."
@@ -152,8 +152,8 @@ def _config(folder: Path) -> tuple[SelfEvalConfig | None, Check]:
         remedy = "Tune this one (`aic tune`), or remove the file."
         return config or SelfEvalConfig(), warning(name, found, remedy=remedy)
     if config is None:
-        found = "none: the model is asked the paper's question, zero-shot and uncalibrated"
-        return SelfEvalConfig(), warning(name, found, remedy=_UNCALIBRATED)
+        found = "none: answers are single greedy samples, without a confidence"
+        return SelfEvalConfig(), warning(name, found, remedy=_UNKNOWN)
     if not any(m.num_tokens is None for m in config.calibration):
         found = f"{where}has no calibration of finished responses"
         return config, warning(name, found, remedy=_UNCALIBRATED)

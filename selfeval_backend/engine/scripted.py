@@ -6,7 +6,7 @@
     engine = ScriptedEngine(
         [chat.response("41 = 19 + 25 - 3", prob_win_or_tie=0.2), chat.response("41", 0.95)]
     )
-    model = SelfEvaluatingModel(name="scripted", engine=engine, chat=chat, config=None)
+    model = SelfEvaluatingModel(name="scripted", engine=engine, chat=chat, config=SelfEvalConfig())
     ...
     assert engine.num_open == 0
 """

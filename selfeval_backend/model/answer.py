@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from selfeval_backend.chat import Parsed
+from selfeval_backend.selfeval import TrustLevel
 from selfeval_backend.settings import Settings
 from selfeval_backend.types import Outcome, to_json
 
@@ -29,8 +30,19 @@ class Answer:
     """Of the run: with the same model, engine and settings it gives the same answer."""
     outcome: Outcome
     """The samples, which one was chosen and why, and what it all cost."""
+    level: TrustLevel
+    """What is known of the model's self-evaluation. "unknown": the answer is the greedy sample."""
     parsed: Parsed | None = None
     """What was found in the chosen sample; None where no form was asked for."""
+
+    @property
+    def no_confidence(self) -> str | None:
+        """Why there is no confidence; None where there is one."""
+        if self.outcome.confidence is not None:
+            return None
+        if self.level == "unknown":
+            return "the model has no selfeval.json: it was not trained to evaluate itself"
+        return f"the run ended before it was asked ({self.outcome.stop_reason})"
 
     def summary(self, *, texts: Sequence[str] | None = None) -> dict[str, Any]:
         """Return what a caller wants to know, in JSON types: confidence, samples, tokens, policy.
@@ -45,6 +57,8 @@ class Answer:
         facts = {
             "confidence": outcome.confidence,
             "calibrated": outcome.calibrated,
+            "level": self.level,
+            "no_confidence": self.no_confidence,
             "stop_reason": outcome.stop_reason,
             "fault": outcome.trace.fault,
             "num_samples": len(outcome.samples),

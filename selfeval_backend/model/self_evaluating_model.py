@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import warnings
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any, NoReturn
@@ -29,8 +30,8 @@ from selfeval_backend.errors import (
 from selfeval_backend.model.answer import Answer
 from selfeval_backend.model.reading import SampleReader, is_blank
 from selfeval_backend.model.streaming import AnswerFlow, in_pieces
-from selfeval_backend.policy import Policy
-from selfeval_backend.selfeval import Judgement, SelfEvalConfig, SelfEvaluator
+from selfeval_backend.policy import BestOfN, Policy
+from selfeval_backend.selfeval import Judgement, SelfEvalConfig, SelfEvaluator, TrustLevel
 from selfeval_backend.settings import Settings, check_model_policy, lay_over
 from selfeval_backend.types import Sample
 
@@ -41,7 +42,7 @@ _STREAMED_TOKENS = 4
 
 
 class UncalibratedWarning(UserWarning):
-    """A model without a ``selfeval.json``: its self-evaluation is zero-shot and uncalibrated."""
+    """A model whose confidences are not calibrated, or that has none as nothing is known of it."""
 
 
 class SelfEvaluatingModel:
@@ -51,8 +52,9 @@ class SelfEvaluatingModel:
         name: What it is called in answers.
         engine: Generates and evaluates.
         chat: The model's tokenizer and chat template.
-        config: The model's ``selfeval.json``; None: the paper's question, zero-shot, with an
-            UncalibratedWarning.
+        config: The model's ``selfeval.json``; None: it has none. Then every answer is the greedy
+            sample, without a confidence, whatever the settings, and an UncalibratedWarning says so.
+            ``SelfEvalConfig()`` asks the paper's question all the same, zero-shot.
         generation_config: How its makers say that it is to be sampled
             (`selfeval_backend.generation_config`).
 
@@ -78,11 +80,20 @@ class SelfEvaluatingModel:
         self.evaluator = SelfEvaluator(config, chat)
         """Asks the question, and reads the answer as a probability."""
         check_model_policy(self.evaluator.config.policy)
-        if not self.evaluator.calibrated:
+        self.level: TrustLevel = "unknown" if config is None else "trained"
+        """What is known of its self-evaluation."""
+        if self.level == "unknown":
             warnings.warn(
-                f"{name} has no calibrated selfeval.json: its self-evaluation is not calibrated, "
-                "and probabilities are marked calibrated: false. Train one with this project's "
-                "training pipeline.",
+                f"{name} has no selfeval.json, so it answers with one greedy sample and no "
+                "confidence: nothing shows that it can tell its good samples from its bad ones. "
+                "`aic train` teaches it.",
+                UncalibratedWarning,
+                stacklevel=3,
+            )
+        elif not self.evaluator.calibrated:
+            warnings.warn(
+                f"{name} is not calibrated: its selfeval.json has no calibration, and confidences "
+                "are marked calibrated: false. `aic train` calibrates.",
                 UncalibratedWarning,
                 stacklevel=3,
             )
@@ -183,7 +194,8 @@ class SelfEvaluatingModel:
             form: What the answer must be: the prompt shows its tools, samples are drawn under its
                 grammar, and one that it cannot read is chosen only where it can read none. None:
                 text.
-            policy: None: the one that the settings describe.
+            policy: None: the one that the settings describe; of a model of which nothing is known,
+                the greedy sample.
             observer: Told of every decision once it has been carried out.
 
         Raises:
@@ -247,13 +259,15 @@ class SelfEvaluatingModel:
         follower: Follower | None = None,
     ) -> Answer:
         form = reader.form
+        if policy is None:
+            settings, policy = self._trusted(settings)
         prompt_ids = self.chat.prompt_ids(messages, () if form is None else form.shown)
         seed = secrets.randbits(32) if settings.seed is None else settings.seed
         outcome = await run(
             prompt_ids,
             engine=self.engine,
             evaluator=self.evaluator,
-            policy=policy or settings.policy(),
+            policy=policy,
             limits=settings.limits(),
             sampling=SamplingParams(
                 temperature=settings.temperature,
@@ -280,8 +294,16 @@ class SelfEvaluatingModel:
             settings=settings,
             seed=seed,
             outcome=outcome,
+            level=self.level,
             parsed=reader.parsed(chosen),
         )
+
+    def _trusted(self, settings: Settings) -> tuple[Settings, BestOfN]:
+        """Return what is done of the settings: where nothing is known, no sample is chosen."""
+        if self.level != "unknown":
+            return settings, settings.policy()
+        one = replace(settings.unpruned(), max_samples=1, adaptive=True)
+        return one, replace(one.policy(), evaluate=False)
 
     async def judge(self, messages: Sequence[Message], response: str) -> Judgement:
         """Ask the self-evaluation question of a finished response, wherever it comes from.
@@ -294,9 +316,17 @@ class SelfEvaluatingModel:
             response: Its text.
 
         Raises:
-            ConfigurationError: The messages cannot be used, or the response is blank.
+            ConfigurationError: The messages cannot be used, the response is blank, or the model
+                has no selfeval.json.
             ContextLengthError: They do not fit, with the question.
         """
+        if self.level == "unknown":
+            raise ConfigurationError(
+                "model",
+                self.name,
+                "one with a selfeval.json",
+                remedy="Nothing shows that this one can judge a response: `aic train` teaches it.",
+            )
         response_ids = self.chat.response_ids(response)
         if not response_ids or is_blank(response):
             raise ConfigurationError("response", response, "a response with text")

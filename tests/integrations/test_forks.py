@@ -55,13 +55,15 @@ WITH_SERVER = """
 from selfeval_backend.engine.scripted import ScriptedChat
 from selfeval_backend.engine.server import connect_server_engine
 from selfeval_backend.model import SelfEvaluatingModel
+from selfeval_backend.selfeval import SelfEvalConfig
 from selfeval_backend.sync import run_sync
 
 url = sys.argv[1]
 
 def connected():
     engine = run_sync(connect_server_engine(url))
-    return SelfEvaluatingModel(name="reference", engine=engine, chat=ScriptedChat(), config=None)
+    chat = ScriptedChat()
+    return SelfEvaluatingModel(name="reference", engine=engine, chat=chat, config=SelfEvalConfig())
 
 model = connected()
 llm = ChatAdaptive.from_model(model, max_samples=2, max_tokens=4, prune_at=())
@@ -212,10 +214,11 @@ def test_a_scripted_model_works_on_in_a_child() -> None:
     code = """
 from selfeval_backend.engine.scripted import ScriptedChat, ScriptedEngine
 from selfeval_backend.model import SelfEvaluatingModel
+from selfeval_backend.selfeval import SelfEvalConfig
 chat = ScriptedChat()
 engine = ScriptedEngine([chat.response("forty", 0.9)], repeat=True)
 llm = ChatAdaptive.from_model(
-    SelfEvaluatingModel(name="x", engine=engine, chat=chat, config=None), max_samples=2
+    SelfEvaluatingModel(name="x", engine=engine, chat=chat, config=SelfEvalConfig()), max_samples=2
 )
 def use():
     for _ in range(8):

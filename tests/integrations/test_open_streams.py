@@ -34,12 +34,13 @@ PRELUDE = """
 import asyncio, gc, sys, warnings
 from selfeval_backend.chat import Message
 from selfeval_backend.model import SelfEvaluatingModel
+from selfeval_backend.selfeval import SelfEvalConfig
 QUESTION = [Message(role="user", content="Use 3, 19 and 25 to make 41.")]
 GIVEN = {"max_samples": 1, "max_tokens": 200, "prune_at": ()}
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     {engine}
-    model = SelfEvaluatingModel(name="x", engine=engine, chat=chat, config=None)
+    model = SelfEvaluatingModel(name="x", engine=engine, chat=chat, config=SelfEvalConfig())
 
 def own():
     return model.stream(QUESTION, model.settings(GIVEN))

@@ -155,9 +155,9 @@ def copy_of_reference(folder: Path, *, without: str = "") -> Path:
     return folder
 
 
-def test_a_folder_without_selfeval_is_used_uncalibrated_after_a_warning(tmp_path: Path) -> None:
+def test_a_folder_without_selfeval_answers_greedily_after_a_warning(tmp_path: Path) -> None:
     folder = copy_of_reference(tmp_path / "plain", without="selfeval.json")
-    with pytest.warns(UserWarning, match="not calibrated"):
+    with pytest.warns(UserWarning, match="no selfeval.json"):
         plain = load_model(folder)
     answer = asyncio.run(
         plain.answer(
@@ -165,7 +165,8 @@ def test_a_folder_without_selfeval_is_used_uncalibrated_after_a_warning(tmp_path
             plain.settings({"max_samples": 2, "seed": 0}),
         )
     )
-    assert answer.summary()["calibrated"] is False
+    assert [sample.temperature for sample in answer.outcome.samples] == [0.0]
+    assert answer.outcome.confidence is None
     asyncio.run(plain.aclose())
 
 

@@ -25,7 +25,8 @@ from selfeval_backend.errors import (
     NoFinishedSampleError,
     SelfEvaluationError,
 )
-from selfeval_backend.model import Answer, SelfEvaluatingModel
+from selfeval_backend.gate import read_confidence
+from selfeval_backend.model import Answer, SelfEvaluatingModel, UncalibratedWarning
 from selfeval_backend.samples.records import SampleRecord
 from selfeval_backend.samples.replay import replay_engine
 from selfeval_backend.selfeval import SelfEvalConfig
@@ -468,7 +469,7 @@ def test_any_run_adds_up_and_tidies_up(
     script[-1] = replace(script[-1], fail_after=fail_after)
     engine = ScriptedEngine(script, chunk_tokens=chunk_tokens, pauses_at_checkpoints=pauses)
     with pytest.warns(UserWarning, match="not calibrated"):
-        model = SelfEvaluatingModel(name="x", engine=engine, chat=CHAT, config=None)
+        model = SelfEvaluatingModel(name="x", engine=engine, chat=CHAT, config=SelfEvalConfig())
     given = {"max_samples": 6, "adaptive": adaptive, "prune_at": prune_at}
     if prune_at:
         given["accept_above"] = accept_above
@@ -483,6 +484,38 @@ def test_any_run_adds_up_and_tidies_up(
         assert len(outcome.samples) <= 6
         assert all(s.status != "running" for s in outcome.samples)
     assert engine.num_open == 0
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"max_samples": 4, "threshold": 0.99},
+        {"max_samples": 4, "adaptive": False},
+        {"prune_at": (2,), "accept_above": 0.5},
+    ],
+    ids=str,
+)
+async def test_nothing_is_chosen_by_an_evaluation_of_which_nothing_is_known(
+    given: dict[str, object],
+) -> None:
+    engine = ScriptedEngine([respond("greedy", 0.1)], repeat=True)
+    with pytest.warns(UncalibratedWarning, match="no selfeval.json.* `aic train`"):
+        model = SelfEvaluatingModel(name="x", engine=engine, chat=CHAT, config=None)
+
+    answer = await ask(model, **given)
+
+    assert answer.text == "greedy"
+    assert [call.params.temperature for call in engine.stream_calls] == [0.0]
+    assert answer.outcome.usage.self_evaluations == 0
+    summary = answer.summary()
+    assert (summary["confidence"], summary["level"]) == (None, "unknown")
+    assert "no selfeval.json" in summary["no_confidence"]
+    assert read_confidence(summary).problem == (
+        f"best_of_n has no confidence: {summary['no_confidence']}"
+    )
+    *pieces, _ = [piece async for piece in model.stream(QUESTION, model.settings(given))]
+    assert "".join(map(str, pieces)) == "greedy"
 
 
 def test_seeds_of_samples_share_nothing() -> None:

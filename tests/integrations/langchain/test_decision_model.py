@@ -16,6 +16,7 @@ from aic_integrations.langchain.decision_model import START_OVER
 from selfeval_backend.engine.scripted import ScriptedChat, ScriptedEngine
 from selfeval_backend.errors import ConfigurationError, ContextLengthError
 from selfeval_backend.model import SelfEvaluatingModel, UncalibratedWarning
+from selfeval_backend.selfeval import SelfEvalConfig
 from tests.conftest import ModelFactory
 
 CHAT = ScriptedChat()
@@ -132,12 +133,24 @@ def test_what_does_not_fit_is_refused(make_model: ModelFactory) -> None:
 def test_what_is_not_calibrated_is_refused_or_asked_for() -> None:
     engine = ScriptedEngine([CHAT.response("x", 0.8)], repeat=True)
     with pytest.warns(UncalibratedWarning):
-        model = SelfEvaluatingModel(name="raw", engine=engine, chat=CHAT, config=None)
+        model = SelfEvaluatingModel(name="raw", engine=engine, chat=CHAT, config=SelfEvalConfig())
     llm = ChatAdaptive.from_model(model)
     with pytest.raises(ConfigurationError, match="allow_uncalibrated"):
         ask(SelfEvaluationDecisionModel(llm=llm), "x")
     allowed = SelfEvaluationDecisionModel(llm=llm, allow_uncalibrated=True)
     assert ask(allowed, "x").noul == pytest.approx(0.2, abs=0.01)
+
+
+def test_a_model_of_which_nothing_is_known_has_nothing_to_decide_by() -> None:
+    engine = ScriptedEngine([CHAT.response("x", 0.8)], repeat=True)
+    with pytest.warns(UncalibratedWarning):
+        model = SelfEvaluatingModel(name="raw", engine=engine, chat=CHAT, config=None)
+    deciding = SelfEvaluationDecisionModel(
+        llm=ChatAdaptive.from_model(model), allow_uncalibrated=True
+    )
+    for state in ("x", [HumanMessage("x"), AIMessage("y")]):
+        with pytest.raises(ConfigurationError, match="`aic train`"):
+            ask(deciding, state)
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from selfeval_backend.errors import (
     UncalibratedConfidenceError,
 )
 from selfeval_backend.model import SelfEvaluatingModel, UncalibratedWarning
+from selfeval_backend.selfeval import SelfEvalConfig
 from tests.conftest import ModelFactory
 from tests.integrations.llama_index.conftest import FirstNodes, engine_of, make_engine
 
@@ -193,7 +194,7 @@ def test_nothing_retrieved_never_passes_by_itself(llm: AdaptiveLLM, ask: Ask) ->
 def test_an_uncalibrated_confidence_is_a_policy(model: SelfEvaluatingModel, ask: Ask) -> None:
     with pytest.warns(UncalibratedWarning):
         zero_shot = SelfEvaluatingModel(
-            name="zero-shot", engine=model.engine, chat=model.chat, config=None
+            name="zero-shot", engine=model.engine, chat=model.chat, config=SelfEvalConfig()
         )
     engine = make_engine(AdaptiveLLM.from_model(zero_shot), similarity_top_k=2)
     with pytest.raises(UncalibratedConfidenceError):

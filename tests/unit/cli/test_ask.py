@@ -13,6 +13,7 @@ import typer.main
 from selfeval_backend.cli.main import app
 from selfeval_backend.engine.scripted import ScriptedChat, ScriptedEngine
 from selfeval_backend.model import SelfEvaluatingModel
+from selfeval_backend.selfeval import SelfEvalConfig
 from selfeval_backend.settings import Settings
 from tests.conftest import ModelFactory
 from tests.unit.cli.conftest import Aic, UseModel
@@ -94,6 +95,8 @@ def test_the_whole_outcome_as_json(aic: Aic, pruning_model: SelfEvaluatingModel)
         "answer",
         "confidence",
         "calibrated",
+        "level",
+        "no_confidence",
         "stop_reason",
         "best",
         "samples",
@@ -185,7 +188,7 @@ def test_an_uncalibrated_model_says_so_everywhere(
 ) -> None:
     def load(name: str, **_: object) -> SelfEvaluatingModel:
         scripted = ScriptedEngine([chat.response("perhaps", 0.95)])
-        return SelfEvaluatingModel(name=name, engine=scripted, chat=chat, config=None)
+        return SelfEvaluatingModel(name=name, engine=scripted, chat=chat, config=SelfEvalConfig())
 
     monkeypatch.setattr("selfeval_backend.model.load_model", load)
 
@@ -193,8 +196,25 @@ def test_an_uncalibrated_model_says_so_everywhere(
 
     assert "Confidence 0.950 (not calibrated): " in ran.stdout
     assert "prob_win_or_tie (not calibrated) of each sample" in ran.stdout
-    assert ran.stderr.startswith("aic: warning: reference has no calibrated selfeval.json")
+    assert ran.stderr.startswith("aic: warning: reference is not calibrated: its selfeval.json")
     assert len(ran.stderr.splitlines()) == 1
+
+
+def test_a_model_of_which_nothing_is_known_answers_once_without_a_confidence(
+    aic: Aic, chat: ScriptedChat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(name: str, **_: object) -> SelfEvaluatingModel:
+        scripted = ScriptedEngine([chat.response("Paris", 0.1)])
+        return SelfEvaluatingModel(name=name, engine=scripted, chat=chat, config=None)
+
+    monkeypatch.setattr("selfeval_backend.model.load_model", load)
+
+    ran = aic("ask", "What?", "--max-samples", 4)
+
+    assert ran.stdout.startswith("Paris\n")
+    assert "Confidence: none, the model has no selfeval.json" in ran.stdout
+    assert ran.stderr.startswith("aic: warning: reference has no selfeval.json")
+    assert "aic train" in ran.stderr
 
 
 def test_a_call_that_a_limit_ended(

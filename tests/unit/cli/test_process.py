@@ -19,6 +19,7 @@ INTERRUPTED = textwrap.dedent(
     from selfeval_backend import model as model_module
     from selfeval_backend.cli.main import main
     from selfeval_backend.engine.scripted import ScriptedChat, ScriptedEngine
+    from selfeval_backend.selfeval import SelfEvalConfig
 
     class Engine(ScriptedEngine):
         async def aclose(self):
@@ -32,7 +33,7 @@ INTERRUPTED = textwrap.dedent(
     def load(name, **_):
         scripted = Engine(script)
         return model_module.SelfEvaluatingModel(
-            name=name, engine=scripted, chat=chat, config=None
+            name=name, engine=scripted, chat=chat, config=SelfEvalConfig()
         )
 
     chat = ScriptedChat()

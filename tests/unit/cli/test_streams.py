@@ -22,13 +22,14 @@ SCRIPTED = textwrap.dedent(
     from selfeval_backend import model as model_module
     from selfeval_backend.cli.main import main
     from selfeval_backend.engine.scripted import ScriptedChat, ScriptedEngine
+    from selfeval_backend.selfeval import SelfEvalConfig
 
     def load(name, **_):
         pathlib.Path(os.environ["LOADED"]).touch()
         warnings.simplefilter("ignore")
         script = lambda call: chat.response({LETTERS!r}, 0.9)
         return model_module.SelfEvaluatingModel(
-            name=name, engine=ScriptedEngine(script), chat=chat, config=None
+            name=name, engine=ScriptedEngine(script), chat=chat, config=SelfEvalConfig()
         )
 
     chat = ScriptedChat()

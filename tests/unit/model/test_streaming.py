@@ -22,6 +22,7 @@ from selfeval_backend.errors import (
     StreamBrokenError,
 )
 from selfeval_backend.model import Answer, SelfEvaluatingModel
+from selfeval_backend.selfeval import SelfEvalConfig
 from selfeval_backend.sync import iterate_sync
 from tests.conftest import ModelFactory
 
@@ -125,7 +126,7 @@ def test_any_stream_gives_the_answer_of_answer(
     def model() -> SelfEvaluatingModel:
         engine = ScriptedEngine(script, pauses_at_checkpoints=pauses)
         with pytest.warns(UserWarning, match="not calibrated"):
-            return SelfEvaluatingModel(name="x", engine=engine, chat=CHAT, config=None)
+            return SelfEvaluatingModel(name="x", engine=engine, chat=CHAT, config=SelfEvalConfig())
 
     _, streamed = asyncio.run(collect(model(), **given))
     plain = model()
