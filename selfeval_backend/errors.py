@@ -263,7 +263,7 @@ class NoFinishedSampleError(AICError):
 
 
 class GateError(AICError):
-    """A confidence gate let no answer pass.
+    """No answer passed a confidence gate.
 
     Args:
         reason: Why the last one did not.
@@ -291,7 +291,7 @@ class LowConfidenceError(GateError):
 
 
 class MissingConfidenceError(GateError):
-    """An answer carries no confidence, and the gate was not told what to do then."""
+    """An answer has no confidence, and the gate has no setting for that case."""
 
     hint = (
         "Put an adaptive model behind the gate, or say in on_missing what to do; answers of "
@@ -301,11 +301,11 @@ class MissingConfidenceError(GateError):
 
 
 class UncalibratedConfidenceError(GateError):
-    """A confidence is not calibrated, and the gate was not told what to do then."""
+    """A confidence is not calibrated, and the gate has no setting for that case."""
 
     hint = (
         "Calibrate the model's self-evaluation (`aic train`), or say in on_uncalibrated what to "
-        'do; "compare" holds it against the threshold as it is.'
+        'do; "compare" compares it with the threshold anyway.'
     )
     """What to change."""
 

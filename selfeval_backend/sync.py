@@ -255,7 +255,7 @@ def _begun(coroutine: Coroutine[Any, Any, T]) -> _Call[T]:
             "on_progress",
             f"callbacks that call the model within each other, {_DEEPEST} deep",
             "callbacks that come to an end",
-            remedy="Give a call that is made in a callback no callback of its own.",
+            remedy="Calls that are made in a callback must not have a callback themselves.",
         )
     patience_s = _HELD_UP_AFTER_S
     for loop in filter(lambda loop: not (loop.is_here or loop in within), _endless_loops()):

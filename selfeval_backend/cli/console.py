@@ -110,7 +110,7 @@ def prepare_streams() -> None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # until the end
     sys.stderr = _Forgiving(sys.stderr)
     if not has_stdout:
-        say("aic: error: stdout is closed. Let it go somewhere: to a file, or to /dev/null.")
+        say("aic: error: stdout is closed. Redirect it to a file, or to /dev/null.")
         raise SystemExit(REFUSED)
 
 

@@ -41,7 +41,7 @@ def doctor(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")] = False,
 ) -> None:
-    """Check this machine, a model's files and its servers. Say what to mend.
+    """Check this machine, a model's files and its servers. Say how to fix what is wrong.
 
     The exit status is 0 if no check failed (there may be warnings), 1 if one did, 2 if the
     arguments cannot be used.
@@ -109,7 +109,7 @@ def _examine_server(url: str, model: str, files: ModelFiles) -> Section:
     from selfeval_backend.diagnosis import Check, Section
 
     if not _can_talk():
-        reason = "packages are missing that talk to it"
+        reason = "the packages that talk to it are missing"
         lost = Check(name="reachable", status="not checked", found=reason, remedy=None)
         return Section(title=f"Server {url}", checks=(lost,))
     from selfeval_backend.diagnosis.server import check_server
