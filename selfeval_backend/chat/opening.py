@@ -71,7 +71,7 @@ class Opening:
 
     @property
     def shown(self) -> str:
-        """What is done, for people; empty where nothing is."""
+        """What is done, in words; empty if nothing is."""
         if self.kind == "variable":
             turned = ", ".join(f"{name}={value}" for name, value in self.variables.items())
             return f"the question is asked with thinking turned off ({turned})"

@@ -152,7 +152,7 @@ def _engine_config(parsed: Any, given: Mapping[str, Any]) -> Any:
 
 
 def _refused(model: str, given: Mapping[str, Any], error: Exception) -> ConfigurationError:
-    """Return what it means that vLLM refuses: the arguments, or where none are given the model."""
+    """Return the error for a refusal by vLLM: of the arguments, or, without any, of the model."""
     reason = " ".join(str(error).split())
     field, value = ("engine_args", dict(given)) if given else ("model", model)
     allowed = "arguments that vLLM takes" if given else "a model that vLLM takes"
