@@ -109,7 +109,7 @@ def _examine_server(url: str, model: str, files: ModelFiles) -> Section:
     from selfeval_backend.diagnosis import Check, Section
 
     if not _can_talk():
-        reason = "the packages that talk to it are missing"
+        reason = "packages are missing that talk to it"
         lost = Check(name="reachable", status="not checked", found=reason, remedy=None)
         return Section(title=f"Server {url}", checks=(lost,))
     from selfeval_backend.diagnosis.server import check_server
