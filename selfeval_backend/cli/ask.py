@@ -35,7 +35,7 @@ def ask(
     threshold: Annotated[
         float | None,
         typer.Option(
-            help="Stop drawing once a finished sample has this prob_win_or_tie, in [0, 1].",
+            help="Draw no more once a finished sample has this prob_win_or_tie, in [0, 1].",
             show_default="the model's",
         ),
     ] = None,
@@ -49,7 +49,7 @@ def ask(
     keep: Annotated[
         str | None,
         typer.Option(
-            help="Share of the samples that is kept at a checkpoint, in (0, 1]. One number, or "
+            help="Share of the samples that goes on past a checkpoint, in (0, 1]. One number, or "
             "one for each checkpoint: 0.5,0.25.",
             show_default="the model's",
         ),
@@ -120,7 +120,7 @@ def ask(
 
 
 def _refuse_early(prompt: str, given: Mapping[str, Any]) -> None:
-    """Refuse a prompt that no model can answer, before weights are read."""
+    """Refuse what cannot be answered by any model, before weights are read."""
     from selfeval_backend.chat import Message, check_messages
     from selfeval_backend.settings import resolve_settings
 

@@ -124,7 +124,7 @@ class _Target:
 
 
 def _target(model: str, out: Path | None) -> _Target:
-    """Find both before tuning, which takes time."""
+    """Find both, before the time is spent that tuning takes."""
     from selfeval_backend.checkpoints import locate_checkpoint
     from selfeval_backend.files import check_can_write
     from selfeval_backend.selfeval import FILE_NAME, SelfEvalConfig

@@ -229,7 +229,7 @@ def _policy(config: SelfEvalConfig | None) -> tuple[Settings | None, Check]:
     try:
         settings = resolve_settings({}, config.policy)
     except CheckpointError as error:
-        return None, failed_by(name, error, remedy="Correct `policy` in selfeval.json.")
+        return None, failed_by(name, error, remedy="Mend `policy` in selfeval.json.")
     shown = f"{'its own' if config.policy else 'the defaults'}: {', '.join(_described(settings))}"
     calibrated = {m.num_tokens for m in config.calibration}
     other = [at for at in settings.prune_at if at not in calibrated]
