@@ -57,13 +57,13 @@ __all__ = [
 
 
 _SECRET = re.compile(r"(?i)(^|[_-])(token|key|password|secret|authorization)$")
-"""Names of what is not shown: hf_token and api_key, not max_tokens."""
+"""Names of values that are never shown: hf_token and api_key, but not max_tokens."""
 
 
 class AICError(Exception):
     """Base of every error that this project raises on purpose.
 
-    It travels between processes with all that it carries.
+    It can be pickled, with all of its fields.
     """
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -101,7 +101,7 @@ class ConfigurationError(AICError, ValueError):
 
 
 def _without_secrets(value: object) -> object:
-    """Return a mapping without what its names call a secret; anything else as it is."""
+    """Return a mapping without values whose names mark secrets; anything else as it is."""
     if not isinstance(value, Mapping):
         return value
     return {k: "***" if _SECRET.search(str(k)) else _without_secrets(v) for k, v in value.items()}
@@ -263,7 +263,7 @@ class NoFinishedSampleError(AICError):
 
 
 class GateError(AICError):
-    """A confidence gate let no answer pass.
+    """No answer passed a confidence gate.
 
     Args:
         reason: Why the last one did not.
@@ -291,7 +291,7 @@ class LowConfidenceError(GateError):
 
 
 class MissingConfidenceError(GateError):
-    """An answer carries no confidence, and the gate was not told what to do then."""
+    """An answer has no confidence, and the gate has no setting for that case."""
 
     hint = (
         "Put an adaptive model behind the gate, or say in on_missing what to do; answers of "
@@ -301,11 +301,11 @@ class MissingConfidenceError(GateError):
 
 
 class UncalibratedConfidenceError(GateError):
-    """A confidence is not calibrated, and the gate was not told what to do then."""
+    """A confidence is not calibrated, and the gate has no setting for that case."""
 
     hint = (
         "Calibrate the model's self-evaluation (`aic train`), or say in on_uncalibrated what to "
-        'do; "compare" holds it against the threshold as it is.'
+        'do; "compare" compares it with the threshold anyway.'
     )
     """What to change."""
 

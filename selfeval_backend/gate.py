@@ -147,7 +147,7 @@ class GatePolicy:
     on_missing: _Actions = "raise"
     """The chain for an answer without a confidence."""
     on_uncalibrated: _ActionsOrCompare = "raise"
-    """The chain for a confidence that is marked ``calibrated: false``; "compare" holds it against
+    """The chain for a confidence that is marked ``calibrated: false``; "compare" compares it with
     `threshold` like any other."""
     max_retries: _Count = 1
     """At least 1."""

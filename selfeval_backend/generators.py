@@ -1,4 +1,4 @@
-"""Asynchronous generators within each other, so that whatever ends the outer one is no trouble."""
+"""Nested asynchronous generators that close cleanly, whatever ends the outer one."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ __all__ = ["import_function", "is_own", "source_digest"]
 
 _OWN = ("selfeval_backend", "aic_integrations")
 _RACY_S = 2.0
-"""Bytecode knows its source by size and by the second: what was changed within one looks as old."""
+"""Bytecode knows its source by size and second: a change within one second goes unnoticed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,7 @@ def is_own(reference: str) -> bool:
 
 
 def source_digest(reference: str) -> str:
-    """Return what a changed function is told by: a hash of its module's source.
+    """Return what changes when a function does: a hash of its module's source.
 
     Modules that it imports from the same folder count too. Nothing is run.
 
@@ -143,7 +143,7 @@ def _check_callable(field: str, reference: str, function: Any, num_arguments: in
 
 @contextmanager
 def _current_directory_first() -> Iterator[None]:
-    """Look into the current directory first, and afterwards last.
+    """Search the current directory first, and afterwards last.
 
     What is imported later, by this process's libraries, is not to be mistaken for a user's file.
     """
@@ -209,7 +209,7 @@ def _followed(module_name: str, root: Path) -> dict[str, Path]:
 
 
 def _forget_if_changed(module_name: str) -> None:
-    """Let a module be imported anew whose source is another than when it was imported."""
+    """Have a module imported again if its source has changed since it was imported."""
     _drop_doubtful_bytecode(module_name)
     known = _imported.get(module_name)
     if known is None or known.digest == _state(module_name):

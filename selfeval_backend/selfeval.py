@@ -130,7 +130,7 @@ class SelfEvalConfig(BaseModel):
         path = folder / FILE_NAME
         if not os.path.lexists(path):
             return None
-        remedy = "Mend it, or remove it to use the model uncalibrated."
+        remedy = "Correct it, or remove it to use the model uncalibrated."
         try:
             body = read_json(path)
             if not isinstance(body, dict):

@@ -31,7 +31,7 @@ __all__ = ["contained", "iterate_sync", "run_sync"]
 T = TypeVar("T")
 
 _DEEPEST = 4
-"""So many calls may be made in callbacks of each other. Where each is told of every step, and calls
+"""Most calls within callbacks of each other. Where each is told of every step, and calls
 again, their number grows as a power of it."""
 _HELD_UP_AFTER_S = 0.2
 """If the first loop did not begin a call within this time, a callback holds it up."""
@@ -135,7 +135,7 @@ class _Call(Generic[T]):
             del self._future  # it holds an exception that holds this frame
 
     def give_up(self) -> bool:
-        """Tell whether it had not begun; then it never will."""
+        """Return whether it had not begun; then it never will."""
         return self._future.cancel()
 
     def _cancel(self) -> None:
@@ -176,7 +176,7 @@ class _Loop:
             self._loop.call_soon_threadsafe(function, *arguments)
 
     def begin(self, call: _Call[T]) -> _Call[T]:
-        """Begin a call on it, whenever its turn comes."""
+        """Begin a call on it as soon as the loop gets to it."""
         if self.is_here or not self.runs:
             call.give_up()
             call._coroutine.close()
@@ -255,7 +255,7 @@ def _begun(coroutine: Coroutine[Any, Any, T]) -> _Call[T]:
             "on_progress",
             f"callbacks that call the model within each other, {_DEEPEST} deep",
             "callbacks that come to an end",
-            remedy="Give a call that is made in a callback no callback of its own.",
+            remedy="Calls that are made in a callback must not have a callback themselves.",
         )
     patience_s = _HELD_UP_AFTER_S
     for loop in filter(lambda loop: not (loop.is_here or loop in within), _endless_loops()):

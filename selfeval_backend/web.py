@@ -69,7 +69,7 @@ def _unusable_key(what: str) -> ConfigurationError:
         "api_key",
         _Hidden(f"a key with {what} in it"),
         "a key that a header can carry",
-        remedy="Copy it anew: it holds something else than the key.",
+        remedy="Copy it again: it holds something other than the key.",
     )
 
 
@@ -191,14 +191,14 @@ def open_client(make: Callable[[], T]) -> T:
             "proxy",
             _named(_PROXIES),
             "URLs that begin with http://, https:// or socks5://",
-            remedy="Mend or unset the variable.",
+            remedy="Correct or unset the variable.",
         ) from error
     except OSError as error:
         raise ConfigurationError(
             "certificates",
             _named(_CERTIFICATES),
             "authorities that can be read",
-            remedy="Mend or unset the variable.",
+            remedy="Correct or unset the variable.",
         ) from error
 
 

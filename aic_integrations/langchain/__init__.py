@@ -1,6 +1,6 @@
 """LangChain: a chat model and a completion model of adaptive Best-of-N, and their gate.
 
-What needs more than langchain-core comes when it is asked for (PEP 562).
+What needs more than langchain-core is imported on first use (PEP 562).
 """
 
 from __future__ import annotations

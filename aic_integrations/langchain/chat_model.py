@@ -241,7 +241,7 @@ class ChatAdaptive(AdaptiveModel, BaseChatModel):
         """
         check_method(method)
         if schema is None and method != "json_mode":
-            raise ConfigurationError("schema", schema, "a schema, but for json_mode")
+            raise ConfigurationError("schema", schema, "a schema, except with json_mode")
         if method == "function_calling" and schema is not None:
             return forced_call(self.bind_tools, schema, include_raw=include_raw, **kwargs)
         asked: dict[str, Any] = {"type": "json_object"}

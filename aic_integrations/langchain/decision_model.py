@@ -30,7 +30,7 @@ from selfeval_backend.sync import run_sync
 
 __all__ = ["START_OVER", "SelfEvaluationDecisionModel"]
 
-START_OVER = "Would a better answer come of starting over?"
+START_OVER = "Would starting over give a better answer?"
 """The one question that a self-evaluation answers. The model is asked it in the words that it was
 trained on, which stand in its ``selfeval.json``."""
 
@@ -45,7 +45,7 @@ class _Finding:
 
 
 class SelfEvaluationDecisionModel(BaseDecisionModel):
-    """Answers one question: would a better answer come of starting over?
+    """Answers one question: would starting over give a better answer?
 
     ::
 

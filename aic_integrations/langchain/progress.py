@@ -39,7 +39,7 @@ class Progress:
     """Tells LangChain's handlers of the decisions of one run, in their order.
 
     Args:
-        dispatch: Hands one event's data to them; None: nobody listens.
+        dispatch: Sends one event's data to them; None: nobody listens.
         observer: Told too, at once.
     """
 
@@ -86,7 +86,7 @@ class Progress:
             self._observer(event)
 
     async def tell(self) -> None:
-        """Return when all that has happened is told."""
+        """Return when everything so far has been reported."""
         if self._dispatch is None:
             return
         async with self._telling:
@@ -94,7 +94,7 @@ class Progress:
                 await self._dispatch(self._untold.popleft())
 
     async def keep_telling(self) -> None:
-        """Tell what happens when it happens, until cancelled."""
+        """Report what happens as it happens, until cancelled."""
         while True:
             await self._happened.wait()
             self._happened.clear()
@@ -143,7 +143,7 @@ async def _tell_handlers(
 
 
 def _describe(event: TraceEvent, num_drawn: int) -> dict[str, Any] | None:
-    """Return an event's data in JSON types; None where nothing happened but that time passed."""
+    """Return an event's data in JSON types; None if only time passed."""
     match event.decision:
         case Draw(temperatures=temperatures):
             what: dict[str, Any] = {

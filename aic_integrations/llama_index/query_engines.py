@@ -130,7 +130,7 @@ class ConfidenceGateQueryEngine(BaseQueryEngine):
             counts.
         on_low: What is done about a lower one.
         on_missing: What is done without one.
-        on_uncalibrated: What is done about one that is not calibrated; "compare" holds it against
+        on_uncalibrated: What is done about one that is not calibrated; "compare" compares it with
             `threshold` like any other.
         max_retries: Times that "retry" is done in a row.
         retry_samples: ``max_samples`` of a retry; None: twice those of the attempt before it.

@@ -1,4 +1,4 @@
-"""A conversation as one template takes it: no text lost, and none that was not there.
+"""A conversation as one template takes it: no text is lost, and none is added.
 
 What the template refuses is said in turns that it takes: the system's text in front of the user's
 next, turns of one role joined, calls one at a time. Nothing is changed where it takes everything.

@@ -66,7 +66,7 @@ class CallHabits:
     system_alone: bool = True
     """Whether there may be nothing but a turn of the system, where tools are given."""
     keeps_system: bool = True
-    """Whether what the system says is still told where a result is last. Some templates put it
+    """Whether the system's text is still shown if a result is last. Some templates put it
     beside the user's words, and only where these are last."""
 
 
@@ -99,7 +99,7 @@ class Habits:
 
     @cached_property
     def system_before_assistant(self) -> bool:
-        """Whether what the system says is still told where the assistant spoke last."""
+        """Whether the system's text is still shown if the assistant spoke last."""
         return self.system and self._takes([_system(_A), _user(_B), _assistant(_C)])
 
     @cached_property

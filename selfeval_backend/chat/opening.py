@@ -71,14 +71,14 @@ class Opening:
 
     @property
     def shown(self) -> str:
-        """What is done, for people; empty where nothing is."""
+        """What is done, in words; empty if nothing is."""
         if self.kind == "variable":
             turned = ", ".join(f"{name}={value}" for name, value in self.variables.items())
             return f"the question is asked with thinking turned off ({turned})"
         if self.kind == "closed":
             return "it opens a thought, which is closed before the question is answered"
         if self.kind == "answer":
-            return f"the question is answered behind {self.suffix.strip()!r}, as an answer is"
+            return f"the question is answered after {self.suffix.strip()!r}, where answers stand"
         return ""
 
 
@@ -104,8 +104,8 @@ def find_opening(end: TurnEnd, *, before_answer: str | None, source: str, name: 
     if unknown := _UNKNOWN.search(plain):
         raise CheckpointError(
             f"{name}: its chat template opens a thought with {unknown.group().strip()!r}, and how "
-            "it is closed is not known, so a question cannot be answered where an answer stands. "
-            "Use a template that does not open it, or train the model's self-evaluation."
+            "to close it is not known, so the self-evaluation would be read within a thought. Use "
+            "a template that does not open one, or train the model's self-evaluation."
         )
     added = (before_answer or "").removeprefix(plain)
     if before_answer is not None and before_answer.startswith(plain) and added.strip():

@@ -46,7 +46,7 @@ class StopStrings:
         return any(string in text for string in self._strings)
 
     def settled(self, text: str) -> str:
-        """Return what of a growing text will stay: what may become a stop string is left out."""
+        """Return the final part of a growing text, without what may become a stop string."""
         kept = self.cut(text)
         if len(kept) < len(text):
             return kept

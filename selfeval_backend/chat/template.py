@@ -317,7 +317,7 @@ class ChatTemplate:
                 "text",
                 half,
                 "whole letters",
-                remedy='Half of one is left where text was cut: text.encode("utf-8", "replace").',
+                remedy='The text was cut within one. Use text.encode("utf-8", "replace").',
             ) from error
         return tuple(encoding["input_ids"])
 
@@ -345,11 +345,11 @@ def _generation_ends(name_or_path: str | Path) -> frozenset[int]:
         if isinstance(error, OSError) and not os.path.lexists(file):
             return frozenset()
         raise CheckpointError(
-            f"{file} cannot be read: {one_line(error)} Mend it, or remove it."
+            f"{file} cannot be read: {one_line(error)} Correct or remove it."
         ) from error
     ends = [] if eos is None else eos if isinstance(eos, list) else [eos]
     if not all(type(end) is int and 0 <= end <= _MAX_TOKEN_ID for end in ends):
         raise CheckpointError(
-            f"{file}: eos_token_id is {str(eos)[:80]}, expected token ids. Mend it, or remove it."
+            f"{file}: eos_token_id is {str(eos)[:80]}, expected token ids. Correct or remove it."
         )
     return frozenset(ends)

@@ -1,4 +1,4 @@
-"""``aic ask``: answer one prompt, and show how the answer was come by."""
+"""``aic ask``: answer one prompt, and show how the answer was chosen."""
 
 from __future__ import annotations
 

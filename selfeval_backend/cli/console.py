@@ -37,9 +37,9 @@ __all__ = [
 FAILED = 1
 """Exit status: the run failed in flight."""
 REFUSED = 2
-"""Exit status: what was asked for cannot be done; no token was generated."""
+"""Exit status: the request cannot be carried out; no token was generated."""
 READER_GONE = 141
-"""Exit status: whoever read stdout went away; a shell says so of a process that SIGPIPE ended."""
+"""Exit status: the reader of stdout is gone; shells use it for processes ended by SIGPIPE."""
 
 _FILE_WIDTH = 120
 
@@ -110,12 +110,12 @@ def prepare_streams() -> None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # until the end
     sys.stderr = _Forgiving(sys.stderr)
     if not has_stdout:
-        say("aic: error: stdout is closed. Let it go somewhere: to a file, or to /dev/null.")
+        say("aic: error: stdout is closed. Redirect it to a file, or to /dev/null.")
         raise SystemExit(REFUSED)
 
 
 class _Forgiving(io.TextIOBase):
-    """A stream whose failures are nobody's concern: progress bars and libraries write to it too."""
+    """A stream whose failures are ignored: progress bars and libraries write to it too."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -168,7 +168,7 @@ def stdout_failed(error: OSError) -> int:
 
 
 def _encodable(text: str, stream: TextIO) -> str:
-    """Return a text with a question mark for every letter that a stream cannot take."""
+    """Return a text with a question mark for every character that a stream cannot encode."""
     encoding = _encoding(stream)
     return text.encode(encoding, errors="replace").decode(encoding)
 

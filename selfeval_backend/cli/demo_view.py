@@ -23,8 +23,8 @@ _COLUMNS = (
 
 _LEGEND = f"""\
 Accuracy with its standard error over problems. Tokens of all problems together.
-Improvement kept: of that from one sample to {BEST_OF_16}. Tokens saved: of those of {BEST_OF_16},
-self-evaluations counted."""
+Improvement kept: share of what {BEST_OF_16} improves on one sample. Tokens saved: share of what
+{BEST_OF_16} needs, self-evaluations counted."""
 
 
 def print_json(rows: Sequence[MethodReport], *, model: str, n: int, seed: int) -> None:

@@ -41,7 +41,7 @@ def doctor(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")] = False,
 ) -> None:
-    """Check this machine, a model's files and its servers. Say what to mend.
+    """Check this machine, a model's files and its servers. Say how to fix what is wrong.
 
     The exit status is 0 if no check failed (there may be warnings), 1 if one did, 2 if the
     arguments cannot be used.

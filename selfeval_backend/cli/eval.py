@@ -47,7 +47,7 @@ def evaluate(
     judge_url: Annotated[
         str | None,
         typer.Option(
-            help="The server of alpaca_eval's judge, as OpenAI's. Its key is AIC_JUDGE_API_KEY.",
+            help="URL of alpaca_eval's judge (OpenAI's API). Its key is AIC_JUDGE_API_KEY.",
             show_default="none",
         ),
     ] = None,
@@ -65,7 +65,7 @@ def evaluate(
     scorer_timeout: Annotated[
         float | None,
         typer.Option(
-            help="Seconds for one response, where the scorer may hang: all but exact.",
+            help="Most seconds to score one response. Does not apply to exact.",
             show_default="5, of a function 60",
         ),
     ] = None,
@@ -74,7 +74,7 @@ def evaluate(
         typer.Option(help="Most processes that score.", show_default="one a core, eight at most"),
     ] = None,
     max_error_share: Annotated[
-        float, typer.Option(help="Of all rewards: more that fail are refused.")
+        float, typer.Option(help="Refuse if more than this share of the rewards failed.")
     ] = 0.05,
     model: Model = "reference",
     engine: Annotated[
@@ -126,7 +126,7 @@ def evaluate(
     token_signals: Annotated[
         bool,
         typer.Option(
-            help="Measure token confidences, for DeepConf and self-certainty. For that, "
+            help="Measure token confidences, for DeepConf and self-certainty. For these, "
             "transformers loads the model again."
         ),
     ] = True,
@@ -210,8 +210,8 @@ def _refuse_ignored(context: typer.Context, rollouts: Path) -> None:
                 "rollouts",
                 str(rollouts),
                 f"none with {option}",
-                remedy="It only shows what is kept there. Without --rollouts, and with --out, what "
-                "is kept is used where it can be, and the rest is made anew.",
+                remedy="It only shows what is kept there. Use --out instead: what is kept is used "
+                "if it still fits, and the rest is made anew.",
             )
 
 
@@ -224,7 +224,7 @@ def show_comparison(
     as_json: bool,
     max_error_share: float = 0.05,
 ) -> None:
-    """Replay methods on what a folder keeps, and print what they come to.
+    """Replay methods on what a folder keeps, and print the comparison.
 
     Args:
         folder: Of the recording.
@@ -232,7 +232,7 @@ def show_comparison(
         methods: "all", or names with commas between them.
         seed: Of the intervals.
         as_json: Whether the table is JSON.
-        max_error_share: Of all rewards: more that failed are refused.
+        max_error_share: Of all rewards; more that failed are refused.
     """
     from selfeval_backend.cli.eval_view import print_json, print_table
     from selfeval_backend.cli.progress import live_progress

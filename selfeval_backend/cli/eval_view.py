@@ -28,9 +28,9 @@ _COLUMNS = (
 )
 
 _LEGEND = """\
-A prompt, in the mean. Quality: mean reward ± standard error; brackets: 95 % intervals, paired, by
-bootstrap over prompts. Improvement kept: of that from one sample to best-of-{n}. Tokens saved: of
-those of best-of-{n}, every token counted, self-evaluations too."""
+Means over prompts. Quality: mean reward ± standard error. Brackets: 95 % intervals, paired, by
+bootstrap over prompts. Improvement kept: share of what best-of-{n} improves on one sample. Tokens
+saved: share of what best-of-{n} needs; every token is counted, self-evaluations too."""
 
 
 def ranged(estimate: Estimate | None, *, percent: bool) -> str:
@@ -70,7 +70,7 @@ def print_json(result: Comparison, runs: Mapping[str, MethodRun]) -> None:
 
 
 def print_table(result: Comparison, runs: Mapping[str, MethodRun], *, folder: Path) -> None:
-    """Print the comparison, what the others are behind, and what a real run gave."""
+    """Print the comparison, how far other methods are behind, and what a real run gave."""
     info = result.info
     show(
         f"{info.model} on {info.task}: {result.num_prompts:,} prompts x {info.num_samples} "
@@ -88,13 +88,13 @@ def print_table(result: Comparison, runs: Mapping[str, MethodRun], *, folder: Pa
     show_table(table)
     show("\n" + _LEGEND.format(n=info.num_samples))
     if result.differences:
-        show(f"\nQuality of {OURS}, less that of:\n")
+        show(f"\nQuality of {OURS} minus that of:\n")
         behind = _table("method", ("difference",))
         for difference in result.differences:
             behind.add_row(difference.worse, ranged(difference.quality, percent=False))
         show_table(behind)
     if result.length_controlled:
-        show("\nWin rate that responses as long as the references would have:\n")
+        show("\nWin rate if responses were as long as the references:\n")
         rates = _table("method", ("length-controlled win rate",))
         for name, rate in result.length_controlled.items():
             rates.add_row(name, ranged(rate, percent=True))
@@ -102,7 +102,7 @@ def print_table(result: Comparison, runs: Mapping[str, MethodRun], *, folder: Pa
     for name, what in result.left_out.items():
         show(f"Left out: {name}; the recording has no {what}.")
     if runs:
-        show("\nFor real, against the replay:\n")
+        show("\nRun for real, compared with the replay:\n")
         show_table(_live(result, runs))
         for name, run in runs.items():
             if run.num_errors:

@@ -48,9 +48,7 @@ def train(
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option(
-            "--dry-run", help="Check everything, show what would be done, and do nothing."
-        ),
+        typer.Option("--dry-run", help="Check everything and show what would be done. Do nothing."),
     ] = False,
 ) -> None:
     """Train the self-evaluation of the model that a recipe names.

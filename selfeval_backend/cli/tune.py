@@ -1,4 +1,4 @@
-"""``aic tune``: choose the policy for what one is ready to pay, and write it for the model."""
+"""``aic tune``: choose the policy for a goal, and write it for the model."""
 
 from __future__ import annotations
 
@@ -27,20 +27,18 @@ def tune(
     keep_quality: Annotated[
         float | None,
         typer.Option(
-            help="Choose the cheapest policy that keeps this share of Best-of-N's improvement.",
+            help="Cheapest policy that keeps this share of Best-of-N's improvement.",
             show_default="0.95, if no other goal is set",
         ),
     ] = None,
     max_tokens_per_prompt: Annotated[
         float | None,
-        typer.Option(
-            help="Choose the best policy of at most so many tokens a prompt, in the mean."
-        ),
+        typer.Option(help="Best policy that needs at most this many tokens a prompt, in the mean."),
     ] = None,
     max_samples_mean: Annotated[
         float | None,
         typer.Option(
-            help="Choose the best policy of at most so many samples a prompt, in the mean."
+            help="Best policy that draws at most this many samples a prompt, in the mean."
         ),
     ] = None,
     model: Annotated[
@@ -54,7 +52,7 @@ def tune(
         Path | None,
         typer.Option(
             help="A folder, or a file that ends in .json, to write instead.",
-            show_default="beside the model, or in your own folder where that is not yours to write",
+            show_default="beside the model, or in your own folder if you may not write there",
         ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing.")] = False,
@@ -62,11 +60,11 @@ def tune(
         bool,
         typer.Option(
             "--unproven",
-            help="Write the policy even if the prompts are too few to show that it holds.",
+            help="Write the policy even if the prompts do not show that it reaches the goal.",
         ),
     ] = False,
     max_error_share: Annotated[
-        float, typer.Option(help="Of all rewards: more that failed are refused.")
+        float, typer.Option(help="Refuse if more than this share of the rewards failed.")
     ] = 0.05,
     seed: Annotated[int, typer.Option(help="Seed of the halves and of intervals.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the choice as JSON.")] = False,
@@ -149,7 +147,7 @@ def _target(model: str, out: Path | None) -> _Target:
             path = out if out.suffix == ".json" else out / FILE_NAME
             check_can_write(path)
     except DatasetError as error:
-        raise DatasetError(f"{error} --out says where.") from error
+        raise DatasetError(f"{error} Choose another place with --out.") from error
     return _Target(config=config, path=path)
 
 

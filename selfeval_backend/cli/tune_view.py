@@ -64,11 +64,11 @@ def _promise(choice: Choice, goal: Goal) -> str:
     more = (
         f"About {choice.num_prompts_needed:,} recorded prompts would show it"
         if choice.num_prompts_needed
-        else "More prompts would hardly show it: ask for less"
+        else "More prompts would hardly show it: choose a lower goal"
     )
     return (
         f"Not promised: {limit} {asked} {unit}. These prompts show {reached}. {more}; "
-        "--unproven writes it all the same."
+        "--unproven writes it anyway."
     )
 
 

@@ -39,7 +39,7 @@ def ok(name: str, found: str) -> Check:
 
 
 def warning(name: str, found: str, *, remedy: str) -> Check:
-    """Return that something works, and is worth mending."""
+    """Return that something works, but should be improved."""
     return Check(name=name, status="warning", found=found, remedy=remedy)
 
 

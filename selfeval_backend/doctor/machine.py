@@ -117,7 +117,7 @@ def _gpu(torch: ModuleType | Exception) -> Check:
         return failed(
             name,
             f"torch cannot be imported: {_reason(torch)}",
-            remedy="Install it anew: pip install --force-reinstall torch",
+            remedy="Reinstall it: pip install --force-reinstall torch",
         )
     cuda = torch.cuda
     if not cuda.is_available():

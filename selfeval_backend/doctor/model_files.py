@@ -144,11 +144,11 @@ def _config(folder: Path) -> tuple[SelfEvalConfig | None, Check]:
     try:
         own = find_selfeval(folder)
     except (CheckpointError, DatasetError) as error:
-        remedy = "Mend it, or remove it to use the model uncalibrated."
+        remedy = "Correct it, or remove it to use the model uncalibrated."
         return None, failed(name, str(error).removesuffix(remedy).rstrip(), remedy=remedy)
     config, where = own.config, f"{own.path}: " if own.of_user else ""
     if own.passed_over:
-        found = f"{own.passed_over[0]} is for other files of a model of this name, and is not used"
+        found = f"{own.passed_over[0]} is for a model of this name with other files: it is not used"
         remedy = "Tune this one (`aic tune`), or remove the file."
         return config or SelfEvalConfig(), warning(name, found, remedy=remedy)
     if config is None:
@@ -210,9 +210,8 @@ def _template(chat: ChatTemplate, config: SelfEvalConfig | None) -> Check:
     if whole != pieces:
         return warning(
             name,
-            "writes a past response otherwise than it was generated; evaluations see it as "
-            f"generated{behind}",
-            remedy="Nothing, if the model was trained so; else mend the template.",
+            f"renders a past response differently; evaluations see it as it was generated{behind}",
+            remedy="Nothing if the model was trained that way. Otherwise correct the template.",
         )
     return ok(
         name, f"keeps a response word for word; the question takes {len(asked)} tokens{behind}"
@@ -240,14 +239,14 @@ def _calls(name: str, found: CallsOfModel) -> Check:
             remedy="Name one of vLLM's (tool_parser=...), or force calls (tool_choice=...).",
         )
     if found.source == "plain":
-        return ok(name, "plain JSON: its chat template writes none in words of its own")
+        return ok(name, "plain JSON: its chat template has no form of its own")
     return ok(name, f"by its {found.source}: {found.written}; and plain JSON")
 
 
 def _reasoning(name: str, parser: object | None) -> Check:
     if parser is None:
-        return ok(name, "no sign of any: all that it says is its answer")
-    return ok(name, f"told from the answer {parser}")
+        return ok(name, "none found: all of its text is the answer")
+    return ok(name, f"separated from the answer {parser}")
 
 
 def _settings(

@@ -216,7 +216,7 @@ async def _label_logprobs(subject: _Subject) -> tuple[Check]:
 
 async def _token_ids(subject: _Subject) -> tuple[Check]:
     if not await streams_token_ids(subject.client, subject.model):
-        found = "not streamed: samples are stopped at checkpoints and sent again to go on"
+        found = "not streamed: samples are stopped at checkpoints and sent again"
         return (warning("token ids", found, remedy="Use vLLM 0.32 or newer."),)
     num_tokens = 0
     async with aclosing(subject.engine.stream((0,), _params(max_tokens=4))) as chunks:
@@ -232,7 +232,7 @@ async def _priorities(subject: _Subject) -> tuple[Check]:
     name = "priorities"
     remedy = "Start the server with --scheduling-policy priority."
     if await takes_priorities(subject.client, subject.model):
-        found = "cannot tell: vLLM takes priorities also where it does not schedule by them"
+        found = "cannot tell: vLLM accepts priorities even if it does not schedule by them"
         return (not_checked(name, found, remedy=remedy),)
     found = "refused: self-evaluations wait behind generation"
     return (warning(name, found, remedy=remedy),)
@@ -262,8 +262,8 @@ async def _min_p(subject: _Subject) -> tuple[Check]:
 async def _aborts_by_name(subject: _Subject) -> tuple[Check]:
     name = "exact counts"
     if await aborts_by_name(subject.client):
-        return (ok(name, "an aborted sample has a last word"),)
-    found = "the few tokens under way when a sample is aborted are not counted"
+        return (ok(name, "an aborted sample reports its last tokens"),)
+    found = "the last few tokens of an aborted sample are not counted"
     return (warning(name, found, remedy="Start the server with --enable-scale-out."),)
 
 
@@ -338,7 +338,7 @@ def _aborted(seen: _Load, gone: _Load, *, ran_out: bool, took_s: float) -> Check
         )
     if not seen.num_requests or ran_out:
         return not_checked(name, "cannot tell: no stream was seen to run in /metrics")
-    return ok(name, f"a stream that was dropped was gone within {took_s:.2f} s")
+    return ok(name, f"a stream that was dropped ended within {took_s:.2f} s")
 
 
 async def _wait_for(

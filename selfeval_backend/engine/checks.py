@@ -25,7 +25,7 @@ def check_params(params: SamplingParams, capabilities: Capabilities) -> None:
         ConfigurationError: Names the first one that is.
     """
     rules = {
-        "temperature": (0 <= params.temperature < math.inf, "a finite number from 0"),
+        "temperature": (0 <= params.temperature < math.inf, "a finite number of at least 0"),
         "max_tokens": (params.max_tokens >= 1, "at least 1"),
         "top_p": (0 < params.top_p <= 1, "a number in (0, 1]"),
         "top_k": (params.top_k >= 0, "a whole number of at least 0"),

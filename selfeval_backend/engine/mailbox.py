@@ -151,7 +151,7 @@ class MailboxStream:
 
 
 class _Addressee(Protocol):
-    """A mailbox, whatever it is for: each takes an exception."""
+    """Any mailbox: each takes an exception."""
 
     loop: asyncio.AbstractEventLoop
 

@@ -170,14 +170,14 @@ class ReplicaSet:
                                     return
                         finally:
                             rest.append(so_far.take(await stream.aclose()))
-                    raise EngineResponseError(f"{replica.name} ended a sample with no word of why")
+                    raise EngineResponseError(f"{replica.name} ended a sample without a reason")
                 except EngineError as error:
                     self._failed(replica, engine, error)
                     if params.grammar is not None and so_far.num_generated:
                         # The rest would be drawn under the grammar from its beginning.
                         raise EngineError(
-                            f"{replica.name} failed within a sample that is drawn under a grammar, "
-                            "which cannot go on elsewhere.",
+                            f"{replica.name} failed while it drew a sample under a grammar. Such a "
+                            "sample cannot go on elsewhere.",
                             retryable=True,
                         ) from error
                     # What the failed stream had left belongs to the sample: it goes on behind it.

@@ -1,4 +1,4 @@
-"""The process's one copy of each model: loaded once, while nobody waits who wants another one."""
+"""The process's one copy of each model: loaded once, while calls to other models do not wait."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from selfeval_backend.model.self_evaluating_model import SelfEvaluatingModel
 __all__ = ["ModelSource", "ashared_model", "shared_model"]
 
 _Loading: TypeAlias = "Future[SelfEvaluatingModel | None]"
-"""None: whoever loaded it was interrupted, and somebody else has to."""
+"""None: loading it was interrupted, and another caller has to do it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class ModelSource:
         )
 
     def load(self) -> SelfEvaluatingModel:
-        """Load it; where no engine is named, share it with those who name the one it gets."""
+        """Load it; if no engine is named, share it with callers who name the engine it gets."""
         if self.server is None and self.engine is None:
             return shared_model(replace(self, engine=choose_engine()))
         return load_model(
@@ -57,7 +57,7 @@ class ModelSource:
 
 
 _lock = Lock()
-"""Held for the look into these, never while a model loads."""
+"""Held while these are read or changed, never while a model loads."""
 _loaded: dict[Hashable, SelfEvaluatingModel] = {}
 _loading: dict[Hashable, _Loading] = {}
 
@@ -95,7 +95,7 @@ async def ashared_model(source: ModelSource) -> SelfEvaluatingModel:
 def _look(
     source: ModelSource,
 ) -> tuple[SelfEvaluatingModel | None, _Loading | None, Callable[[], SelfEvaluatingModel] | None]:
-    """Return the model if it is loaded; else what to wait for, and what is ours to do for it."""
+    """Return the model if it is loaded; else what to wait for, and what this caller has to do."""
     key = source.key
     with _lock:
         if key in _loaded:

@@ -1,4 +1,4 @@
-"""What a scorer is given, and what it gives."""
+"""What a scorer takes, and what it returns."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class Scored:
     """Finite; high is good."""
     error: str | None = None
     answer: str | None = None
-    """What the response comes to, the same text for the same answer; None: nothing to compare."""
+    """The response's answer, as the same text for the same answer; None: nothing to compare."""
 
 
 class Scorer(Protocol):
     """Gives rewards to batches of responses; several threads may call it at once."""
 
     def __call__(self, items: Sequence[Scoring]) -> list[Scored]:
-        """Return one result for each response, in order; what fails for one is an error of it."""
+        """Return one result for each response, in order; a failure is an error of its response."""
         ...
 
     def close(self) -> None:

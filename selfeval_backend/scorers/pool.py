@@ -1,6 +1,6 @@
 """Scorers that are not ours, in processes of their own: each response has a deadline.
 
-Threads do not do: a regular expression or a power of powers holds the interpreter's lock, and then
+Threads fail here: a regular expression or a power of powers holds the interpreter's lock, and then
 nothing else runs, Ctrl-C neither. Processes are started when the first response comes, one for each
 that is scored at once, up to a number; one that is killed is replaced by the next response's.
 
@@ -238,7 +238,7 @@ class _Worker:
             )
 
     def score(self, item: Scoring, timeout_s: float) -> Scored:
-        """Return what the scorer says of a response, or what became of it."""
+        """Return the scorer's result for a response, or its error."""
         answer = self._ask(message_of(item), timeout_s)
         return Scored(error=answer) if isinstance(answer, str) else Scored(**answer)
 

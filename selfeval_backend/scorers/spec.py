@@ -54,7 +54,7 @@ class ScorerSpec:
     def is_foreign(self) -> bool:
         """Whether it may run for ever, or worse: it then runs where it can be killed.
 
-        A pattern may go back and forth for years, and holds the interpreter's lock meanwhile; so do
+        A pattern may backtrack for years, and holds the interpreter's lock meanwhile; so do
         powers of powers in math-verify. A function of this project is known to end.
         """
         return self.kind != "exact" and not (self.kind == "function" and is_own(self.detail))

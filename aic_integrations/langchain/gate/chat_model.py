@@ -37,7 +37,7 @@ Model = Runnable[LanguageModelInput, AIMessage]
 _SETTINGS = tuple(GateSettings.__annotations__)
 
 _TRACED = ("ls_structured_output_format",)
-"""What LangChain takes out of a call before the model gets it."""
+"""Keywords that LangChain removes from a call before the model gets it."""
 
 
 class ConfidenceGateChatModel(BaseChatModel):
@@ -81,9 +81,9 @@ class ConfidenceGateChatModel(BaseChatModel):
     on_missing: GateAction | Sequence[GateAction] = "raise"
     """Steps for an answer without a confidence."""
     on_uncalibrated: GateAction | Literal["compare"] | Sequence[GateAction] = "raise"
-    """Steps for a confidence that is not calibrated; "compare": hold it against the threshold."""
+    """Steps for a confidence that is not calibrated; "compare": compare it anyway."""
     max_retries: int = 1
-    """Attempts that one "retry" stands for."""
+    """How often one "retry" tries again."""
     retry_samples: int | None = None
     """Most samples of a retry; None: twice those of the last attempt."""
     trust_stronger: bool = False
@@ -211,7 +211,7 @@ class ConfidenceGateChatModel(BaseChatModel):
         Args:
             schema: A pydantic class, of which answers are instances; else they are dicts.
             include_raw: Return a dict of `raw`, the message, `parsed`, and `parsing_error`.
-            method: Of no effect: what all chat models have is a forced call.
+            method: Ignored: only a forced call works with all chat models.
             kwargs: For the models' `bind_tools`.
 
         Raises:
@@ -276,7 +276,7 @@ class ConfidenceGateChatModel(BaseChatModel):
 
 
 class _QuietRun(CallbackManagerForLLMRun):
-    """The gate's run for an attempt: what happens is told, but no token."""
+    """The gate's run for an attempt: reports what happens, but no token."""
 
     def on_llm_new_token(self, token: Any, **kwargs: Any) -> None:
         """Tell nobody."""
@@ -333,7 +333,7 @@ def _whole(result: ChatResult) -> ChatGenerationChunk:
 
 
 def _unbound(model: Any) -> tuple[BaseChatModel, dict[str, Any]]:
-    """Return a chat model without what is bound to it, and that."""
+    """Return a chat model without what is bound to it, and what is bound."""
     given: dict[str, Any] = {}
     while isinstance(model, RunnableBinding):
         given = {**model.kwargs, **given}

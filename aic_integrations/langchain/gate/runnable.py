@@ -23,7 +23,7 @@ from selfeval_backend.gate import GatePolicy
 __all__ = ["ConfidenceGateRunnable"]
 
 _QUIET: RunnableConfig = {"tags": ["nostream"]}
-"""LangGraph's own tag: tokens of an attempt are not for its "messages" stream."""
+"""LangGraph's own tag: keeps tokens of an attempt out of its "messages" stream."""
 
 Model = Runnable[LanguageModelInput, AIMessage]
 

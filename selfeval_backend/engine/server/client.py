@@ -247,7 +247,7 @@ class Client:
 
 
 def _error_in_stream(base_url: str, error: object) -> EngineError:
-    """Return what it means that a stream, whose status was well, holds an error."""
+    """Return the error that a stream holds although its status was a success."""
     code = error.get("code") if isinstance(error, dict) else None
     if code == httpx.codes.BAD_REQUEST:
         return EngineRequestError(f"{base_url} refused a request: {error}", status_code=code)
@@ -266,7 +266,7 @@ def _tls(verify: bool | str) -> ssl.SSLContext:
 
 
 def _status_hint(base_url: str, status: int, text: str) -> str | None:
-    """Return what to do about a status that says that nobody asked for is there."""
+    """Return what to do about a status that says that there is nothing at the URL."""
     if status == httpx.codes.BAD_REQUEST and "http request was sent to https" in text.lower():
         return f"It speaks HTTPS: write https{base_url.removeprefix('http')}."
     # vLLM says so of a model too, in JSON that names it.

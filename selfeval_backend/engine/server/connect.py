@@ -89,7 +89,7 @@ async def _facts(client: Client, model: str | None) -> ServerFacts:
     if not streamed:
         warnings.warn(
             f"{client.base_url} does not stream token ids, so samples are stopped at checkpoints "
-            "and sent again to go on, which computes more. Use vLLM 0.32 or newer.",
+            "and sent again, which computes more. Use vLLM 0.32 or newer.",
             stacklevel=2,
         )
     return ServerFacts(

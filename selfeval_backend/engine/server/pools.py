@@ -115,7 +115,7 @@ class _Pool:
             self.sweeping = loop.call_later(_IDLE_S, self._sweep)
 
     def _sweep(self) -> None:
-        """Close what has been idle for too long, and come again while anything is idle."""
+        """Close what was idle for too long, and check again while anything is idle."""
         loop = asyncio.get_running_loop()
         stale: list[httpx.AsyncClient] = []
         while self.idle and self.idle[0].since_s + _IDLE_S <= loop.time():
@@ -131,7 +131,7 @@ class _Pool:
         self.all.difference_update(stale)
 
     def stop_sweeping(self) -> None:
-        """Come no more."""
+        """Stop checking."""
         if self.sweeping is not None:
             self.sweeping.cancel()
 

@@ -48,7 +48,7 @@ class MatcherGuide:
 
     @property
     def failure(self) -> str:
-        """Why it can follow no further; empty if it can."""
+        """Why it cannot be followed further; empty if it can."""
         return self._matcher.get_error()
 
 

@@ -71,7 +71,7 @@ def probe(model: PreTrainedModel) -> ModelFacts:
 
 
 def probe_config(config: PreTrainedConfig) -> Architecture:
-    """Check a model that is not there: all that can be told of it without its weights.
+    """Check a model without its weights, as far as that can be done.
 
     It is built without them, and run as far as it goes where tensors have shapes alone.
 

@@ -56,7 +56,7 @@ class Guide(Protocol):
 
     @property
     def failure(self) -> str:
-        """Why it can follow no further; empty if it can."""
+        """Why it cannot be followed further; empty if it can."""
         ...
 
 

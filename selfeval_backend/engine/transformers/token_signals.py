@@ -1,4 +1,4 @@
-"""What a model thought of each token of a sample that is already there.
+"""What a model says of each token of a finished sample.
 
 One forward pass over prompt and response. Generation has the same numbers at hand for nothing
 (vLLM: ``logprobs=20``), so a method that uses them pays for no more tokens.

@@ -441,7 +441,7 @@ def _closed() -> EngineError:
 
 def _no_token(row: Row) -> EngineError:
     if row.guide is not None and row.guide.failure:
-        return EngineResponseError(f"The grammar can be followed no further: {row.guide.failure}")
+        return EngineResponseError(f"The grammar cannot be followed further: {row.guide.failure}")
     return _not_finite()
 
 

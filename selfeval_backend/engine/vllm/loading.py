@@ -90,7 +90,7 @@ def check_vllm_model(path_or_name: str) -> int:
 def _parsed(path_or_name: str, given: Mapping[str, Any]) -> Any:
     """Return vLLM's arguments, with the defaults that suit this machine."""
     if "model" in given:
-        raise ConfigurationError("engine_args", given, "no model: it has a field of its own")
+        raise ConfigurationError("engine_args", given, "no model, which has an argument of its own")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     on_cpu = not _has_gpu()
     if on_cpu:
@@ -146,13 +146,13 @@ def _engine_config(parsed: Any, given: Mapping[str, Any]) -> Any:
     if model.runner_type != "generate" or model.is_encoder_decoder:
         kind = "encodes and decodes" if model.is_encoder_decoder else f"is for {model.runner_type}"
         raise ConfigurationError(
-            "model", parsed.model, f"one that goes on with a text, while this one {kind}"
+            "model", parsed.model, f"one that continues a text; this one {kind}"
         )
     return config
 
 
 def _refused(model: str, given: Mapping[str, Any], error: Exception) -> ConfigurationError:
-    """Return what it means that vLLM refuses: the arguments, or where none are given the model."""
+    """Return the error for a refusal by vLLM: of the arguments, or, without any, of the model."""
     reason = " ".join(str(error).split())
     field, value = ("engine_args", dict(given)) if given else ("model", model)
     allowed = "arguments that vLLM takes" if given else "a model that vLLM takes"

@@ -34,7 +34,7 @@ def test_methods_side_by_side(aic: Aic) -> None:
 
     assert shown.status == 0, shown.stderr
     assert "reference on reference: 6 prompts x 4 samples, seed 3" in shown.stdout
-    for part in ("adaptive+pruning", "majority vote", "Quality of adaptive, less", "For real"):
+    for part in ("adaptive+pruning", "majority vote", "Quality of adaptive minus", "Run for real"):
         assert part in shown.stdout
     assert "Left out: DeepConf; the recording has no token_confidences." in shown.stdout
     assert "sampling reference: 6 of 6" in shown.stderr

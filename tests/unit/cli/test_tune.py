@@ -124,7 +124,7 @@ def test_where_nothing_can_be_written_is_said_before_anything_is_tuned(
         assert ran.status == 2
         assert ran.stdout == ""
         assert "cannot be written" in ran.stderr
-        assert "--out says where" in ran.stderr
+        assert "Choose another place with --out" in ran.stderr
         assert len(ran.stderr.splitlines()) == 1
 
 
