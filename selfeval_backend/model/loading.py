@@ -145,6 +145,13 @@ def check_where_it_runs(
             engine or dict(engine_args or {}),
             "none with base_url: the server has its own",
         )
+    if engine_args and (engine or choose_engine()) != "vllm":
+        raise ConfigurationError(
+            "engine_args",
+            dict(engine_args),
+            "none with the engine 'transformers'",
+            remedy='They are vLLM\'s: add engine="vllm".',
+        )
 
 
 def choose_engine() -> EngineName:
@@ -164,13 +171,6 @@ def _load_engine(folder: Path, name: EngineName, engine_args: Mapping[str, Any] 
         from selfeval_backend.engine.vllm import load_vllm_engine
 
         return load_vllm_engine(str(folder), engine_args=engine_args)
-    if engine_args:
-        raise ConfigurationError(
-            "engine_args",
-            dict(engine_args),
-            "none with the engine 'transformers'",
-            remedy='They are vLLM\'s: add engine="vllm".',
-        )
     from selfeval_backend.engine.transformers import load_transformers_engine
 
     return load_transformers_engine(str(folder))

@@ -177,7 +177,8 @@ def test_arguments_of_the_engine(
 
     monkeypatch.setattr("selfeval_backend.model.load_model", load)
 
-    ran = aic("ask", "Hi", "--engine", "vllm", "--engine-args", '{"tensor_parallel_size": 2}')
+    given = ("--engine", "vllm", "--engine-args", '{"tensor_parallel_size": 2}')
+    ran = aic("ask", "Hi", "--model", "reference", *given)
 
     assert ran.status == 0
     assert (heard["engine"], heard["engine_args"]) == ("vllm", {"tensor_parallel_size": 2})
@@ -280,7 +281,10 @@ def test_no_finished_sample_at_all(
         (["Hi", "--top-p", "0"], "top_p: got 0.0"),
         (["Hi", "--engine-args", "dtype"], "engine_args: got 'dtype'"),
         (["Hi", "--engine-args", "[1]"], "engine_args: got '[1]'"),
-        (["Hi", "--engine", "transformers", "--engine-args", '{"a": 1}'], "engine_args: got {'a'"),
+        (
+            ["Hi", "--model", "reference", "--engine-args", '{"a": 1}', "--engine", "transformers"],
+            "engine_args: got {'a'",
+        ),
         (["Hi", "--prune-at", "8,4"], "prune_at: got (8, 4)"),
         (["Hi", "--prune-at", "soon"], "prune_at: got 'soon'"),
         (["Hi", "--prune-at", "64", "--max-tokens", "64"], "prune_at: got (64,)"),
