@@ -270,15 +270,15 @@ def lay_over(
         "selfeval.json": model_policy,
         "given": chosen,
     }
-    return replace(
-        settings,
-        origins={
-            name: Origin(source=source, value=getattr(settings, name))
-            for source, layer in layers.items()  # a later one replaces what earlier ones say
-            for name in layer
-            if name in merged
-        },
-    )
+    origins = {
+        name: Origin(source=source, value=getattr(settings, name))
+        for source, layer in layers.items()  # a later one replaces what earlier ones say
+        for name in layer
+        if name in merged
+    }
+    # Not `replace`, which would check every setting a second time.
+    object.__setattr__(settings, "origins", origins)
+    return settings
 
 
 def _drop_checkpoints(merged: dict[str, Any], max_tokens: int) -> None:

@@ -129,9 +129,9 @@ def given_settings(parameters: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigurationError: A number or a list of numbers is none; names the setting.
     """
-    from selfeval_backend.settings import Settings
+    from selfeval_backend.settings import SETTING_NAMES
 
-    names = ("keep" if name == "keep_fraction" else name for name in Settings.__annotations__)
+    names = ("keep" if name == "keep_fraction" else name for name in SETTING_NAMES)
     given = {name: parameters[name] for name in names if _is_given(parameters.get(name))}
     if "keep" in given:
         given["keep_fraction"] = given.pop("keep")

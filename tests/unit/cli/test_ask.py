@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from selfeval_backend.cli.main import app
 from selfeval_backend.engine.scripted import ScriptedChat, ScriptedEngine
 from selfeval_backend.model import SelfEvaluatingModel
 from selfeval_backend.selfeval import SelfEvalConfig
-from selfeval_backend.settings import Settings
+from selfeval_backend.settings import SETTING_NAMES
 from tests.conftest import ModelFactory
 from tests.unit.cli.conftest import Aic, UseModel
 
@@ -163,7 +162,7 @@ def test_every_setting_is_an_option() -> None:
     command = typer.main.get_command(app).commands["ask"]  # type: ignore[attr-defined]  # a group
     options = {parameter.name for parameter in command.params}
     renamed = {"keep_fraction": "keep"}
-    assert {renamed.get(f.name, f.name) for f in fields(Settings)} <= options
+    assert {renamed.get(name, name) for name in SETTING_NAMES} <= options
 
 
 def test_arguments_of_the_engine(
@@ -210,7 +209,7 @@ def test_a_model_of_which_nothing_is_known_answers_once_without_a_confidence(
 
     monkeypatch.setattr("selfeval_backend.model.load_model", load)
 
-    ran = aic("ask", "What?", "--max-samples", 4)
+    ran = aic("ask", "What?", "--model", "reference", "--max-samples", 4)
 
     assert ran.stdout.startswith("Paris\n")
     assert "Confidence: none, the model has no selfeval.json" in ran.stdout
