@@ -197,7 +197,7 @@ def train_generator(recipe: GeneratorRecipe, folder: Path, log: Callable[[str], 
         log: Told of progress.
 
     Returns:
-        The checkpoint folder.
+        The model folder.
     """
     finished = folder / "generator"
     if finished.exists():

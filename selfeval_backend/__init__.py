@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from selfeval_backend.chat import JsonForm, Message, ToolCall, ToolForm, ToolSpec
     from selfeval_backend.errors import (
         AICError,
-        CheckpointError,
         ConfigurationError,
         ContextLengthError,
         DatasetError,
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
         LowConfidenceError,
         MissingConfidenceError,
         MissingDependencyError,
+        ModelFilesError,
         NoFinishedSampleError,
         ScorerError,
         SelfEvaluationError,
@@ -59,7 +59,6 @@ __all__ = [
     "AICError",
     "Answer",
     "BestOfN",
-    "CheckpointError",
     "ConfigurationError",
     "ContextLengthError",
     "DatasetError",
@@ -78,6 +77,7 @@ __all__ = [
     "Message",
     "MissingConfidenceError",
     "MissingDependencyError",
+    "ModelFilesError",
     "NoFinishedSampleError",
     "Outcome",
     "Sample",

@@ -25,7 +25,7 @@ from selfeval_backend.model import (
     SelfEvaluatingModel,
     Server,
     ashared_model,
-    locate_checkpoint,
+    locate_model_files,
     shared_model,
 )
 from selfeval_backend.settings import SETTING_NAMES, lay_over
@@ -47,7 +47,7 @@ CALL_NAMES = (*SETTING_NAMES, "include_samples")
 """Fields that may be given for one call too."""
 
 IDENTITY_NAMES = (
-    *("model", "engine", "engine_args", "base_url", "checkpoint"),
+    *("model", "engine", "engine_args", "base_url", "model_files"),
     *("tool_parser", "reasoning_parser"),
     *CALL_NAMES,
 )
@@ -84,7 +84,7 @@ class AdaptiveFields(BaseModel):
     )
 
     model: str = Field(default_factory=lambda: os.environ.get("AIC_MODEL") or "reference")
-    """A name that `aic models` lists, a checkpoint folder, or a model of the hub."""
+    """A name that `aic models` lists, a model folder, or a model of the hub."""
     engine: str | None = None
     """"vllm" or "transformers"; None: vLLM where it is installed and a GPU is there."""
     engine_args: dict[str, Any] | None = None
@@ -97,7 +97,7 @@ class AdaptiveFields(BaseModel):
         repr=False,
     )
     """For the server; None: the variable AIC_API_KEY, if it is set."""
-    checkpoint: str | None = None
+    model_files: str | None = None
     """Where the tokenizer, the selfeval.json and the generation_config.json of a server's model are
     found: a folder or a model name; None: `model` says it."""
     max_retries: int | None = None
@@ -201,14 +201,14 @@ class AdaptiveFields(BaseModel):
             engine=cast(EngineName | None, self.engine),
             engine_args=self.engine_args,
             server=self._server(),
-            checkpoint=self.checkpoint,
+            model_files=self.model_files,
         )
 
     def _model_chat(self) -> Chat:
         """Return the model's tokenizer and chat template; neither weights nor a server."""
         if self.backend is not None:
             return self.backend.chat
-        return _chat_of(self.checkpoint or self.model)
+        return _chat_of(self.model_files or self.model)
 
     async def _read_by_parser(
         self, model: SelfEvaluatingModel, form: AnswerForm | None
@@ -242,7 +242,7 @@ class AdaptiveFields(BaseModel):
 @lru_cache(maxsize=8)
 def _chat_of(model: str) -> ChatTemplate:
     """Return a model's tokenizer, read at the first call; no lock is held while it is."""
-    return ChatTemplate.load(locate_checkpoint(model, with_weights=False))
+    return ChatTemplate.load(locate_model_files(model, with_weights=False))
 
 
 def spell_out(values: Mapping[str, Any]) -> dict[str, Any]:

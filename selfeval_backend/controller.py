@@ -50,9 +50,9 @@ from selfeval_backend.types import (
     Usage,
 )
 
-__all__ = ["Follower", "Observer", "Validator", "derive_seed", "run"]
+__all__ = ["Follower", "OnProgress", "Validator", "derive_seed", "run"]
 
-Observer = Callable[[TraceEvent], None]
+OnProgress = Callable[[TraceEvent], None]
 """Told of every decision once it has been carried out."""
 
 Validator = Callable[[tuple[int, ...]], bool | None]
@@ -85,7 +85,7 @@ async def run(
     sampling: SamplingParams,
     stop_strings: StopStrings | None = None,
     validator: Validator | None = None,
-    observer: Observer | None = None,
+    on_progress: OnProgress | None = None,
     follower: Follower | None = None,
 ) -> Outcome:
     """Answer one prompt.
@@ -103,7 +103,7 @@ async def run(
         validator: Tells which finished samples are of the form that was asked for
             (`Sample.valid`): another one is chosen only where there is none. None: all that have a
             token are.
-        observer: Told of every step.
+        on_progress: Told of every step.
         follower: Told of the answer as it grows, from when it is certain which sample that is.
 
     Raises:
@@ -126,9 +126,9 @@ async def run(
             if follower is not None:
                 current.follow(certain_winner(state), follower)
             await current.carry_out(decision)
-            current.record(decision, observer)
+            current.record(decision, on_progress)
         await current.abort_running()
-        current.record(decision, observer)
+        current.record(decision, on_progress)
         return current.outcome(decision)
     finally:
         await current.close()
@@ -432,8 +432,8 @@ class _Run:
         for live in running:
             live.sample = replace(live.sample, status="aborted")
 
-    def record(self, decision: Decision, observer: Observer | None) -> None:
-        """Append to the trace, and tell the observer."""
+    def record(self, decision: Decision, on_progress: OnProgress | None) -> None:
+        """Append to the trace, and tell the on_progress."""
         samples = [live.sample for live in self._live]
         event = TraceEvent(
             decision=decision,
@@ -443,8 +443,8 @@ class _Run:
             num_finished=sum(s.finished for s in samples),
         )
         self._events.append(event)
-        if observer is not None:
-            observer(event)
+        if on_progress is not None:
+            on_progress(event)
 
     def outcome(self, stop: Stop) -> Outcome:
         """Choose, and account for everything."""

@@ -5,7 +5,7 @@
     AICError
       ConfigurationError(ValueError)        a setting or an input: field, value, allowed, remedy
       MissingDependencyError(ImportError)   names the extra to install
-      CheckpointError                       a model folder or its selfeval.json
+      ModelFilesError                       a model folder or its selfeval.json
       DatasetError                          training or evaluation data
       ScorerError                           a scorer gave no reward for a response
       SelfEvaluationError                   label token absent, log-probability missing
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AICError",
-    "CheckpointError",
     "ConfigurationError",
     "ContextLengthError",
     "DatasetError",
@@ -48,6 +47,7 @@ __all__ = [
     "LowConfidenceError",
     "MissingConfidenceError",
     "MissingDependencyError",
+    "ModelFilesError",
     "NoFinishedSampleError",
     "ScorerError",
     "SelfEvaluationError",
@@ -124,7 +124,7 @@ class MissingDependencyError(AICError, ImportError):
         )
 
 
-class CheckpointError(AICError):
+class ModelFilesError(AICError):
     """A model folder, or its ``selfeval.json``, that cannot be used; the message names the file."""
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from selfeval_backend.errors import CheckpointError, ConfigurationError, DatasetError
+from selfeval_backend.errors import ConfigurationError, DatasetError, ModelFilesError
 from selfeval_backend.files import read_json
 from selfeval_backend.settings import SAMPLING_NAMES, Settings
 
@@ -23,7 +23,7 @@ def read_generation_config(folder: Path) -> dict[str, float]:
     """Return the settings of `SAMPLING_NAMES` that a model's file has; none where there is no file.
 
     Raises:
-        CheckpointError: The file cannot be read, or one of them is out of range.
+        ModelFilesError: The file cannot be read, or one of them is out of range.
     """
     path = folder / FILE_NAME
     if not os.path.lexists(path):
@@ -31,11 +31,11 @@ def read_generation_config(folder: Path) -> dict[str, float]:
     try:
         body = read_json(path)
         if not isinstance(body, dict):
-            raise CheckpointError(f"{path}: no JSON object. Mend it, or remove it.")
+            raise ModelFilesError(f"{path}: no JSON object. Mend it, or remove it.")
         found = {name: body[name] for name in SAMPLING_NAMES if body.get(name) is not None}
         Settings(**found)
     except (ConfigurationError, DatasetError) as error:
-        raise CheckpointError(
+        raise ModelFilesError(
             f"{path}: {str(error).removesuffix('.')}. Mend it, or remove it."
         ) from error
     return found

@@ -1,7 +1,7 @@
 """The self-evaluation: its question, asked; its labels, read as prob_win_or_tie.
 
 The one place that training and inference share. A model's own facts stand in ``selfeval.json``
-beside its weights, so that pointing at a checkpoint is enough.
+beside its weights, so that pointing at its folder is enough.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from selfeval_backend.engine.base import Engine, LabelLogprobs
-from selfeval_backend.errors import CheckpointError, DatasetError, SelfEvaluationError
+from selfeval_backend.errors import DatasetError, ModelFilesError, SelfEvaluationError
 from selfeval_backend.files import read_json, write_json
 from selfeval_backend.types import SelfEvaluation, Usage
 
@@ -122,10 +122,10 @@ class SelfEvalConfig(BaseModel):
 
     @classmethod
     def load(cls, folder: Path) -> SelfEvalConfig | None:
-        """Read the file of a checkpoint folder; None where there is none.
+        """Read the file of a model folder; None where there is none.
 
         Raises:
-            CheckpointError: The file cannot be read or does not hold what it should.
+            ModelFilesError: The file cannot be read or does not hold what it should.
         """
         path = folder / FILE_NAME
         if not os.path.lexists(path):
@@ -134,17 +134,17 @@ class SelfEvalConfig(BaseModel):
         try:
             body = read_json(path)
             if not isinstance(body, dict):
-                raise CheckpointError(f"{path}: no JSON object. {remedy}")
+                raise ModelFilesError(f"{path}: no JSON object. {remedy}")
             return cls.model_validate(body)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the file"
-            raise CheckpointError(f"{path}: {where}: {first['msg']}. {remedy}") from error
+            raise ModelFilesError(f"{path}: {where}: {first['msg']}. {remedy}") from error
         except DatasetError as error:
-            raise CheckpointError(f"{str(error).removesuffix('.')}. {remedy}") from error
+            raise ModelFilesError(f"{str(error).removesuffix('.')}. {remedy}") from error
 
     def save(self, folder: Path) -> None:
-        """Write the file into a checkpoint folder.
+        """Write the file into a model folder.
 
         Raises:
             DatasetError: It cannot be written; a file that was there is as it was.

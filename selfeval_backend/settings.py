@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from selfeval_backend.errors import CheckpointError, ConfigurationError
+from selfeval_backend.errors import ConfigurationError, ModelFilesError
 from selfeval_backend.policy import (
     DOUBLING,
     Annealed,
@@ -173,7 +173,7 @@ class Settings:
                 Checkpoint(
                     at=at,
                     keep_fraction=keep[i],
-                    min_prob_win_or_tie=below[i],
+                    prune_below=below[i],
                     accept_above=accept[i],
                 )
                 for i, at in enumerate(self.prune_at)
@@ -222,7 +222,7 @@ def resolve_settings(
 
     Raises:
         ConfigurationError: A value given is out of range, or its name is unknown.
-        CheckpointError: The model's policy is.
+        ModelFilesError: The model's policy is.
     """
     check_model_policy(model_policy)
     return lay_over(given, model_policy, generation_config)
@@ -232,12 +232,12 @@ def check_model_policy(model_policy: Mapping[str, Any]) -> None:
     """Refuse the `policy` of a model's selfeval.json where it is none.
 
     Raises:
-        CheckpointError: A value is out of range, or its name is unknown.
+        ModelFilesError: A value is out of range, or its name is unknown.
     """
     try:
         Settings(**_typed(model_policy))
     except ConfigurationError as error:
-        raise CheckpointError(f"selfeval.json: policy.{error}") from error
+        raise ModelFilesError(f"selfeval.json: policy.{error}") from error
 
 
 def lay_over(

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from selfeval_backend.engine.scripted import Script, ScriptedChat, ScriptedEngine
-from selfeval_backend.errors import CheckpointError
+from selfeval_backend.errors import ModelFilesError
 from selfeval_backend.model import SelfEvaluatingModel
 from selfeval_backend.model_store import KNOWN, fetch_model
 from selfeval_backend.selfeval import CalibrationMap, SelfEvalConfig
@@ -84,7 +84,7 @@ def smollm2() -> Path:
             pytest.skip(f"{package} is not installed")
     try:
         return fetch_model(KNOWN["smollm2"])
-    except CheckpointError as error:
+    except ModelFilesError as error:
         if re.search("cannot be reached|does not have it|proxy", str(error)):
             pytest.skip(f"no way to an index that has it: {error}")
         raise

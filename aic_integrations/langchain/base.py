@@ -40,7 +40,7 @@ class AdaptiveContextOverflowError(ContextLengthError, ContextOverflowError):
 class Request:
     """A call, checked as far as it can be without the model."""
 
-    conversation: CheckedMessages
+    messages: CheckedMessages
     call: Call
     form: AnswerForm | None = None
     """What the answer must be; None: text."""
@@ -105,14 +105,14 @@ class AdaptiveModel(AdaptiveFields, Serializable):
 
     def _request(
         self,
-        conversation: Callable[[], CheckedMessages],
+        messages: Callable[[], CheckedMessages],
         stop: list[str] | None,
         kwargs: Mapping[str, Any],
     ) -> Request:
         """Check a call: first its keywords, then what it asks."""
         overrides = self._spelled_out({**kwargs, "stop": stop or kwargs.get("stop")})
         call = self._checked_call(overrides, allowed=self.call_keywords)
-        return Request(conversation=conversation(), call=call)
+        return Request(messages=messages(), call=call)
 
     async def _answered(
         self, model: SelfEvaluatingModel, request: Request, run_manager: RunManager | None
@@ -120,10 +120,10 @@ class AdaptiveModel(AdaptiveFields, Serializable):
         try:
             async with progress_reported(run_manager, self.on_progress) as progress:
                 answer = await model.answer(
-                    request.conversation,
+                    request.messages,
                     model.settings(request.call.given),
                     form=await self._read_by_parser(model, request.form),
-                    observer=progress.observer,
+                    on_progress=progress.on_progress,
                 )
             await self._tell_samples(model, request, run_manager, answer)
             return answer
@@ -140,10 +140,10 @@ class AdaptiveModel(AdaptiveFields, Serializable):
                 progress_reported(run_manager, self.on_progress) as progress,
                 Owned(
                     model.stream(
-                        request.conversation,
+                        request.messages,
                         model.settings(request.call.given),
                         form=form,
-                        observer=progress.observer,
+                        on_progress=progress.on_progress,
                     )
                 ) as items,
             ):

@@ -33,7 +33,7 @@ from aic_integrations.langchain.messages import (
     last_chunk,
     reasoning_chunk,
     to_ai_message,
-    to_conversation,
+    to_messages,
 )
 from aic_integrations.langchain.progress import RunManager
 from aic_integrations.langchain.structured import (
@@ -145,7 +145,7 @@ class ChatAdaptive(AdaptiveModel, BaseChatModel):
         asked = {name: kwargs[name] for name in FORM_KEYWORDS if name in kwargs}
         # LangChain passes on what it has decided by: "stream".
         settings = {n: value for n, value in kwargs.items() if n not in asked and n != "stream"}
-        request = self._request(partial(to_conversation, messages), stop, settings)
+        request = self._request(partial(to_messages, messages), stop, settings)
         return replace(request, form=form_of(asked))
 
     async def _result(

@@ -21,7 +21,7 @@ from langchain_core.messages.ai import UsageMetadata
 from pydantic import ConfigDict
 
 from aic_integrations.langchain.chat_model import ChatAdaptive
-from aic_integrations.langchain.messages import PROVIDER, to_conversation, to_usage_metadata
+from aic_integrations.langchain.messages import PROVIDER, to_messages, to_usage_metadata
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.gate import read_confidence
 from selfeval_backend.model import SelfEvaluatingModel
@@ -153,7 +153,7 @@ _ONE_SAMPLE: dict[str, Any] = {"max_samples": 1, "adaptive": True, "annealing": 
 async def _judge(
     model: SelfEvaluatingModel, messages: Sequence[BaseMessage], answer: str
 ) -> Judgement:
-    return await model.judge(to_conversation(messages[:-1]), answer)
+    return await model.judge(to_messages(messages[:-1]), answer)
 
 
 def _judged(judgement: Judgement) -> _Finding:
@@ -196,11 +196,11 @@ def _messages(state: object) -> list[BaseMessage]:
         try:
             return convert_to_messages(state)
         except (NotImplementedError, ValueError) as error:
-            raise _no_conversation(state) from error
-    raise _no_conversation(state)
+            raise _no_messages(state) from error
+    raise _no_messages(state)
 
 
-def _no_conversation(state: object) -> ConfigurationError:
+def _no_messages(state: object) -> ConfigurationError:
     return ConfigurationError(
         "state", state, 'a text, a message, a list of messages or {"messages": [...]}'
     )

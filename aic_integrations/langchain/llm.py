@@ -98,7 +98,7 @@ class AdaptiveLLM(AdaptiveModel, BaseLLM):
     def _text_request(
         self, prompt: str, stop: list[str] | None, kwargs: Mapping[str, Any]
     ) -> Request:
-        return self._request(partial(_conversation, prompt), stop, kwargs)
+        return self._request(partial(_as_messages, prompt), stop, kwargs)
 
     async def _result(
         self, model: SelfEvaluatingModel, requests: list[Request], run_manager: RunManager | None
@@ -150,7 +150,7 @@ class AdaptiveLLM(AdaptiveModel, BaseLLM):
         return params
 
 
-def _conversation(prompt: str) -> CheckedMessages:
+def _as_messages(prompt: str) -> CheckedMessages:
     return check_messages([Message(role="user", content=prompt)])
 
 

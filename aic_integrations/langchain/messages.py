@@ -32,7 +32,7 @@ __all__ = [
     "last_chunk",
     "reasoning_chunk",
     "to_ai_message",
-    "to_conversation",
+    "to_messages",
     "to_turns",
     "to_usage",
     "to_usage_metadata",
@@ -57,7 +57,7 @@ _OTHERS_ROLES: dict[str, Role] = {
 """What other providers call them."""
 
 
-def to_conversation(messages: Sequence[BaseMessage]) -> CheckedMessages:
+def to_messages(messages: Sequence[BaseMessage]) -> CheckedMessages:
     """Turn LangChain's messages into a conversation that can be answered.
 
     Raises:

@@ -20,7 +20,7 @@ from langchain_core.callbacks.base import RunManagerMixin
 from langchain_core.callbacks.manager import ahandle_event
 from langchain_core.runnables.config import ensure_config, get_async_callback_manager_for_config
 
-from selfeval_backend.controller import Observer
+from selfeval_backend.controller import OnProgress
 from selfeval_backend.sync import contained
 from selfeval_backend.types import Accept, Advance, Draw, Evaluate, Prune, Stop, TraceEvent
 
@@ -40,12 +40,12 @@ class Progress:
 
     Args:
         dispatch: Sends one event's data to them; None: nobody listens.
-        observer: Told too, at once.
+        on_progress: Told too, at once.
     """
 
-    def __init__(self, dispatch: _Dispatch | None, observer: Observer | None) -> None:
+    def __init__(self, dispatch: _Dispatch | None, on_progress: OnProgress | None) -> None:
         self._dispatch = dispatch
-        self._observer = observer
+        self._on_progress = on_progress
         self._untold: deque[dict[str, Any]] = deque()
         self._happened = asyncio.Event()
         self._telling = asyncio.Lock()
@@ -72,9 +72,9 @@ class Progress:
             await asyncio.gather(self._keeping, return_exceptions=True)
 
     @property
-    def observer(self) -> Observer | None:
+    def on_progress(self) -> OnProgress | None:
         """Of the run."""
-        return self._observer if self._dispatch is None else self._observe
+        return self._on_progress if self._dispatch is None else self._observe
 
     def _observe(self, event: TraceEvent) -> None:
         if (data := _describe(event, self._num_drawn)) is not None:
@@ -82,8 +82,8 @@ class Progress:
             self._happened.set()
         if isinstance(event.decision, Draw):
             self._num_drawn += len(event.decision.temperatures)
-        if self._observer is not None:
-            self._observer(event)
+        if self._on_progress is not None:
+            self._on_progress(event)
 
     async def tell(self) -> None:
         """Return when everything so far has been reported."""
@@ -101,13 +101,13 @@ class Progress:
             await self.tell()
 
 
-def progress_reported(run_manager: RunManager | None, observer: Observer | None) -> Progress:
-    """Return what reports a run's progress, to LangChain's handlers and to another observer.
+def progress_reported(run_manager: RunManager | None, on_progress: OnProgress | None) -> Progress:
+    """Return what reports a run's progress, to LangChain's handlers and to another on_progress.
 
     The events go to the run's own handlers where LangChain hands the run over; else to those of the
     run around it (a chain's, a graph's); else to none, as there is no way to reach them.
     """
-    return Progress(_dispatch(run_manager), observer)
+    return Progress(_dispatch(run_manager), on_progress)
 
 
 def _dispatch(run_manager: RunManager | None) -> _Dispatch | None:

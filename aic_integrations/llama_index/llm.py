@@ -39,7 +39,7 @@ from aic_integrations.llama_index.messages import (
     to_chat_step,
     to_completion_response,
     to_completion_step,
-    to_conversation,
+    to_messages,
     tool_calls,
 )
 from aic_integrations.llama_index.scopes import (
@@ -73,7 +73,7 @@ __all__ = ["AdaptiveLLM"]
 class _Request:
     """A call, checked as far as it can be without the model."""
 
-    conversation: CheckedMessages
+    messages: CheckedMessages
     call: Call
     form: AnswerForm | None
     """What the answer must be; None: text."""
@@ -368,7 +368,7 @@ class AdaptiveLLM(AdaptiveFields, FunctionCallingLLM):
         asked = {name: kwargs[name] for name in FORM_KEYWORDS if name in kwargs}
         own = {name: value for name, value in kwargs.items() if name not in asked}
         return _Request(
-            conversation=to_conversation(messages),
+            messages=to_messages(messages),
             call=self._checked_call({**settings_in_force(), **spell_out(own)}),
             form=form_of(asked),
             collections=collections_in_force(),
@@ -385,10 +385,10 @@ class AdaptiveLLM(AdaptiveFields, FunctionCallingLLM):
     async def _answer(self, model: SelfEvaluatingModel, request: _Request) -> _Answered:
         try:
             answer = await model.answer(
-                request.conversation,
+                request.messages,
                 model.settings(request.call.given),
                 form=await self._read_by_parser(model, request.form),
-                observer=self.on_progress,
+                on_progress=self.on_progress,
             )
         except NoFinishedSampleError as error:
             _collect_failure(request, model, error)
@@ -403,7 +403,7 @@ class AdaptiveLLM(AdaptiveFields, FunctionCallingLLM):
         text = thinking = ""
         try:
             async with Owned(
-                model.stream(request.conversation, settings, form=form, observer=self.on_progress)
+                model.stream(request.messages, settings, form=form, on_progress=self.on_progress)
             ) as items:
                 async for item in items:
                     if isinstance(item, Answer):

@@ -33,7 +33,7 @@ __all__ = [
     "to_chat_step",
     "to_completion_response",
     "to_completion_step",
-    "to_conversation",
+    "to_messages",
     "to_turns",
     "tool_calls",
     "usage",
@@ -55,7 +55,7 @@ _NO_TEXT = (ThinkingBlock, ToolCallBlock, CitationBlock)
 """Blocks of an answer that are no text of it: thoughts, calls, and what its text refers to."""
 
 
-def to_conversation(messages: Sequence[ChatMessage]) -> CheckedMessages:
+def to_messages(messages: Sequence[ChatMessage]) -> CheckedMessages:
     """Turn LlamaIndex's messages into a conversation that can be answered.
 
     Several blocks of text are joined by a line break, as `ChatMessage.content` does it. What a

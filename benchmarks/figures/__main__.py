@@ -17,7 +17,7 @@ from selfeval_backend.cli.progress import live_progress
 from selfeval_backend.cli.running import note, one_line_errors, with_model
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.files import check_folder, locked
-from selfeval_backend.model import SelfEvaluatingModel, locate_checkpoint
+from selfeval_backend.model import SelfEvaluatingModel, locate_model_files
 
 __all__ = ["app", "figures"]
 
@@ -81,7 +81,7 @@ def figures(
 async def _sample(model: SelfEvaluatingModel, runs: Path, sizes: Sizes, seed: int) -> None:
     from selfeval_backend.engine.transformers.token_signals import TokenSignals  # torch: seconds
 
-    signals = TokenSignals.load(str(locate_checkpoint(model.name)))
+    signals = TokenSignals.load(str(locate_model_files(model.name)))
     with live_progress() as progress:
         await make_missing(
             model, runs, sizes, seed=seed, signals=signals, progress=progress, log=note

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from selfeval_backend.errors import CheckpointError, ConfigurationError
+from selfeval_backend.errors import ConfigurationError, ModelFilesError
 
 __all__ = ["Opening", "find_opening"]
 
@@ -93,7 +93,7 @@ def find_opening(end: TurnEnd, *, before_answer: str | None, source: str, name: 
         name: How the model is called in errors.
 
     Raises:
-        CheckpointError: It opens a thought that nobody knows how to close.
+        ModelFilesError: It opens a thought that nobody knows how to close.
     """
     plain = end({})
     for variable in dict.fromkeys(_VARIABLE.findall(source)):
@@ -102,7 +102,7 @@ def find_opening(end: TurnEnd, *, before_answer: str | None, source: str, name: 
     if (closing := _closing(plain)) is not None:
         return Opening(kind="closed", suffix=closing)
     if unknown := _UNKNOWN.search(plain):
-        raise CheckpointError(
+        raise ModelFilesError(
             f"{name}: its chat template opens a thought with {unknown.group().strip()!r}, and how "
             "to close it is not known, so the self-evaluation would be read within a thought. Use "
             "a template that does not open one, or train the model's self-evaluation."

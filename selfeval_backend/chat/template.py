@@ -15,9 +15,9 @@ from selfeval_backend.chat.opening import Opening, find_opening
 from selfeval_backend.chat.pairing import paired
 from selfeval_backend.chat.plain import in_plain_turns, tool_dict, with_tools
 from selfeval_backend.errors import (
-    CheckpointError,
     ConfigurationError,
     MissingDependencyError,
+    ModelFilesError,
     SelfEvaluationError,
 )
 from selfeval_backend.files import one_line
@@ -84,15 +84,15 @@ class Chat(Protocol):
 
 
 class ChatTemplate:
-    """A checkpoint's tokenizer and chat template.
+    """A model's tokenizer and chat template.
 
     Args:
-        tokenizer: The checkpoint's, with a chat template.
+        tokenizer: The model's, with a chat template.
         name: How the model is called in errors.
         end_token_ids: Further tokens that end a response (a generation config may name several).
 
     Raises:
-        CheckpointError: The tokenizer has no chat template or no end token.
+        ModelFilesError: The tokenizer has no chat template or no end token.
     """
 
     def __init__(
@@ -105,23 +105,23 @@ class ChatTemplate:
         self._tokenizer = tokenizer
         self._name = name
         if tokenizer.chat_template is None:
-            raise CheckpointError(
-                f"{name}: its tokenizer has no chat template. Use an instruction-tuned checkpoint, "
+            raise ModelFilesError(
+                f"{name}: its tokenizer has no chat template. Use an instruction-tuned model, "
                 "or add a chat_template to its tokenizer."
             )
         eos = tokenizer.eos_token_id
         self.end_token_ids = end_token_ids | (frozenset() if eos is None else frozenset({int(eos)}))
         if not self.end_token_ids:
-            raise CheckpointError(
+            raise ModelFilesError(
                 f"{name}: neither tokenizer nor generation config has an eos token"
             )
 
     @classmethod
     def load(cls, name_or_path: str | Path) -> ChatTemplate:
-        """Load the tokenizer of a checkpoint.
+        """Load the tokenizer of a model.
 
         Raises:
-            CheckpointError: There is none, or it cannot be read.
+            ModelFilesError: There is none, or it cannot be read.
             MissingDependencyError: transformers is not installed.
         """
         try:
@@ -131,7 +131,7 @@ class ChatTemplate:
         try:
             tokenizer = AutoTokenizer.from_pretrained(str(name_or_path))
         except Exception as error:  # broken files and remote code raise what they like
-            raise CheckpointError(
+            raise ModelFilesError(
                 f"{name_or_path}: its tokenizer cannot be loaded: {one_line(error)}"
             ) from error
         ends = _generation_ends(name_or_path)
@@ -139,7 +139,7 @@ class ChatTemplate:
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The checkpoint's, as it was given."""
+        """The model's, as it was given."""
         return self._tokenizer
 
     @cached_property
@@ -210,7 +210,7 @@ class ChatTemplate:
         """How a turn is opened whose first token is one of an answer.
 
         Raises:
-            CheckpointError: The template opens a thought that nobody knows how to close.
+            ModelFilesError: The template opens a thought that nobody knows how to close.
         """
         answer = self.habits.in_parts({"role": "assistant", "content": _ANSWER_MARK})
         try:
@@ -235,14 +235,14 @@ class ChatTemplate:
                 whatever the template's way to open a turn makes of it.
 
         Raises:
-            CheckpointError: The template does not keep a response as it is, fails, or opens a
+            ModelFilesError: The template does not keep a response as it is, fails, or opens a
                 thought that nobody knows how to close.
         """
         try:
             opening = self.opening if closes_thought else Opening(kind="plain")
             after = self._after_response(opening.variables)
         except ConfigurationError as error:
-            raise CheckpointError(
+            raise ModelFilesError(
                 f"{self._name}: its chat template takes no conversation of three turns, so the "
                 f"self-evaluation question cannot be placed. {error.remedy}"
             ) from error
@@ -260,7 +260,7 @@ class ChatTemplate:
         rendered = self._render(self._asked(), variables=variables)
         _, found, after = rendered.rpartition(_RESPONSE_MARK)
         if not found or _QUESTION_MARK not in after:
-            raise CheckpointError(
+            raise ModelFilesError(
                 f"{self._name}: its chat template does not render a conversation of three turns "
                 "word for word, so the self-evaluation question cannot be placed"
             )
@@ -334,7 +334,7 @@ def _generation_ends(name_or_path: str | Path) -> frozenset[int]:
     """Return the end tokens that a generation config names; none where there is no such file.
 
     Raises:
-        CheckpointError: It is there, and cannot be used.
+        ModelFilesError: It is there, and cannot be used.
     """
     from transformers import GenerationConfig
 
@@ -344,12 +344,12 @@ def _generation_ends(name_or_path: str | Path) -> frozenset[int]:
     except Exception as error:
         if isinstance(error, OSError) and not os.path.lexists(file):
             return frozenset()
-        raise CheckpointError(
+        raise ModelFilesError(
             f"{file} cannot be read: {one_line(error)} Correct or remove it."
         ) from error
     ends = [] if eos is None else eos if isinstance(eos, list) else [eos]
     if not all(type(end) is int and 0 <= end <= _MAX_TOKEN_ID for end in ends):
-        raise CheckpointError(
+        raise ModelFilesError(
             f"{file}: eos_token_id is {str(eos)[:80]}, expected token ids. Correct or remove it."
         )
     return frozenset(ends)

@@ -32,7 +32,7 @@ def doctor(
         typer.Option(help="vllm or transformers.", show_default="the best that is installed"),
     ] = None,
     base_url: BaseUrls = None,
-    checkpoint: Annotated[
+    model_files: Annotated[
         str | None,
         typer.Option(
             help="Folder or model name with the tokenizer and selfeval.json of a server's model.",
@@ -49,8 +49,8 @@ def doctor(
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     with one_line_errors():
         base_urls = tuple(base_url or ())
-        _refuse_early(model, engine, base_urls, checkpoint)
-        sections = _examine(model, cast("EngineName | None", engine), base_urls, checkpoint)
+        _refuse_early(model, engine, base_urls, model_files)
+        sections = _examine(model, cast("EngineName | None", engine), base_urls, model_files)
         from selfeval_backend.cli.doctor_view import print_json, print_sections
 
         (print_json if as_json else print_sections)(sections)
@@ -59,11 +59,11 @@ def doctor(
 
 
 def _refuse_early(
-    model: str, engine: str | None, base_urls: tuple[str, ...], checkpoint: str | None
+    model: str, engine: str | None, base_urls: tuple[str, ...], model_files: str | None
 ) -> None:
     from selfeval_backend.model import check_where_it_runs
 
-    check_where_it_runs(model, engine=engine, on_server=bool(base_urls), checkpoint=checkpoint)
+    check_where_it_runs(model, engine=engine, on_server=bool(base_urls), model_files=model_files)
     from selfeval_backend.web import check_key, check_url
 
     for url in base_urls:
@@ -82,7 +82,7 @@ def _can_talk() -> bool:
 
 
 def _examine(
-    model: str, engine: EngineName | None, base_urls: tuple[str, ...], checkpoint: str | None
+    model: str, engine: EngineName | None, base_urls: tuple[str, ...], model_files: str | None
 ) -> tuple[Section, ...]:
     from selfeval_backend.doctor import (
         Section,
@@ -93,7 +93,7 @@ def _examine(
 
     with status("looking at this machine"):
         machine = check_machine(engine=engine, on_server=bool(base_urls))
-    where = checkpoint or model
+    where = model_files or model
     with status(f"looking at {where}"):
         files = check_model_files(where, with_weights=not base_urls)
         # A server has its own engine, and has loaded the model.

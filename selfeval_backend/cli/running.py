@@ -87,7 +87,7 @@ def with_model(
 
     # Before a model is fetched that could not be used.
     check_where_it_runs(
-        name, engine=engine, engine_args=engine_args, on_server=bool(base_url), checkpoint=None
+        name, engine=engine, engine_args=engine_args, on_server=bool(base_url), model_files=None
     )
     server = _server(base_url) if base_url else None
     fetch_first(name)

@@ -127,11 +127,11 @@ def _target(model: str, out: Path | None) -> _Target:
     """Find both, before the time is spent that tuning takes."""
     from selfeval_backend.cli.fetching import fetch_first
     from selfeval_backend.files import check_can_write
-    from selfeval_backend.model import file_to_write, find_selfeval, locate_checkpoint
+    from selfeval_backend.model import file_to_write, find_selfeval, locate_model_files
     from selfeval_backend.selfeval import FILE_NAME
 
     fetch_first(model)
-    folder = locate_checkpoint(model, with_weights=False)
+    folder = locate_model_files(model, with_weights=False)
     config = find_selfeval(folder).config
     if config is None:
         raise ConfigurationError(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from selfeval_backend.doctor.check import Check, failed_by, not_checked, ok, warning
 from selfeval_backend.errors import AICError, MissingDependencyError
-from selfeval_backend.model import EngineName, choose_engine, locate_checkpoint
+from selfeval_backend.model import EngineName, choose_engine, locate_model_files
 from selfeval_backend.model_store import to_fetch
 
 __all__ = ["check_architecture"]
@@ -19,13 +19,13 @@ def check_architecture(model: str | Path, *, engine: EngineName | None) -> Check
     """Return whether an engine would run a model, by the engine's own word.
 
     Args:
-        model: A name in `model_store.KNOWN`, a checkpoint folder, or a model of the hub.
+        model: A name in `model_store.KNOWN`, a model folder, or a model of the hub.
         engine: None: the one that `load_model` would choose.
     """
     if to_fetch(model):
         return not_checked(_NAME, "there are no files")
     try:
-        folder = locate_checkpoint(model, with_weights=False)
+        folder = locate_model_files(model, with_weights=False)
     except AICError:
         return not_checked(_NAME, "there are no files")
     try:

@@ -1,4 +1,4 @@
-"""A model's files: checkpoint, tokenizer, chat template, and its self-evaluation's own facts."""
+"""A model's files: weights, tokenizer, chat template, and its self-evaluation's own facts."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from selfeval_backend.chat import CallsOfModel, ChatTemplate, Message, calls_of,
 from selfeval_backend.doctor.check import Check, failed, failed_by, not_checked, ok, warning
 from selfeval_backend.errors import (
     AICError,
-    CheckpointError,
     ConfigurationError,
     DatasetError,
+    ModelFilesError,
     SelfEvaluationError,
 )
 from selfeval_backend.files import read_json
 from selfeval_backend.generation_config import read_generation_config
-from selfeval_backend.model import find_selfeval, locate_checkpoint
+from selfeval_backend.model import find_selfeval, locate_model_files
 from selfeval_backend.model_store import KnownModel, check_can_fetch, made_of, to_fetch
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
 from selfeval_backend.settings import SAMPLING_NAMES, Settings, Source, resolve_settings
@@ -48,7 +48,7 @@ def check_model_files(model: str | Path, *, with_weights: bool) -> ModelFiles:
     Of a model name, all but the weights are downloaded if need be.
 
     Args:
-        model: A name in `model_store.KNOWN`, a checkpoint folder, or a model of the hub.
+        model: A name in `model_store.KNOWN`, a model folder, or a model of the hub.
         with_weights: Whether the weights are needed here; a server has its own.
     """
     names = ("tokenizer", "chat template", "labels", *_FOUND, "selfeval.json", "policy", "sampling")
@@ -56,9 +56,9 @@ def check_model_files(model: str | Path, *, with_weights: bool) -> ModelFiles:
         lost = _not_here(known)
         return ModelFiles(checks=(lost, *(not_checked(n, "there are no files") for n in names)))
     try:
-        folder = locate_checkpoint(model, with_weights=False)
+        folder = locate_model_files(model, with_weights=False)
     except AICError as error:
-        remedy = "Give --model (of a server: --checkpoint) a checkpoint folder or a model name."
+        remedy = "Give --model (of a server: --model-files) a model folder or a model name."
         lost = failed_by("files", error, remedy=remedy)
         return ModelFiles(checks=(lost, *(not_checked(n, "there are no files") for n in names)))
     checks = [_files(model, folder)]
@@ -115,7 +115,7 @@ def _weights(folder: Path, *, is_name: bool) -> Check:
 
 
 def _named_by_index(folder: Path) -> set[str]:
-    """Return the files that the index of a checkpoint in several files names."""
+    """Return the files that the index of weights in several files names."""
     if not (folder / _INDEX).is_file():
         return set()
     try:
@@ -132,7 +132,7 @@ def _tokenizer(folder: Path) -> tuple[ChatTemplate | None, Check]:
     try:
         chat = ChatTemplate.load(folder)
     except AICError as error:
-        remedy = "Use an instruction-tuned checkpoint with all files of its tokenizer."
+        remedy = "Use an instruction-tuned model with all files of its tokenizer."
         return None, failed_by("tokenizer", error, remedy=remedy)
     ends = ", ".join(map(str, sorted(chat.end_token_ids)))
     return chat, ok("tokenizer", f"has a chat template; responses end on token {ends}")
@@ -143,7 +143,7 @@ def _config(folder: Path) -> tuple[SelfEvalConfig | None, Check]:
     name = "selfeval.json"
     try:
         own = find_selfeval(folder)
-    except (CheckpointError, DatasetError) as error:
+    except (ModelFilesError, DatasetError) as error:
         remedy = "Correct it, or remove it to use the model uncalibrated."
         return None, failed(name, str(error).removesuffix(remedy).rstrip(), remedy=remedy)
     config, where = own.config, f"{own.path}: " if own.of_user else ""
@@ -204,7 +204,7 @@ def _template(chat: ChatTemplate, config: SelfEvalConfig | None) -> Check:
         ask = Message(role="user", content=question)
         whole = chat.prompt_ids([prompt, response, ask])
         pieces = (*chat.prompt_ids([prompt]), *chat.response_ids(_RESPONSE), *as_written)
-    except (CheckpointError, ConfigurationError) as error:
+    except (ModelFilesError, ConfigurationError) as error:
         return failed_by(name, error, remedy=remedy)
     behind = "".join(f"; {remark}" for remark in remarks if remark)
     if whole != pieces:
@@ -259,12 +259,12 @@ def _settings(
         return None, (not_checked(policy, missing), not_checked(sampling, missing))
     try:
         generation_config = read_generation_config(folder)
-    except CheckpointError as error:
+    except ModelFilesError as error:
         lost = failed_by(sampling, error, remedy="Mend generation_config.json, or remove it.")
         return None, (not_checked(policy, "generation_config.json cannot be used"), lost)
     try:
         settings = resolve_settings({}, config.policy, generation_config)
-    except CheckpointError as error:
+    except ModelFilesError as error:
         lost = failed_by(policy, error, remedy="Mend `policy` in selfeval.json.")
         return None, (lost, not_checked(sampling, "the policy cannot be used"))
     return settings, (_policy(config, settings), _sampling(settings))

@@ -183,7 +183,7 @@ def _other_model(model: str, served: dict[str, int]) -> Check:
     return failed(
         "model",
         f"serves {names}, and not {model}",
-        remedy=f"Give --model the name that is served (and --checkpoint the files), or start the "
+        remedy=f"Give --model the name that is served (and --model-files the files), or start the "
         f"server with --served-model-name {model}.",
     )
 

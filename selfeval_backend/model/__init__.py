@@ -13,7 +13,7 @@ from selfeval_backend.model.folder import (
     REFERENCE_FOLDER,
     count_parameters,
     identify_files,
-    locate_checkpoint,
+    locate_model_files,
 )
 from selfeval_backend.model.loading import (
     EngineName,
@@ -50,7 +50,7 @@ __all__ = [
     "find_selfeval",
     "identify_files",
     "load_model",
-    "locate_checkpoint",
+    "locate_model_files",
     "shared_model",
     "user_folder",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from selfeval_backend.errors import CheckpointError, MissingDependencyError
+from selfeval_backend.errors import MissingDependencyError, ModelFilesError
 from selfeval_backend.files import one_line
 from selfeval_backend.hashing import Hasher
 from selfeval_backend.model_store import (
@@ -21,7 +21,7 @@ __all__ = [
     "REFERENCE_FOLDER",
     "count_parameters",
     "identify_files",
-    "locate_checkpoint",
+    "locate_model_files",
 ]
 
 _NAMES = ", ".join(f'"{name}"' for name in KNOWN)
@@ -29,7 +29,7 @@ _DECISIVE = ("*.json", "*.safetensors", "*.model", "*.jinja")
 """Files that decide what a model says."""
 
 
-def locate_checkpoint(model: str | Path, *, with_weights: bool = True) -> Path:
+def locate_model_files(model: str | Path, *, with_weights: bool = True) -> Path:
     """Return the folder that holds a model's files; a model by name is downloaded if need be.
 
     Args:
@@ -37,7 +37,7 @@ def locate_checkpoint(model: str | Path, *, with_weights: bool = True) -> Path:
         with_weights: False: of a model of the hub, download all but the weights.
 
     Raises:
-        CheckpointError: There is no such folder and no such model, or it cannot be had.
+        ModelFilesError: There is no such folder and no such model, or it cannot be had.
         MissingDependencyError: What it takes to have it is not installed.
     """
     if known := known_model(model):
@@ -46,11 +46,10 @@ def locate_checkpoint(model: str | Path, *, with_weights: bool = True) -> Path:
     if folder.is_dir():
         return _checked(folder, model)
     if folder.exists():
-        raise CheckpointError(f"model: {model} is a file. Give the folder of a checkpoint.")
+        raise ModelFilesError(f"model: {model} is a file. Give the folder of a model.")
     if str(model).startswith((".", "/", "~")) or str(model).count("/") > 1:
-        raise CheckpointError(
-            f"model: there is no folder {model}. "
-            f"Give {_NAMES}, a checkpoint folder, or a model name."
+        raise ModelFilesError(
+            f"model: there is no folder {model}. Give {_NAMES}, a model folder, or a model name."
         )
     return _checked(_download(str(model), with_weights=with_weights), model)
 
@@ -62,34 +61,34 @@ def identify_files(model: str | Path, hasher: Hasher, *, leave_out: tuple[str, .
     that it was resolved to.
 
     Args:
-        model: As `locate_checkpoint` takes it.
+        model: As `locate_model_files` takes it.
         hasher: Remembers files that have not been touched.
         leave_out: Names of files that do not count.
 
     Raises:
-        CheckpointError: There is no such model.
+        ModelFilesError: There is no such model.
     """
-    folder = locate_checkpoint(model, with_weights=False)
+    folder = locate_model_files(model, with_weights=False)
     if known_model(model) or Path(model).expanduser().is_dir():
         return hasher.folder(folder, _DECISIVE, leave_out=leave_out)
     return [str(model), folder.name]
 
 
 def count_parameters(model: str | Path) -> int:
-    """Return how many weights a checkpoint's safetensors files hold; tied ones count once.
+    """Return how many weights a model's safetensors files hold; tied ones count once.
 
     Args:
-        model: As `locate_checkpoint` takes it.
+        model: As `locate_model_files` takes it.
 
     Raises:
-        CheckpointError: There is no such folder, or it has no weights as safetensors.
+        ModelFilesError: There is no such folder, or it has no weights as safetensors.
         MissingDependencyError: safetensors is not installed.
     """
     try:
         from safetensors import SafetensorError, safe_open
     except ImportError as error:
         raise MissingDependencyError("safetensors", extra="transformers") from error
-    folder = locate_checkpoint(model)
+    folder = locate_model_files(model)
     total = 0
     try:
         for path in sorted(folder.glob("*.safetensors")):
@@ -97,16 +96,16 @@ def count_parameters(model: str | Path) -> int:
                 names = weights.keys()  # it is no dictionary: it cannot be iterated
                 total += sum(math.prod(weights.get_slice(name).get_shape()) for name in names)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"model: {model}: {path} cannot be read: {error}") from error
+        raise ModelFilesError(f"model: {model}: {path} cannot be read: {error}") from error
     if not total:
-        raise CheckpointError(f"model: {model}: {folder} has no weights as safetensors.")
+        raise ModelFilesError(f"model: {model}: {folder} has no weights as safetensors.")
     return total
 
 
 def _checked(folder: Path, model: str | Path) -> Path:
     if not (folder / "config.json").is_file():
-        raise CheckpointError(
-            f"model: {model}: {folder} has no config.json, so it is no checkpoint. "
+        raise ModelFilesError(
+            f"model: {model}: {folder} has no config.json, so it is no model. "
             "Give a folder that `save_pretrained` wrote."
         )
     return folder
@@ -127,7 +126,7 @@ def _download(name: str, *, with_weights: bool) -> Path:
     except Exception as error:
         # Of the hub, of the way to it (a proxy's URL, a missing package), of the disk.
         reason = one_line(error).removesuffix(".")
-        raise CheckpointError(
+        raise ModelFilesError(
             f"model: {name} is no folder here and could not be found by name: {reason}. "
-            f"Give {_NAMES}, a checkpoint folder, or the name of a model you have access to."
+            f"Give {_NAMES}, a model folder, or the name of a model you have access to."
         ) from error

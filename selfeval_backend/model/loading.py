@@ -14,7 +14,7 @@ from selfeval_backend.chat import ChatTemplate
 from selfeval_backend.engine.base import Engine
 from selfeval_backend.errors import ConfigurationError, MissingDependencyError
 from selfeval_backend.generation_config import read_generation_config
-from selfeval_backend.model.folder import locate_checkpoint
+from selfeval_backend.model.folder import locate_model_files
 from selfeval_backend.model.self_evaluating_model import SelfEvaluatingModel
 from selfeval_backend.model.selfeval_files import find_selfeval
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
@@ -61,23 +61,23 @@ def load_model(
     engine: EngineName | None = None,
     engine_args: Mapping[str, Any] | None = None,
     server: Server | None = None,
-    checkpoint: str | Path | None = None,
+    model_files: str | Path | None = None,
 ) -> SelfEvaluatingModel:
     """Load a model with its self-evaluation.
 
     Args:
-        model: "reference", a checkpoint folder, or a model name that transformers can resolve. Of a
+        model: "reference", a model folder, or a model name that transformers can resolve. Of a
             server: the name it is served under.
         engine: None: the server, if there is one; else vLLM where it is installed and a GPU is
             there; else transformers.
         engine_args: For vLLM in this process alone: keyword arguments of `vllm.EngineArgs`.
         server: Runs the model.
-        checkpoint: Where the tokenizer, the selfeval.json and the generation_config.json of a
+        model_files: Where the tokenizer, the selfeval.json and the generation_config.json of a
             server's model are found; None: `model` says it.
 
     Raises:
         ConfigurationError: The engine is unknown.
-        CheckpointError: The model cannot be found or read, or its selfeval.json or
+        ModelFilesError: The model cannot be found or read, or its selfeval.json or
             generation_config.json is broken.
         SelfEvaluationError: Its tokenizer lacks the label tokens.
         MissingDependencyError: What the engine needs is not installed.
@@ -87,10 +87,10 @@ def load_model(
         engine=engine,
         engine_args=engine_args,
         on_server=server is not None,
-        checkpoint=checkpoint,
+        model_files=model_files,
     )
-    folder = locate_checkpoint(checkpoint or model, with_weights=server is None)
-    config = _own_facts(str(checkpoint or model), folder)
+    folder = locate_model_files(model_files or model, with_weights=server is None)
+    config = _own_facts(str(model_files or model), folder)
     generation_config = read_generation_config(folder)
     chat = ChatTemplate.load(folder)
     SelfEvaluator(config, chat)  # refuse a tokenizer without labels before weights are read
@@ -126,7 +126,7 @@ def check_where_it_runs(
     engine: str | None,
     engine_args: Mapping[str, Any] | None = None,
     on_server: bool,
-    checkpoint: str | Path | None,
+    model_files: str | Path | None,
 ) -> None:
     """Refuse arguments of `load_model` that contradict each other, before anything is read.
 
@@ -137,8 +137,8 @@ def check_where_it_runs(
         raise ConfigurationError("engine", engine, f"one of {', '.join(get_args(EngineName))}")
     if not str(model).strip():
         raise ConfigurationError("model", model, '"reference", a folder or a model name')
-    if checkpoint is not None and not on_server:
-        raise ConfigurationError("checkpoint", checkpoint, "none without a server")
+    if model_files is not None and not on_server:
+        raise ConfigurationError("model_files", model_files, "none without a server")
     if on_server and (engine is not None or engine_args):
         raise ConfigurationError(
             "engine" if engine else "engine_args",

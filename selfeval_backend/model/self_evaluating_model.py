@@ -21,7 +21,7 @@ from selfeval_backend.chat import (
     load_tool_parser,
     reasoning_of,
 )
-from selfeval_backend.controller import Follower, Observer, run
+from selfeval_backend.controller import Follower, OnProgress, run
 from selfeval_backend.engine.base import Engine, SamplingParams
 from selfeval_backend.errors import (
     ConfigurationError,
@@ -46,7 +46,7 @@ class UncalibratedWarning(UserWarning):
 
 
 class SelfEvaluatingModel:
-    """Answers conversations with adaptive Best-of-N.
+    """Answers messages with adaptive Best-of-N.
 
     Args:
         name: What it is called in answers.
@@ -59,7 +59,7 @@ class SelfEvaluatingModel:
             (`selfeval_backend.generation_config`).
 
     Raises:
-        CheckpointError: The policy of the selfeval.json is none.
+        ModelFilesError: The policy of the selfeval.json is none.
         SelfEvaluationError: The tokenizer lacks the label tokens.
     """
 
@@ -184,9 +184,9 @@ class SelfEvaluatingModel:
         *,
         form: AnswerForm | None = None,
         policy: Policy | None = None,
-        observer: Observer | None = None,
+        on_progress: OnProgress | None = None,
     ) -> Answer:
-        """Answer a conversation.
+        """Answer messages.
 
         Args:
             messages: Its turns; the last one is answered.
@@ -196,7 +196,7 @@ class SelfEvaluatingModel:
                 text.
             policy: None: the one that the settings describe; of a model of which nothing is known,
                 the greedy sample.
-            observer: Told of every decision once it has been carried out.
+            on_progress: Told of every decision once it has been carried out.
 
         Raises:
             ConfigurationError: Messages or settings cannot be used; before any token.
@@ -205,7 +205,7 @@ class SelfEvaluatingModel:
         """
         settings = settings or self.settings()
         reader = SampleReader(self.chat, settings.stop, form)
-        return await self._answered(messages, settings, reader, policy, observer)
+        return await self._answered(messages, settings, reader, policy, on_progress)
 
     def stream(
         self,
@@ -214,9 +214,9 @@ class SelfEvaluatingModel:
         *,
         form: AnswerForm | None = None,
         policy: Policy | None = None,
-        observer: Observer | None = None,
+        on_progress: OnProgress | None = None,
     ) -> AsyncGenerator[str | Answer, None]:
-        """Answer a conversation, and give the text as soon as it is certain which sample it is.
+        """Answer messages, and give the text as soon as it is certain which sample it is.
 
         That is when a sample was accepted at a checkpoint (`Settings.accept_above`), when only one
         is left that can win (``max_samples=1``: at once), else when the answer is chosen. With the
@@ -232,7 +232,7 @@ class SelfEvaluatingModel:
                 text; what can only be read as a whole (a forced call, vLLM's parsers) comes with
                 the Answer.
             policy: None: the one that the settings describe.
-            observer: Told of every decision once it has been carried out.
+            on_progress: Told of every decision once it has been carried out.
 
         Yields:
             Pieces of the text, none of them empty, which together are the answer's (with a form,
@@ -246,7 +246,7 @@ class SelfEvaluatingModel:
         """
         settings = settings or self.settings()
         reader = SampleReader(self.chat, settings.stop, form)
-        answer = partial(self._answered, messages, settings, reader, policy, observer)
+        answer = partial(self._answered, messages, settings, reader, policy, on_progress)
         return in_pieces(answer, AnswerFlow(reader))
 
     async def _answered(
@@ -255,7 +255,7 @@ class SelfEvaluatingModel:
         settings: Settings,
         reader: SampleReader,
         policy: Policy | None,
-        observer: Observer | None,
+        on_progress: OnProgress | None,
         follower: Follower | None = None,
     ) -> Answer:
         form = reader.form
@@ -283,7 +283,7 @@ class SelfEvaluatingModel:
             ),
             stop_strings=reader.stop_strings,
             validator=reader.valid,
-            observer=observer,
+            on_progress=on_progress,
             follower=follower,
         )
         chosen = outcome.best_sample.token_ids

@@ -48,10 +48,10 @@ class FoundSelfEval:
 
 
 def find_selfeval(folder: Path) -> FoundSelfEval:
-    """Read the ``selfeval.json`` of a checkpoint folder: the user's, else the one beside it.
+    """Read the ``selfeval.json`` of a model folder: the user's, else the one beside it.
 
     Raises:
-        CheckpointError: The file cannot be read, or does not hold what it should.
+        ModelFilesError: The file cannot be read, or does not hold what it should.
     """
     files = sorted(_of_name(folder).glob(f"*/{FILE_NAME}"))
     if files:

@@ -30,7 +30,7 @@ class ModelSource:
     engine: EngineName | None = None
     engine_args: Mapping[str, Any] | None = None
     server: Server | None = None
-    checkpoint: str | Path | None = None
+    model_files: str | Path | None = None
 
     @property
     def key(self) -> Hashable:
@@ -40,7 +40,7 @@ class ModelSource:
             self.engine,
             json.dumps(dict(self.engine_args or {}), sort_keys=True, default=repr),
             self.server,
-            None if self.checkpoint is None else str(self.checkpoint),
+            None if self.model_files is None else str(self.model_files),
         )
 
     def load(self) -> SelfEvaluatingModel:
@@ -52,7 +52,7 @@ class ModelSource:
             engine=self.engine,
             engine_args=self.engine_args,
             server=self.server,
-            checkpoint=self.checkpoint,
+            model_files=self.model_files,
         )
 
 

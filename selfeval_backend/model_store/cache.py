@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from selfeval_backend.errors import CheckpointError, DatasetError
+from selfeval_backend.errors import DatasetError, ModelFilesError
 from selfeval_backend.files import (
     locked,
     read_json,
@@ -83,7 +83,7 @@ def working(model: KnownModel) -> Iterator[Path]:
         The folder.
 
     Raises:
-        CheckpointError: Nothing can be written there.
+        ModelFilesError: Nothing can be written there.
     """
     try:
         with locked(models_folder(), waits=True):
@@ -91,18 +91,18 @@ def working(model: KnownModel) -> Iterator[Path]:
                 remove_unfinished(folder)
             yield models_folder()
     except DatasetError as error:
-        raise CheckpointError(f"model: {model.name}: {error} {_VARIABLE} names one.") from error
+        raise ModelFilesError(f"model: {model.name}: {error} {_VARIABLE} names one.") from error
 
 
 def check_room(model: KnownModel, folder: Path, num_bytes: int) -> None:
     """Refuse to fetch what does not fit on the disk.
 
     Raises:
-        CheckpointError: There is less room than that, and some to spare.
+        ModelFilesError: There is less room than that, and some to spare.
     """
     free, needed = shutil.disk_usage(folder).free, num_bytes + _TO_SPARE
     if free < needed:
-        raise CheckpointError(
+        raise ModelFilesError(
             f"model: {model.name} takes {needed / 1e6:.0f} MB while it is made, and {folder} has "
             f"{free / 1e6:.0f} MB left. Make room, or name another folder in {_VARIABLE}."
         )

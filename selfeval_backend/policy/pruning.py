@@ -23,7 +23,7 @@ class Checkpoint:
     """Generated tokens."""
     keep_fraction: float = 1.0
     """Of the batch's samples that were evaluated here, this share goes on (rounded up)."""
-    min_prob_win_or_tie: float = 0.0
+    prune_below: float = 0.0
     """Samples below it stop, whatever the others are."""
     accept_above: float | None = None
     """The best sample with at least this prob_win_or_tie is accepted; None: none is."""
@@ -53,7 +53,7 @@ class Checkpoint:
         """
         ranked = sorted(running, key=lambda s: (-_prob_win_or_tie(s), s.index))
         room = math.ceil(self.keep_fraction * num_evaluated - 1e-9)
-        kept = [s for s in ranked[:room] if _prob_win_or_tie(s) >= self.min_prob_win_or_tie]
+        kept = [s for s in ranked[:room] if _prob_win_or_tie(s) >= self.prune_below]
         if not kept and must_keep_one:
             kept = ranked[:1]
         kept_indices = {s.index for s in kept}

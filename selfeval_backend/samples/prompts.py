@@ -123,12 +123,12 @@ def messages_of(given: Any, where: str) -> tuple[Message, ...]:
     return messages
 
 
-def first_turn(conversation: Any) -> Any:
-    """Return what comes before the first assistant turn of a conversation."""
-    if not isinstance(conversation, Sequence) or isinstance(conversation, str):
-        return conversation
+def first_turn(messages: Any) -> Any:
+    """Return what comes before the first assistant turn."""
+    if not isinstance(messages, Sequence) or isinstance(messages, str):
+        return messages
     turns = []
-    for turn in conversation:
+    for turn in messages:
         if turn.get("role") == "assistant":
             break
         turns.append(turn)

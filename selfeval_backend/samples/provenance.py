@@ -41,7 +41,7 @@ def files_digest(model: str | Path, folder: Path) -> str:
     """Return a hash of a model's files, without its `selfeval.json`, which is recorded as it is.
 
     Raises:
-        CheckpointError: There is no such model.
+        ModelFilesError: There is no such model.
         DatasetError: The folder, which remembers hashes, cannot be written.
     """
     with writing(folder):

@@ -9,7 +9,7 @@ from typing import Any
 from selfeval_backend.chat import ChatTemplate
 from selfeval_backend.engine.base import Engine
 from selfeval_backend.hashing import Hasher
-from selfeval_backend.model import choose_engine, identify_files, locate_checkpoint
+from selfeval_backend.model import choose_engine, identify_files, locate_model_files
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
 from selfeval_backend.training.recipe import Recipe, RolloutSettings
 
@@ -30,7 +30,7 @@ def load_asking(recipe: Recipe) -> Asking:
     """Load tokenizer and chat template, and place the recipe's question and labels in them.
 
     Raises:
-        CheckpointError: There is no such model, or no chat template that can be used.
+        ModelFilesError: There is no such model, or no chat template that can be used.
         SelfEvaluationError: The labels do not differ in their first token.
     """
     chat = ChatTemplate.load(base_folder(recipe, with_weights=False))
@@ -47,9 +47,9 @@ def base_folder(recipe: Recipe, *, with_weights: bool = True) -> Path:
     """Return the folder of the recipe's model; a model name is downloaded if need be.
 
     Raises:
-        CheckpointError: There is no such model.
+        ModelFilesError: There is no such model.
     """
-    return locate_checkpoint(recipe.model, with_weights=with_weights)
+    return locate_model_files(recipe.model, with_weights=with_weights)
 
 
 def model_inputs(recipe: Recipe, hasher: Hasher) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def model_inputs(recipe: Recipe, hasher: Hasher) -> dict[str, Any]:
     A folder of the user by its content; a model name by the revision that it was resolved to.
 
     Raises:
-        CheckpointError: The model cannot be used.
+        ModelFilesError: The model cannot be used.
         SelfEvaluationError: The labels do not differ in their first token.
     """
     load_asking(recipe)  # refused here, before any token
@@ -72,7 +72,7 @@ def open_engine(folder: Path, settings: RolloutSettings) -> Engine:
     """Start the engine that draws samples.
 
     Raises:
-        CheckpointError: The model cannot be loaded.
+        ModelFilesError: The model cannot be loaded.
         MissingDependencyError: vLLM is not installed.
         ConfigurationError: vLLM refuses an argument.
     """

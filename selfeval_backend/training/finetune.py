@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from selfeval_backend.errors import CheckpointError, ConfigurationError, DatasetError
+from selfeval_backend.errors import ConfigurationError, DatasetError, ModelFilesError
 from selfeval_backend.evaluation.quality import Prediction, pair_accuracy
 from selfeval_backend.files import one_line, write_atomically, writing
 from selfeval_backend.hashing import Hasher
@@ -50,17 +50,17 @@ def load_weights(folder: Path, *, dtype: torch.dtype | None = None) -> Any:
     """Load a causal language model, onto the GPU where there is one.
 
     Args:
-        folder: Of the checkpoint.
-        dtype: None: the checkpoint's on a GPU, float32 on a CPU.
+        folder: Of the model.
+        dtype: None: the model's on a GPU, float32 on a CPU.
 
     Raises:
-        CheckpointError: It cannot be loaded.
+        ModelFilesError: It cannot be loaded.
     """
     stored = "auto" if torch.cuda.is_available() else torch.float32
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or stored)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise CheckpointError(f"{folder} cannot be loaded: {error}") from error
+        raise ModelFilesError(f"{folder} cannot be loaded: {error}") from error
     return model.to(_device())
 
 
@@ -110,7 +110,7 @@ class _Watched:
 
 
 class FinetuneStage:
-    """Trains the self-evaluation, and writes a checkpoint folder."""
+    """Trains the self-evaluation, and writes a model folder."""
 
     name = "finetune"
     needs = ("preferences",)
@@ -189,7 +189,7 @@ class _Training:
         self._history: dict[str, list[dict[str, float]]] = {}
 
     def run(self) -> dict[str, Any]:
-        """Return figures; the checkpoint folder is `model`."""
+        """Return figures; the model folder is `model`."""
         validation = self._validation()
         model = self._load()
         branches = self._settings.branches == "auto" and takes_branches(

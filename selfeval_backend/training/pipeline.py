@@ -66,7 +66,7 @@ class Stage(Protocol):
 
         Raises:
             ConfigurationError: The recipe cannot be carried out.
-            CheckpointError: A model that it reads cannot be found.
+            ModelFilesError: A model that it reads cannot be found.
             DatasetError: Data that it reads cannot be found.
         """
         ...

@@ -337,7 +337,7 @@ class Recipe(_Section):
 
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
     model: str
-    """A checkpoint folder, or a model name."""
+    """A model folder, or a model name."""
     folder: Path
     """Where the stages work; several recipes may share it, and what they have in common."""
     seed: Annotated[int, Field(ge=0)] = 0

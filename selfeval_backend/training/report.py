@@ -1,6 +1,6 @@
 """The report: figures of held-out test prompts as tables and plots, and what to set.
 
-It is the model card of the checkpoint folder that the pipeline ends in.
+It is the model card of the model folder that the pipeline ends in.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class ReportStage:
         return [f"figures of up to {recipe.calibrate.max_test_prompts:,} test prompts, and a page"]
 
     def run(self, place: Workplace) -> dict[str, Any]:
-        """Measure, draw, and write the checkpoint folder `model`."""
+        """Measure, draw, and write the model folder `model`."""
         recipe = place.recipe
         shipped = place.upstream["calibrate"] / "model"
         folder = place.folder / "model"

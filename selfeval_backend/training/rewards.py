@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from selfeval_backend import scorers
-from selfeval_backend.errors import CheckpointError, DatasetError
+from selfeval_backend.errors import DatasetError, ModelFilesError
 from selfeval_backend.hashing import Hasher
 from selfeval_backend.importing import source_digest
-from selfeval_backend.model import locate_checkpoint
+from selfeval_backend.model import locate_model_files
 from selfeval_backend.samples.recorder import Progress
 from selfeval_backend.samples.rewards import Rewards, refuse_failures
 from selfeval_backend.samples.shards import count_rows, shard_name
@@ -62,7 +62,7 @@ def load_scorer(settings: RewardSettings) -> Scorer:
 
     Raises:
         ConfigurationError: The function cannot be imported.
-        CheckpointError: The reward model cannot be loaded.
+        ModelFilesError: The reward model cannot be loaded.
         MissingDependencyError: math-verify is not installed.
     """
     if isinstance(settings, ModelReward):
@@ -106,7 +106,7 @@ class RewardModelScorer:
         settings: Model and batch.
 
     Raises:
-        CheckpointError: It cannot be loaded, has no chat template, or more than one logit.
+        ModelFilesError: It cannot be loaded, has no chat template, or more than one logit.
     """
 
     def __init__(self, settings: ModelReward) -> None:
@@ -114,7 +114,7 @@ class RewardModelScorer:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         self._settings = settings
-        folder = locate_checkpoint(settings.model)
+        folder = locate_model_files(settings.model)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         dtype: Any = settings.dtype
         if dtype == "auto" and device.type == "cpu":
@@ -126,10 +126,10 @@ class RewardModelScorer:
                 folder, trust_remote_code=trust, dtype=dtype
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise CheckpointError(f"{settings.model} cannot be loaded: {error}") from error
+            raise ModelFilesError(f"{settings.model} cannot be loaded: {error}") from error
         self._model.to(device).eval()
         if self._tokenizer.chat_template is None:
-            raise CheckpointError(f"{settings.model}: its tokenizer has no chat template")
+            raise ModelFilesError(f"{settings.model}: its tokenizer has no chat template")
         if self._tokenizer.pad_token_id is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         self._model.config.pad_token_id = self._tokenizer.pad_token_id
@@ -169,7 +169,7 @@ class RewardModelScorer:
         score = getattr(output, "score", None)
         if score is None:
             if output.logits.shape[-1] != 1:
-                raise CheckpointError(
+                raise ModelFilesError(
                     f"{self._settings.model} has {output.logits.shape[-1]} logits and no score, so "
                     "it is no reward model"
                 )

@@ -9,7 +9,7 @@ from typing import Any
 
 from selfeval_backend.controller import derive_seed
 from selfeval_backend.hashing import Hasher
-from selfeval_backend.model import choose_engine, locate_checkpoint
+from selfeval_backend.model import choose_engine, locate_model_files
 from selfeval_backend.samples.filling import Job, fill
 from selfeval_backend.samples.kept import KeptSamples
 from selfeval_backend.samples.prompts import Prompt
@@ -49,7 +49,7 @@ def draw_of(recipe: Recipe, prompt: Prompt, plan: RecordingPlan) -> Draw:
 def open_recorder(recipe: Recipe, model: str | Path) -> Recorder:
     """Start what draws samples of a model; a model's name is downloaded if need be."""
     asking = load_asking(recipe)
-    engine = open_engine(locate_checkpoint(model), recipe.rollouts)
+    engine = open_engine(locate_model_files(model), recipe.rollouts)
     return Recorder(engine=engine, chat=asking.chat, evaluator=asking.evaluator)
 
 

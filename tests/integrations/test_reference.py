@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from aic_integrations.langchain import ChatAdaptive
 from selfeval_backend.chat import Message
 from selfeval_backend.engine.transformers import TransformersEngine
-from selfeval_backend.errors import CheckpointError, ConfigurationError, ContextLengthError
+from selfeval_backend.errors import ConfigurationError, ContextLengthError, ModelFilesError
 from selfeval_backend.model import REFERENCE_FOLDER, Answer, SelfEvaluatingModel, load_model
 from selfeval_backend.reference.problems import generate_problems, reward
 
@@ -174,10 +174,10 @@ def test_a_broken_selfeval_names_file_and_field(tmp_path: Path) -> None:
     folder = copy_of_reference(tmp_path / "broken")
     config = json.loads((folder / "selfeval.json").read_text())
     (folder / "selfeval.json").write_text(json.dumps({**config, "question": ""}))
-    with pytest.raises(CheckpointError, match=r"selfeval.json: question"):
+    with pytest.raises(ModelFilesError, match=r"selfeval.json: question"):
         load_model(folder)
     (folder / "selfeval.json").write_text("{")
-    with pytest.raises(CheckpointError, match=r"selfeval.json"):
+    with pytest.raises(ModelFilesError, match=r"selfeval.json"):
         load_model(folder)
 
 

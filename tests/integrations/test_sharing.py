@@ -12,7 +12,7 @@ import pytest
 from aic_integrations.langchain import ChatAdaptive
 from aic_integrations.llama_index import AdaptiveLLM
 from selfeval_backend.engine.scripted import ScriptedChat
-from selfeval_backend.errors import AICError, CheckpointError
+from selfeval_backend.errors import AICError, ModelFilesError
 from selfeval_backend.model import SelfEvaluatingModel
 from selfeval_backend.model import shared as shared_module
 from tests.conftest import ModelFactory
@@ -36,7 +36,7 @@ class Loader:
             assert self.go_on.wait(30)
         if name == "broken" and self.num_failures:
             self.num_failures -= 1
-            raise CheckpointError("it is broken")
+            raise ModelFilesError("it is broken")
         self.loaded.append(name)
         return self._make_model([ScriptedChat().response("forty", 0.99)], repeat=True)
 
@@ -101,7 +101,7 @@ async def test_who_asks_at_once_gets_one_copy(loader: Loader, engine: str | None
 
 def test_a_load_that_failed_is_tried_again_by_the_next_call(loader: Loader) -> None:
     llm = ChatAdaptive(model="broken")
-    with pytest.raises(CheckpointError):
+    with pytest.raises(ModelFilesError):
         llm.invoke("?")
     assert llm.invoke("?").text == "forty"
 

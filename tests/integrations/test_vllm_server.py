@@ -91,7 +91,7 @@ def test_a_servers_model_is_sampled_as_its_files_say(tmp_path: Path) -> None:
     makers = {"temperature": 0.8, "top_k": 20, "repetition_penalty": 1.1}
     file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | makers), "utf-8")
     with serving_plainly() as server:
-        llm = ChatAdaptive(model="reference", base_url=server.base_url, checkpoint=str(folder))
+        llm = ChatAdaptive(model="reference", base_url=server.base_url, model_files=str(folder))
         message = llm.invoke(PROMPT, max_samples=1, annealing="constant", max_tokens=3, prune_at=())
     sent = server.bodies[-2]  # before the question
     assert {name: sent[name] for name in makers} == makers

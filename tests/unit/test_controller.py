@@ -121,7 +121,7 @@ async def test_adaptive_draws_in_cumulative_batches(make_model: ModelFactory) ->
     model = make_model([respond("a", 0.2)] * 8)
     events: list[TraceEvent] = []
     chosen = model.settings({"max_samples": 7, "batches": (1, 3)})
-    answer = await model.answer(QUESTION, chosen, observer=events.append)
+    answer = await model.answer(QUESTION, chosen, on_progress=events.append)
     assert tuple(events) == answer.outcome.trace.events
     running = [e.num_running for e in events if type(e.decision).__name__ == "Draw"]
     assert running == [1, 2, 3, 1]
@@ -325,7 +325,7 @@ async def test_an_observer_that_fails_leaves_nothing_open(make_model: ModelFacto
 
     model = make_model([respond("aa")] * 4)
     with pytest.raises(RuntimeError, match="no"):
-        await model.answer(QUESTION, model.settings({"adaptive": False}), observer=fail)
+        await model.answer(QUESTION, model.settings({"adaptive": False}), on_progress=fail)
     assert engine_of(model).num_open == 0
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from selfeval_backend import Message, SelfEvaluatingModel
 from selfeval_backend.engine.scripted import ScriptedChat, ScriptedEngine
-from selfeval_backend.errors import CheckpointError, ConfigurationError
+from selfeval_backend.errors import ConfigurationError, ModelFilesError
 from selfeval_backend.generation_config import read_generation_config
 from selfeval_backend.selfeval import SelfEvalConfig
 
@@ -52,7 +52,7 @@ def test_what_cannot_be_used_is_named_with_its_file(
     write: Callable[[object], Path], body: object, said: str
 ) -> None:
     folder = write(body)
-    with pytest.raises(CheckpointError, match="Mend it, or remove it") as caught:
+    with pytest.raises(ModelFilesError, match="Mend it, or remove it") as caught:
         read_generation_config(folder)
     assert str(folder / "generation_config.json") in str(caught.value)
     assert said in str(caught.value)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from selfeval_backend.engine.scripted import ScriptedChat
-from selfeval_backend.errors import CheckpointError, SelfEvaluationError
+from selfeval_backend.errors import ModelFilesError, SelfEvaluationError
 from selfeval_backend.selfeval import (
     PAPER_QUESTION,
     CalibrationMap,
@@ -139,5 +139,5 @@ def test_a_folder_without_a_file_has_no_config(tmp_path: Path) -> None:
 )
 def test_a_broken_file_is_refused_by_name(tmp_path: Path, text: str, match: str) -> None:
     (tmp_path / "selfeval.json").write_text(text, "utf-8")
-    with pytest.raises(CheckpointError, match=match):
+    with pytest.raises(ModelFilesError, match=match):
         SelfEvalConfig.load(tmp_path)

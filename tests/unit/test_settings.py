@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfeval_backend.errors import CheckpointError, ConfigurationError
+from selfeval_backend.errors import ConfigurationError, ModelFilesError
 from selfeval_backend.policy import Annealed, BatchSchedule, Checkpoint, Constant, PerSample
 from selfeval_backend.settings import (
     SAMPLING_NAMES,
@@ -166,7 +166,7 @@ def test_where_values_are_from_makes_no_settings_different() -> None:
 
 
 def test_a_model_that_was_tuned_wrongly_is_a_checkpoint_error() -> None:
-    with pytest.raises(CheckpointError, match=r"selfeval\.json.*threshold"):
+    with pytest.raises(ModelFilesError, match=r"selfeval\.json.*threshold"):
         resolve_settings({"threshold": 0.5}, {"threshold": 7})
 
 
@@ -213,8 +213,8 @@ def test_settings_make_the_policy() -> None:
     assert policy.temperatures == Annealed(1.0)
     assert policy.checkpoints == (8, 16)
     assert policy.pruning == (
-        Checkpoint(at=8, keep_fraction=0.5, min_prob_win_or_tie=0.1, accept_above=0.9),
-        Checkpoint(at=16, keep_fraction=0.25, min_prob_win_or_tie=0.1, accept_above=0.9),
+        Checkpoint(at=8, keep_fraction=0.5, prune_below=0.1, accept_above=0.9),
+        Checkpoint(at=16, keep_fraction=0.25, prune_below=0.1, accept_above=0.9),
     )
 
 

@@ -19,7 +19,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer, DynamicSlidingWindowLayer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-from selfeval_backend.errors import CheckpointError, ConfigurationError
+from selfeval_backend.errors import ConfigurationError, ModelFilesError
 
 __all__ = [
     "Architecture",
@@ -76,12 +76,12 @@ def load_config(path_or_name: str) -> PreTrainedConfig:
     """Read a model's config.
 
     Raises:
-        CheckpointError: It cannot be read, or transformers does not know the architecture.
+        ModelFilesError: It cannot be read, or transformers does not know the architecture.
     """
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(path_or_name)
     except Exception as error:  # configs check themselves, and raise whatever they like
-        raise CheckpointError(f"{path_or_name} cannot be loaded: {error}") from error
+        raise ModelFilesError(f"{path_or_name} cannot be loaded: {error}") from error
     return config
 
 

@@ -34,9 +34,9 @@ from selfeval_backend.engine.transformers.probe import probe, probe_config
 from selfeval_backend.engine.transformers.scheduler import Row
 from selfeval_backend.engine.transformers.worker import Command, Evaluation, Worker
 from selfeval_backend.errors import (
-    CheckpointError,
     ConfigurationError,
     EngineClosedError,
+    ModelFilesError,
 )
 from selfeval_backend.forks import check_may_load
 
@@ -128,7 +128,7 @@ class TransformersEngine:
             ConfigurationError: The prompt or a parameter is out of range, or the grammar is one
                 that llguidance cannot follow.
             ContextLengthError: Prompt and max_tokens exceed the context.
-            CheckpointError: There is a grammar, and the model's tokenizer cannot be loaded.
+            ModelFilesError: There is a grammar, and the model's tokenizer cannot be loaded.
             ConfigurationError: This process was forked from the one that loaded the model.
             EngineClosedError: The engine is, or was meanwhile, closed.
             EngineResponseError: The model's logits were not finite.
@@ -212,13 +212,13 @@ def load_transformers_engine(
     Args:
         path_or_name: Whatever `AutoModelForCausalLM.from_pretrained` takes.
         device: "auto" (cuda where there is one, else cpu), or a torch device.
-        dtype: "auto" (the checkpoint's, but float32 on a CPU), "float32", "bfloat16" or "float16".
+        dtype: "auto" (the model's, but float32 on a CPU), "float32", "bfloat16" or "float16".
         max_batch: Most samples that generate at once.
 
     Raises:
         ConfigurationError: Device or dtype is unknown, the model needs another cache, or this
             process was forked from one that had loaded a model.
-        CheckpointError: The model cannot be loaded.
+        ModelFilesError: The model cannot be loaded.
     """
     check_may_load("transformers")
     where = _device(device)
@@ -231,7 +231,7 @@ def load_transformers_engine(
     try:
         model = AutoModelForCausalLM.from_pretrained(path_or_name, dtype=wanted)
     except Exception as error:  # packages that a model wants, broken files: anything may come
-        raise CheckpointError(f"{path_or_name} cannot be loaded: {error}") from error
+        raise ModelFilesError(f"{path_or_name} cannot be loaded: {error}") from error
     model.to(where)  # type: ignore[arg-type]  # its decorator hides the signature
     return TransformersEngine(
         model, max_batch=max_batch, tokenizer=lambda: _load_tokenizer(path_or_name)
@@ -245,7 +245,7 @@ def check_transformers_model(path_or_name: str) -> Architecture:
 
     Raises:
         ConfigurationError: The engine cannot run it.
-        CheckpointError: It cannot be built from its config.
+        ModelFilesError: It cannot be built from its config.
     """
     return probe_config(load_config(path_or_name))
 
@@ -254,7 +254,7 @@ def _load_tokenizer(path_or_name: str) -> PreTrainedTokenizerBase:
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path_or_name)
     except Exception as error:  # as above
-        raise CheckpointError(
+        raise ModelFilesError(
             f"{path_or_name}: a grammar needs its tokenizer, which cannot be loaded: {error}"
         ) from error
     return tokenizer

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from selfeval_backend.engine.base import Grammar
 from selfeval_backend.engine.checks import refused_grammar
 from selfeval_backend.engine.grammars import structured_outputs
-from selfeval_backend.errors import CheckpointError, MissingDependencyError
+from selfeval_backend.errors import MissingDependencyError, ModelFilesError
 from selfeval_backend.forks import Lock
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class GrammarCompiler:
 
         Raises:
             ConfigurationError: The grammar cannot be followed.
-            CheckpointError: The tokenizer is none that llguidance can read.
+            ModelFilesError: The tokenizer is none that llguidance can read.
             MissingDependencyError: llguidance is not installed.
         """
         key = (grammar, stop_token_ids)
@@ -120,7 +120,7 @@ class GrammarCompiler:
             try:
                 made = from_tokenizer(tokenizer, width, sorted(stop_token_ids))
             except ValueError as error:
-                raise CheckpointError(
+                raise ModelFilesError(
                     f"the model's tokenizer cannot be used with a grammar: {error}"
                 ) from error
             self._tokenizers[stop_token_ids] = made

@@ -14,7 +14,7 @@ from selfeval_backend.engine.transformers.architecture import (
     refusal,
 )
 from selfeval_backend.engine.transformers.runner import ModelRunner, Segment
-from selfeval_backend.errors import CheckpointError, ConfigurationError
+from selfeval_backend.errors import ConfigurationError, ModelFilesError
 
 __all__ = ["ModelFacts", "probe", "probe_config"]
 
@@ -76,7 +76,7 @@ def probe_config(config: PreTrainedConfig) -> Architecture:
     It is built without them, and run as far as it goes where tensors have shapes alone.
 
     Raises:
-        CheckpointError: It cannot be built.
+        ModelFilesError: It cannot be built.
         ConfigurationError: The engine cannot run it.
     """
     found = check_architecture(config)
@@ -86,7 +86,7 @@ def probe_config(config: PreTrainedConfig) -> Architecture:
             built = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)  # type: ignore[no-untyped-call]
             model: PreTrainedModel = built
     except Exception as error:  # models raise whatever they like
-        raise CheckpointError(f"{found.name} cannot be built: {error}") from error
+        raise ModelFilesError(f"{found.name} cannot be built: {error}") from error
     model.eval()  # type: ignore[no-untyped-call]  # transformers does not annotate it
     try:
         with torch.inference_mode():

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from selfeval_backend.errors import CheckpointError
+from selfeval_backend.errors import ModelFilesError
 
 __all__ = ["SampleSignals", "TokenSignals"]
 
@@ -51,16 +51,16 @@ class TokenSignals:
 
     @classmethod
     def load(cls, checkpoint: str) -> TokenSignals:
-        """Load the model of a checkpoint folder.
+        """Load the model of a model folder.
 
         Raises:
-            CheckpointError: It cannot be loaded.
+            ModelFilesError: It cannot be loaded.
         """
         try:
             model = AutoModelForCausalLM.from_pretrained(checkpoint)
         except Exception as error:
             # Broken files make transformers, torch and safetensors raise whatever comes.
-            raise CheckpointError(f"{checkpoint} cannot be loaded: {error}") from error
+            raise ModelFilesError(f"{checkpoint} cannot be loaded: {error}") from error
         model.eval()  # type: ignore[no-untyped-call]  # transformers does not annotate it
         return cls(model)
 

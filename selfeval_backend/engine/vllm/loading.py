@@ -10,10 +10,10 @@ from typing import Any
 from selfeval_backend.engine.vllm.engine import VllmEngine
 from selfeval_backend.engine.vllm.worker import Worker
 from selfeval_backend.errors import (
-    CheckpointError,
     ConfigurationError,
     EngineError,
     MissingDependencyError,
+    ModelFilesError,
 )
 from selfeval_backend.forks import check_may_load
 
@@ -62,7 +62,7 @@ def load_vllm_engine(
         MissingDependencyError: vLLM is not installed.
         ConfigurationError: An engine argument is unknown, or vLLM refuses it or the model; or this
             process was forked from one that had loaded a model.
-        CheckpointError: The model cannot be loaded.
+        ModelFilesError: The model cannot be loaded.
         EngineError: vLLM could not start.
     """
     check_may_load("vllm")
@@ -80,7 +80,7 @@ def check_vllm_model(path_or_name: str) -> int:
     Raises:
         MissingDependencyError: vLLM is not installed.
         ConfigurationError: vLLM refuses the model.
-        CheckpointError: Its config cannot be read.
+        ModelFilesError: Its config cannot be read.
     """
     config = _engine_config(_parsed(path_or_name, {}), {})
     # As the engine has it: vLLM wants room for one token after every prompt.
@@ -130,7 +130,7 @@ def _start(parsed: Any, given: Mapping[str, Any]) -> Any:
     try:
         return LLMEngine.from_vllm_config(config, disable_log_stats=parsed.disable_log_stats)
     except (OSError, KeyError) as error:
-        raise CheckpointError(f"{parsed.model} cannot be loaded: {error}") from error
+        raise ModelFilesError(f"{parsed.model} cannot be loaded: {error}") from error
     except Exception as error:  # vLLM raises whatever its parts raise
         raise EngineError(f"vLLM could not start: {error}", hint="See its log above.") from error
 
@@ -141,7 +141,7 @@ def _engine_config(parsed: Any, given: Mapping[str, Any]) -> Any:
     except (ValueError, TypeError, AssertionError, NotImplementedError, ImportError) as error:
         raise _refused(parsed.model, given, error) from error
     except (OSError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{parsed.model} cannot be loaded: {error}") from error
+        raise ModelFilesError(f"{parsed.model} cannot be loaded: {error}") from error
     model = config.model_config
     if model.runner_type != "generate" or model.is_encoder_decoder:
         kind = "encodes and decodes" if model.is_encoder_decoder else f"is for {model.runner_type}"

@@ -32,12 +32,12 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import ConfigurableField
 
 from aic_integrations.langchain import ChatAdaptive
-from aic_integrations.langchain.messages import to_conversation, to_usage, to_usage_metadata
+from aic_integrations.langchain.messages import to_messages, to_usage, to_usage_metadata
 from selfeval_backend.engine.scripted import ScriptedChat, ScriptedEngine, StreamCall
 from selfeval_backend.errors import (
-    CheckpointError,
     ConfigurationError,
     ContextLengthError,
+    ModelFilesError,
     NoFinishedSampleError,
 )
 from selfeval_backend.model import SelfEvaluatingModel
@@ -125,7 +125,7 @@ def test_the_other_texts_are_opt_in(llm: ChatAdaptive) -> None:
 def test_usage_counts_everything_that_was_paid_for_once(llm: ChatAdaptive) -> None:
     usage = llm.invoke("Make 41.", prune_at=2, keep_fraction=0.6).usage_metadata
     assert usage is not None
-    num_prompt = len(CHAT.prompt_ids(to_conversation([HumanMessage("Make 41.")])))
+    num_prompt = len(CHAT.prompt_ids(to_messages([HumanMessage("Make 41.")])))
     assert llm.backend is not None
     num_question = len(llm.backend.evaluator.question_ids)
     # Of five self-evaluations; the last token of an unfinished response is in no cache yet.
@@ -314,7 +314,7 @@ def test_an_unknown_name_is_answered_with_those_there_are(llm: ChatAdaptive) -> 
 def test_a_model_that_cannot_be_found_is_told_at_the_first_call(tmp_path: Any) -> None:
     llm = ChatAdaptive(model=tmp_path / "nowhere")
     assert llm.model.endswith("nowhere")
-    with pytest.raises(CheckpointError, match="nowhere"):
+    with pytest.raises(ModelFilesError, match="nowhere"):
         llm.invoke("x")
 
 
@@ -351,7 +351,7 @@ def test_configurable_fields_keep_the_model(llm: ChatAdaptive) -> None:
 
 
 def test_messages_of_all_kinds_become_turns(llm: ChatAdaptive) -> None:
-    conversation = to_conversation(
+    conversation = to_messages(
         [
             SystemMessage("s"),
             HumanMessage([{"type": "text", "text": "a"}, "b", {"type": "text", "text": "c"}]),

@@ -16,7 +16,7 @@ from langchain_core.messages import (
     ToolMessage,
 )
 
-from aic_integrations.langchain.messages import to_conversation
+from aic_integrations.langchain.messages import to_messages
 from selfeval_backend.chat import Message, ToolCall
 from selfeval_backend.errors import ConfigurationError
 
@@ -73,7 +73,7 @@ THOUGHTS_AND_WORK: dict[str, list[dict[str, Any]]] = {
 
 def told(*messages: BaseMessage) -> list[Message]:
     """Return the turns before the last one."""
-    return [*to_conversation([*messages, AGAIN])[:-1]]
+    return [*to_messages([*messages, AGAIN])[:-1]]
 
 
 @pytest.mark.parametrize("provider", THOUGHTS_AND_WORK)

@@ -18,9 +18,9 @@ from langchain_core.messages import (
 )
 
 from aic_integrations.langchain import AdaptiveLLM, ChatAdaptive, ConfidenceGateChatModel
-from aic_integrations.langchain.messages import to_conversation
+from aic_integrations.langchain.messages import to_messages
 from selfeval_backend.engine.scripted import ScriptedChat
-from selfeval_backend.errors import CheckpointError, ConfigurationError
+from selfeval_backend.errors import ConfigurationError, ModelFilesError
 from selfeval_backend.model import REFERENCE_FOLDER
 from selfeval_backend.model import shared as shared_module
 from tests.conftest import ModelFactory
@@ -60,7 +60,7 @@ def test_a_text_is_counted(counting: Any) -> None:
 
 def test_messages_are_counted_as_they_stand_in_a_prompt(counting: Any) -> None:
     messages: list[BaseMessage] = [SystemMessage("Be brief."), HumanMessage("Make 41.")]
-    prompt = CHAT.prompt_ids(to_conversation(messages))
+    prompt = CHAT.prompt_ids(to_messages(messages))
     assert counting.get_num_tokens_from_messages(messages) == len(prompt)
 
 
@@ -152,13 +152,13 @@ def test_counting_needs_no_weights_and_waits_for_none(monkeypatch: pytest.Monkey
     def load(*_: Any, **__: Any) -> None:
         began.set()
         counted.wait(timeout=120)
-        raise CheckpointError("the test has ended")
+        raise ModelFilesError("the test has ended")
 
     monkeypatch.setattr(shared_module, "load_model", load)
-    llm = ChatAdaptive(base_url="http://localhost:1/v1", checkpoint=str(REFERENCE_FOLDER))
+    llm = ChatAdaptive(base_url="http://localhost:1/v1", model_files=str(REFERENCE_FOLDER))
 
     def ask() -> None:
-        with pytest.raises(CheckpointError, match="the test has ended"):
+        with pytest.raises(ModelFilesError, match="the test has ended"):
             llm.invoke("Make 41.")
 
     asking = threading.Thread(target=ask)
@@ -171,5 +171,5 @@ def test_counting_needs_no_weights_and_waits_for_none(monkeypatch: pytest.Monkey
 
 
 def test_a_model_that_is_not_there_is_named() -> None:
-    with pytest.raises(CheckpointError, match="no folder /nowhere"):
+    with pytest.raises(ModelFilesError, match="no folder /nowhere"):
         ChatAdaptive(model="/nowhere").get_num_tokens("x")

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
 from aic_integrations.langchain import ChatAdaptive
-from aic_integrations.langchain.messages import to_conversation
+from aic_integrations.langchain.messages import to_messages
 from selfeval_backend.chat import ToolCall
 from selfeval_backend.engine.scripted import ScriptedChat, ScriptedEngine
 from selfeval_backend.errors import ConfigurationError
@@ -216,7 +216,7 @@ def test_results_of_tools_go_back_to_the_model(make_llm: LlmFactory) -> None:
         ToolMessage("3", tool_call_id="c1", name="add"),
     ]
     assert llm.bind_tools([add]).invoke(messages).content == "Three."
-    _, said, result = to_conversation(messages)
+    _, said, result = to_messages(messages)
     assert said.content == "Well."
     assert said.tool_calls == (ToolCall(id="c1", name="add", arguments={"a": 1, "b": 2}),)
     assert (result.role, result.tool_call_id, result.name) == ("tool", "c1", "add")
@@ -225,7 +225,7 @@ def test_results_of_tools_go_back_to_the_model(make_llm: LlmFactory) -> None:
 
 def test_a_call_that_was_none_stays_what_the_model_wrote() -> None:
     broken: Any = {"name": "add", "args": '{"a": 1', "id": None, "error": "?"}
-    _, said, _ = to_conversation(
+    _, said, _ = to_messages(
         [
             HumanMessage("x"),
             AIMessage("", invalid_tool_calls=[broken]),

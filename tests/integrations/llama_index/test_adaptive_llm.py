@@ -24,14 +24,14 @@ from llama_index.core.base.llms.types import (
 )
 
 from aic_integrations.llama_index import AdaptiveLLM
-from aic_integrations.llama_index.messages import to_conversation
+from aic_integrations.llama_index.messages import to_messages
 from selfeval_backend import adapter_fields as fields_module
 from selfeval_backend.chat import Message
 from selfeval_backend.engine.scripted import ScriptedChat, ScriptedEngine
 from selfeval_backend.errors import (
-    CheckpointError,
     ConfigurationError,
     ContextLengthError,
+    ModelFilesError,
     NoFinishedSampleError,
 )
 from selfeval_backend.types import TraceEvent
@@ -138,7 +138,7 @@ def test_completion_to_prompt_is_applied_once(make_model: ModelFactory) -> None:
 
 
 def test_roles() -> None:
-    conversation = to_conversation(
+    conversation = to_messages(
         [
             ChatMessage("a", role="system"),
             ChatMessage("b", role="developer"),
@@ -277,7 +277,7 @@ def test_events_load_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_model_that_is_not_there(tmp_path: Any) -> None:
     llm = AdaptiveLLM(model=tmp_path / "nothing", engine="transformers")
-    with pytest.raises(CheckpointError, match="nothing"):
+    with pytest.raises(ModelFilesError, match="nothing"):
         llm.complete("Make 41.")
 
 

@@ -17,7 +17,7 @@ from llama_index.core.base.llms.types import (
     ToolCallBlock,
 )
 
-from aic_integrations.llama_index.messages import to_conversation
+from aic_integrations.llama_index.messages import to_messages
 from selfeval_backend.chat import Message, ToolCall
 from selfeval_backend.errors import ConfigurationError
 
@@ -29,7 +29,7 @@ CITED = CitationBlock(
 
 def told(*messages: ChatMessage) -> list[Message]:
     """Return the turns before the last one."""
-    return [*to_conversation([*messages, ChatMessage("Again?")])[:-1]]
+    return [*to_messages([*messages, ChatMessage("Again?")])[:-1]]
 
 
 def test_of_an_answer_its_text_stays() -> None:

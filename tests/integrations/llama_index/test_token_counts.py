@@ -72,5 +72,5 @@ def test_counting_loads_no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.fail("the model was loaded")
 
     monkeypatch.setattr(model_module, "load_model", fail)
-    llm = AdaptiveLLM(base_url="http://localhost:1/v1", checkpoint=str(REFERENCE_FOLDER))
+    llm = AdaptiveLLM(base_url="http://localhost:1/v1", model_files=str(REFERENCE_FOLDER))
     assert len(llm.tokenize("Make 41.")) > 1

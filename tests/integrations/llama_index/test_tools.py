@@ -15,7 +15,7 @@ from llama_index.core.tools import FunctionTool
 from pydantic import BaseModel
 
 from aic_integrations.llama_index import AdaptiveLLM, collect_best_of_n
-from aic_integrations.llama_index.messages import to_conversation
+from aic_integrations.llama_index.messages import to_messages
 from selfeval_backend.chat import ToolCall
 from selfeval_backend.engine.scripted import ScriptedChat, StreamCall
 from selfeval_backend.errors import ConfigurationError
@@ -203,7 +203,7 @@ def test_json_of_a_schema_as_text(make_llm: LlmFactory) -> None:
 
 
 def test_turns_of_tools() -> None:
-    conversation = to_conversation(
+    conversation = to_messages(
         [
             ChatMessage("What is 1 + 2?"),
             ChatMessage(
@@ -225,7 +225,7 @@ def test_turns_of_tools() -> None:
 def test_arguments_that_are_none_are_refused(arguments: str) -> None:
     block = ToolCallBlock(tool_name="add", tool_kwargs=arguments)
     with pytest.raises(ConfigurationError, match=r"messages\[0\].*add"):
-        to_conversation([ChatMessage(role="assistant", content=[block]), ChatMessage("hi")])
+        to_messages([ChatMessage(role="assistant", content=[block]), ChatMessage("hi")])
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from functools import cache
 import pytest
 
 from selfeval_backend.chat import ChatTemplate, Message, ToolCall, ToolSpec
-from selfeval_backend.errors import CheckpointError, ConfigurationError
+from selfeval_backend.errors import ConfigurationError, ModelFilesError
 from tests.chat_templates import FAMILIES, chat_of
 
 pytest.importorskip("transformers", reason="the extra with transformers is not installed")
@@ -208,7 +208,7 @@ def test_whatever_a_template_raises_is_typed(template: str) -> None:
         assert caught.value.field == "messages"
         assert FAILING[template] in (caught.value.remedy or "")
     for closes_thought in (True, False):
-        with pytest.raises(CheckpointError, match="test: its chat template") as refused:
+        with pytest.raises(ModelFilesError, match="test: its chat template") as refused:
             chat.follow_up_ids("Again?", closes_thought=closes_thought)
         assert FAILING[template] in str(refused.value)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from selfeval_backend.chat import ChatTemplate
-from selfeval_backend.errors import CheckpointError
+from selfeval_backend.errors import ModelFilesError
 from selfeval_backend.selfeval import CalibrationMap, SelfEvalConfig, SelfEvaluator
 from tests.chat_templates import CHATML, FAMILIES, QWEN_3, chat_of
 
@@ -85,7 +85,7 @@ def test_a_thought_is_closed_as_its_family_does_it(opened: str, closed: str) -> 
 @pytest.mark.parametrize("opened", ["<|thinking|>", "<|reasoning_start|>\\n", "<analysis>"])
 def test_a_thought_that_cannot_be_closed_is_refused(opened: str) -> None:
     chat = opening(opened)
-    with pytest.raises(CheckpointError, match="test: its chat template opens a thought with '<"):
+    with pytest.raises(ModelFilesError, match="test: its chat template opens a thought with '<"):
         SelfEvaluator(None, chat)
     assert asked(chat, closes_thought=False).endswith(opened.replace("\\n", "\n"))
 

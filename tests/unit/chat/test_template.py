@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from selfeval_backend.chat import ChatTemplate, Message, ToolCall, ToolSpec, in_plain_turns
-from selfeval_backend.errors import CheckpointError, ConfigurationError
+from selfeval_backend.errors import ConfigurationError, ModelFilesError
 from tests.chat_templates import chat_of
 
 pytest.importorskip("transformers", reason="the extra with transformers is not installed")
@@ -133,5 +133,5 @@ def test_a_tokenizer_that_fails_in_its_own_way_is_named(tmp_path: Path) -> None:
         '{"tokenizer_class": "PreTrainedTokenizerFast"}', encoding="utf-8"
     )
     (tmp_path / "tokenizer.json").write_text('{"model": {}}', encoding="utf-8")
-    with pytest.raises(CheckpointError, match="its tokenizer cannot be loaded"):
+    with pytest.raises(ModelFilesError, match="its tokenizer cannot be loaded"):
         ChatTemplate.load(tmp_path)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from selfeval_backend.errors import CheckpointError, ConfigurationError
+from selfeval_backend.errors import ConfigurationError, ModelFilesError
 from selfeval_backend.files import locked
 from selfeval_backend.model import REFERENCE_FOLDER
 from selfeval_backend.samples.store import save_recording
@@ -186,7 +186,7 @@ def test_the_size_of_a_checkpoint_whose_weights_are_broken(tmp_path: Path) -> No
 
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").mkdir()
-    with pytest.raises(CheckpointError, match="cannot be read"):
+    with pytest.raises(ModelFilesError, match="cannot be read"):
         count_parameters(tmp_path)
 
 

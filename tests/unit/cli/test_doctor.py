@@ -83,7 +83,9 @@ def test_servers_that_are_not_there_stop_nothing_else(aic: Aic) -> None:
 
 @pytest.mark.slow
 def test_the_files_of_a_server_may_be_elsewhere(aic: Aic) -> None:
-    ran = aic("doctor", "--model", "m", "--checkpoint", "reference", "--base-url", NOBODY, "--json")
+    ran = aic(
+        "doctor", "--model", "m", "--model-files", "reference", "--base-url", NOBODY, "--json"
+    )
 
     assert json.loads(ran.stdout)["sections"][1]["title"] == "Model reference"
 
@@ -93,7 +95,7 @@ def test_the_files_of_a_server_may_be_elsewhere(aic: Aic) -> None:
     [
         (["--engine", "tpu"], "engine: got 'tpu'"),
         (["--engine", "vllm", "--base-url", NOBODY], "engine: got 'vllm'"),
-        (["--checkpoint", "reference"], "checkpoint: got 'reference'"),
+        (["--model-files", "reference"], "model_files: got 'reference'"),
         (["--model", " "], "model: got ' '"),
         (["--base-url", "localhost:8000"], "base_url: got 'localhost:8000'"),
         (["--base-url", NOBODY, "--base-url", "x"], "base_url: got 'x'"),

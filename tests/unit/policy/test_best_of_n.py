@@ -128,7 +128,7 @@ POLICIES = st.builds(
                     Checkpoint,
                     at=st.just(at),
                     keep_fraction=st.floats(0.05, 1),
-                    min_prob_win_or_tie=st.sampled_from((0.0, 0.5, 1.0)),
+                    prune_below=st.sampled_from((0.0, 0.5, 1.0)),
                     accept_above=st.none() | st.sampled_from((0.5, 0.9)),
                 )
                 for at in sorted(ats)

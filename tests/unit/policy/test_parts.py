@@ -116,7 +116,7 @@ def test_absolute_pruning_keeps_one_only_where_it_must(
     probs: list[float], below: float, must_keep_one: bool
 ) -> None:
     running = [evaluated(i, prob, done=False) for i, prob in enumerate(probs)]
-    checkpoint = Checkpoint(at=4, keep_fraction=1.0, min_prob_win_or_tie=below)
+    checkpoint = Checkpoint(at=4, keep_fraction=1.0, prune_below=below)
     pruned = checkpoint.to_prune(running, num_evaluated=len(running), must_keep_one=must_keep_one)
     kept = [i for i in range(len(probs)) if i not in pruned]
     above = [i for i, prob in enumerate(probs) if prob >= below]

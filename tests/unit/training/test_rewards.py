@@ -12,7 +12,7 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
 
 from selfeval_backend.chat import Message
-from selfeval_backend.errors import CheckpointError, ConfigurationError, DatasetError
+from selfeval_backend.errors import ConfigurationError, DatasetError, ModelFilesError
 from selfeval_backend.hashing import Hasher
 from selfeval_backend.model import REFERENCE_FOLDER
 from selfeval_backend.samples.records import PromptRecord
@@ -211,9 +211,9 @@ def test_what_is_too_long_for_a_reward_model_is_an_error_of_its_row(reward_model
 
 def test_a_classifier_is_no_reward_model(tmp_path: Path) -> None:
     scorer = RewardModelScorer(settings(_save_model(tmp_path, num_labels=3)))
-    with pytest.raises(CheckpointError, match="3 logits"):
+    with pytest.raises(ModelFilesError, match="3 logits"):
         scorer([scoring("a")])
-    with pytest.raises(CheckpointError, match="there is no folder"):
+    with pytest.raises(ModelFilesError, match="there is no folder"):
         RewardModelScorer(settings(tmp_path / "none"))
 
 
