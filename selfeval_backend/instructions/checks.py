@@ -1,7 +1,7 @@
-"""Checks of what an instruction asks for: pure functions of a response's text.
+"""Constraints on a response, and the checks of them: pure functions of its text.
 
-Each takes the response, the words that the constraint names and its number, and says whether the
-constraint is kept. They follow IFEval's where it has one.
+A check takes the response, the words that the constraint names and its number, and says whether it
+is kept. They follow IFEval's where it has one. An empty response keeps to nothing.
 
 Source: Zhou et al. 2023, arXiv 2311.07911, table 4. Departures: words are whole words, whatever
 their case, where IFEval also takes parts of words.
@@ -12,14 +12,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 
-__all__ = ["CHECKS", "Check", "plain_words"]
+__all__ = ["CHECKS", "Check", "Constraint", "plain_words"]
 
 Check = Callable[[str, Sequence[str], int], bool]
 """Of (response, words, number)."""
 
-_WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+_WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
 _BULLET = re.compile(r"^\s*[*•-]\s+\S", re.MULTILINE)
 _NUMBERED = re.compile(r"^\s*(\d+)[.)]\s+\S", re.MULTILINE)
 _TITLE = re.compile(r"<<[^<>\n]+>>")
@@ -185,3 +186,17 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
         "without_letter": _without_letter,
     }
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constraint:
+    """Something that a response either keeps to or does not."""
+
+    check: str
+    """A name of `CHECKS`."""
+    words: tuple[str, ...] = ()
+    number: int = 1
+
+    def is_kept(self, response: str) -> bool:
+        """Say whether a response keeps to it."""
+        return CHECKS[self.check](response, self.words, self.number)
