@@ -24,27 +24,34 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 from unittest.mock import patch
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from transformers import AutoModelForCausalLM
 
 from selfeval_backend.chat import ChatTemplate, Message
 from selfeval_backend.controller import derive_seed
 from selfeval_backend.engine.base import SamplingParams
 from selfeval_backend.engine.transformers import (
     TransformersEngine,
-    load_transformers_engine,
     worker,
 )
+from selfeval_backend.engine.transformers.attention import GROUPED_ATTENTION
 from selfeval_backend.engine.transformers.sampler import Draws, Sampler
 from selfeval_backend.evaluation.metrics import standard_error
 from selfeval_backend.evaluation.recordings import UNTRAINED_QUESTION
 from selfeval_backend.files import read_json_lines, read_parquet, replacing, write_json_lines
 from selfeval_backend.instructions import Instruction
-from selfeval_backend.instructions.task import answer_of, test_instructions
+from selfeval_backend.instructions.task import (
+    answer_of,
+    score,
+    score_share,
+    test_instructions,
+)
 from selfeval_backend.selfeval import PAPER_QUESTION
 
 MAX_BATCH = 64
@@ -77,6 +84,8 @@ QUESTIONS: Mapping[str, Question] = {
 }
 """The self-evaluation's question in three wordings, and P(True)."""
 
+_TOKEN_SIGNALS = ("logprobs", "entropies", "self_certainties")
+
 SCHEMA = pa.schema(
     [
         ("prompt_id", pa.string()),
@@ -93,9 +102,8 @@ SCHEMA = pa.schema(
         ("token_ids", pa.list_(pa.uint16())),  # without the end token
         ("finish_reason", pa.string()),
         # One a generated token, the end token's among them; natural, of the raw distribution.
-        ("logprobs", pa.list_(pa.float16())),
-        ("entropies", pa.list_(pa.float16())),
-        ("self_certainties", pa.list_(pa.float16())),  # mean over the vocabulary of -log(V p)
+        # Self-certainty is the mean over the vocabulary of -log(V p).
+        *((name, pa.list_(pa.float16())) for name in _TOKEN_SIGNALS),
         ("sum_logprob", pa.float32()),
         *(
             (f"logprob_{side}_{name}", pa.float32())
@@ -204,12 +212,11 @@ class Recorder:
             labels = await self._ask(prompt_ids + token_ids)
         logprobs = [x for chunk in chunks for x in chunk.logprobs or ()]
         entropies, certainties = zip(*MeasuringSampler.measured.pop(seed), strict=True)
-        response = self._chat.decode(token_ids)
         return {
             "sample": sample,
             "temperature": temperature,
             "seed": seed,
-            "response": response,
+            "response": self._chat.decode(token_ids),
             "token_ids": token_ids,
             "finish_reason": chunks[-1].finish_reason,
             "logprobs": logprobs,
@@ -217,8 +224,6 @@ class Recorder:
             "self_certainties": certainties,
             "sum_logprob": sum(logprobs),
             **labels,
-            "reward": asked.instruction.reward(response),
-            "share_kept": asked.instruction.share_kept(response),
         }
 
     async def _ask(self, token_ids: tuple[int, ...]) -> dict[str, float]:
@@ -239,7 +244,12 @@ async def draw(arguments: argparse.Namespace) -> None:
     run: Path = arguments.run
     asked = _asked(arguments.prompts, seed=arguments.seed)
     missing = [each for each in asked if not _path(run, each).exists()]
-    engine = load_transformers_engine(arguments.model, max_batch=MAX_BATCH)
+    engine = TransformersEngine(
+        AutoModelForCausalLM.from_pretrained(
+            arguments.model, dtype=torch.float32, attn_implementation=GROUPED_ATTENTION
+        ),
+        max_batch=MAX_BATCH,
+    )
     recorder = Recorder(engine, ChatTemplate.load(arguments.model), arguments)
     room, began, done = asyncio.Semaphore(_PROMPTS_AT_ONCE), time.monotonic(), 0
 
@@ -268,53 +278,79 @@ def _path(run: Path, asked: Asked) -> Path:
 
 
 def collect(run: Path, path: Path) -> None:
-    """Write all that a run has drawn so far into one file."""
-    rows = [row for part in sorted(run.glob("prompt-*.jsonl")) for _, row in read_json_lines(part)]
+    """Write all that a run has drawn so far into one file, with rewards as the checks are now."""
+    rows = [
+        _collected(row)
+        for drawn in sorted(run.glob("prompt-*.jsonl"))
+        for _, row in read_json_lines(drawn)
+    ]
     with replacing(path) as partial:
-        table = pa.Table.from_pylist([_narrow(row) for row in rows], schema=SCHEMA)
-        pq.write_table(table, partial, compression="zstd", compression_level=19)
+        written = pa.Table.from_pylist(rows, schema=SCHEMA)
+        pq.write_table(written, partial, compression="zstd", compression_level=19)
     print(f"{len(rows)} samples, {path.stat().st_size / 1e6:.1f} MB: {path}")
 
 
-def _narrow(row: Mapping[str, object]) -> dict[str, object]:
-    """Return a row with its token signals in half precision, which Arrow does not do itself."""
-    import numpy as np
-
-    signals = ("logprobs", "entropies", "self_certainties")
-    return {**row, **{name: list(np.asarray(row[name], np.float16)) for name in signals}}
+def _collected(row: Mapping[str, Any]) -> dict[str, Any]:
+    # Arrow does not narrow numbers itself.
+    narrow = {name: list(np.asarray(row[name], np.float16)) for name in _TOKEN_SIGNALS}
+    asked = (row["prompt"], row["response"], row["answer"])
+    return {**row, **narrow, "reward": score(*asked), "share_kept": score_share(*asked)}
 
 
 def table(path: Path) -> Iterator[str]:
-    """Yield the lines of a table: what samples are worth, by part, kind and length."""
-    groups: defaultdict[str, list[list[Mapping[str, object]]]] = defaultdict(list)
-    for rows in _by_prompt(path).values():
-        first = rows[0]
-        for name in ("all", first["part"], first["form"], f"{first['part']}/{first['kind']}"):
-            groups[str(name)].append(rows)
+    """Yield the lines of a table: what samples are worth, by part, form and kind."""
+    groups: defaultdict[str, list[Prompt]] = defaultdict(list)
+    for prompt in _prompts(path):
+        for name in ("all", prompt.part, prompt.form, f"{prompt.part}/{prompt.kind}"):
+            groups[name].append(prompt)
     yield "| prompts | n | one sample | greedy | any | mixed | tokens | over 128 |"
     yield "|---|---|---|---|---|---|---|---|"
     for name in sorted(groups, key=lambda name: ("/" in name, name)):
         yield _line(name, groups[name])
 
 
-def _by_prompt(path: Path) -> Mapping[str, list[Mapping[str, object]]]:
-    prompts: defaultdict[str, list[Mapping[str, object]]] = defaultdict(list)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """What came of one prompt."""
+
+    part: str
+    kind: str
+    form: str
+    greedy: float
+    """Reward of the greedy sample."""
+    rewards: list[float]
+    """Of the others."""
+    lengths: list[int]
+    """Of the others, in generated tokens."""
+
+
+def _prompts(path: Path) -> list[Prompt]:
+    samples: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
     columns = ["prompt_id", "part", "kind", "form", "sample", "reward", "logprobs"]
     for row in read_parquet(path, columns=columns):
-        prompts[row["prompt_id"]].append(row)
-    return prompts
+        samples[row["prompt_id"]].append(row)
+    return [_prompt(*sorted(rows, key=lambda row: row["sample"])) for rows in samples.values()]
 
 
-def _line(name: str, prompts: Sequence[Sequence[Mapping[str, object]]]) -> str:
-    drawn = [[row for row in rows if row["sample"] != 0] for rows in prompts]
-    rewards = [[float(str(row["reward"])) for row in rows] for rows in drawn]
-    greedy = [float(str(row["reward"])) for rows in prompts for row in rows if row["sample"] == 0]
-    lengths = [len(list(row["logprobs"])) for rows in drawn for row in rows]  # type: ignore[call-overload]
+def _prompt(greedy: Mapping[str, Any], *drawn: Mapping[str, Any]) -> Prompt:
+    return Prompt(
+        part=greedy["part"],
+        kind=greedy["kind"],
+        form=greedy["form"],
+        greedy=greedy["reward"],
+        rewards=[row["reward"] for row in drawn],
+        lengths=[len(row["logprobs"]) for row in drawn],
+    )
+
+
+def _line(name: str, prompts: Sequence[Prompt]) -> str:
+    lengths = [length for prompt in prompts for length in prompt.lengths]
+    mixed = [0 < sum(prompt.rewards) < len(prompt.rewards) for prompt in prompts]
     cells = [
-        _with_error([statistics.fmean(each) for each in rewards]),
-        _with_error(greedy),
-        _with_error([max(each) for each in rewards]),
-        f"{statistics.fmean(0 < sum(each) < len(each) for each in rewards):.2f}",
+        _with_error([statistics.fmean(prompt.rewards) for prompt in prompts]),
+        _with_error([prompt.greedy for prompt in prompts]),
+        _with_error([max(prompt.rewards) for prompt in prompts]),
+        f"{statistics.fmean(mixed):.2f}",
         f"{statistics.fmean(lengths):.0f}",
         f"{statistics.fmean(length > 128 for length in lengths):.2f}",
     ]
