@@ -33,8 +33,8 @@ def evaluate(
     task: Annotated[
         str,
         typer.Option(
-            help="reference, shifted, gsm8k, alpaca_eval, or a file of prompts (JSON lines, CSV, "
-            "Parquet)."
+            help="reference, shifted, instructions, gsm8k, alpaca_eval, or a file of prompts (JSON "
+            "lines, CSV, Parquet)."
         ),
     ] = "reference",
     file: Annotated[

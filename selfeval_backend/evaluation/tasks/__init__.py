@@ -3,6 +3,7 @@
 from selfeval_backend.evaluation.tasks.alpaca_eval import AlpacaEvalTask
 from selfeval_backend.evaluation.tasks.file import FileTask
 from selfeval_backend.evaluation.tasks.gsm8k import Gsm8kTask
+from selfeval_backend.evaluation.tasks.instructions import InstructionsTask
 from selfeval_backend.evaluation.tasks.named import named_task
 from selfeval_backend.evaluation.tasks.reference import (
     MAX_REFERENCE_ITEMS,
@@ -17,6 +18,7 @@ __all__ = [
     "AlpacaEvalTask",
     "FileTask",
     "Gsm8kTask",
+    "InstructionsTask",
     "ReferenceTask",
     "ShiftedTask",
     "Task",

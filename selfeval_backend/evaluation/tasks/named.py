@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.evaluation.tasks.alpaca_eval import AlpacaEvalTask, PairwiseJudge
 from selfeval_backend.evaluation.tasks.file import FileTask
 from selfeval_backend.evaluation.tasks.gsm8k import Gsm8kTask
+from selfeval_backend.evaluation.tasks.instructions import InstructionsTask
 from selfeval_backend.evaluation.tasks.reference import ReferenceTask
 from selfeval_backend.evaluation.tasks.shifted import ShiftedTask
 from selfeval_backend.samples.tasks import Task
@@ -15,6 +17,11 @@ from selfeval_backend.samples.tasks import Task
 __all__ = ["named_task"]
 
 _DEFAULT_N = 200
+_GENERATED: Mapping[str, type[ReferenceTask] | type[ShiftedTask] | type[InstructionsTask]] = {
+    "reference": ReferenceTask,
+    "shifted": ShiftedTask,
+    "instructions": InstructionsTask,
+}
 
 
 def named_task(
@@ -31,7 +38,8 @@ def named_task(
     """Return the task of a name.
 
     Args:
-        name: "reference", "shifted", "gsm8k", "alpaca_eval", or a path to a file of prompts.
+        name: "reference", "shifted", "instructions", "gsm8k", "alpaca_eval", or a path to a file
+            of prompts.
         n: Most prompts; None: 200 generated ones, or all of a file.
         seed: Of generated problems.
         file: Where the problems of "gsm8k" or "alpaca_eval" are; None: "gsm8k" is downloaded.
@@ -49,7 +57,7 @@ def named_task(
     path = Path(name)
     if judge is not None and name != "alpaca_eval":
         raise ConfigurationError("judge_url", name, "a judge with --task alpaca_eval alone")
-    if name in ("reference", "shifted", "gsm8k", "alpaca_eval"):
+    if name in (*_GENERATED, "gsm8k", "alpaca_eval"):
         given = {
             "scorer": scorer,
             "scorer_timeout": scorer_timeout,
@@ -58,13 +66,12 @@ def named_task(
         for field, value in given.items():
             if value is not None:
                 raise ConfigurationError(field, value, f"none: the task {name!r} has its own")
-    if name in ("reference", "shifted"):
+    if name in _GENERATED:
         if file is not None:
             raise ConfigurationError(
                 "file", str(file), f"none: the task {name!r} generates its own"
             )
-        kind = ReferenceTask if name == "reference" else ShiftedTask
-        return kind(_DEFAULT_N if n is None else n, seed=seed)
+        return _GENERATED[name](_DEFAULT_N if n is None else n, seed=seed)
     if name == "gsm8k":
         return Gsm8kTask(file, n=n)
     if name == "alpaca_eval":
@@ -79,7 +86,9 @@ def named_task(
         return AlpacaEvalTask(file, judge=judge, n=n)
     if not path.is_file():
         raise ConfigurationError(
-            "task", name, '"reference", "shifted", "gsm8k", "alpaca_eval", or a file of prompts'
+            "task",
+            name,
+            f"one of {', '.join([*_GENERATED, 'gsm8k', 'alpaca_eval'])}, or a file of prompts",
         )
     return FileTask(
         path,
