@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.instruction_samples import QUESTIONS, main
+from benchmarks.samples import QUESTIONS, main
 from selfeval_backend.checkpoints import REFERENCE_FOLDER
 from selfeval_backend.engine.transformers.token_signals import TokenSignals
 from selfeval_backend.files import read_parquet

@@ -1,14 +1,25 @@
-"""Draw the samples of SmolLM2 on the instructions, with all that signals of right and wrong need.
+r"""Draw the samples of a model on a task, with all that signals of right and wrong need.
 
-Every test prompt gets one greedy sample and some at the temperature, on the transformers engine in
+Every prompt gets one greedy sample and some at the temperature, on the transformers engine in
 float32. Of every generated token the raw log-probability is kept, the entropy and the
 self-certainty of the distribution that it was drawn from; of every whole response the answers to
 questions that the model was never trained on. One file a prompt, so that a run that was stopped
 goes on where it was; `collect` makes one Parquet file of them.
 
-    python -m benchmarks.instruction_samples draw MODEL RUN [--prompts N] [--samples N]
-    python -m benchmarks.instruction_samples collect RUN PARQUET
-    python -m benchmarks.instruction_samples table PARQUET
+    python -m benchmarks.samples draw MODEL RUN [--task NAME] [--prompts N] [--samples N]
+    python -m benchmarks.samples collect RUN PARQUET
+    python -m benchmarks.samples table PARQUET
+
+MODEL is a folder of model files, RUN one that is made. The three models of the study of signals
+(`benchmarks.signals` reads what `collect` writes):
+
+    python -m benchmarks.samples draw SMOLLM2 RUN --task instructions
+    python -m benchmarks.samples draw selfeval_backend/reference/base RUN --task puzzles \
+        --prompts 300 --temperature 1.0
+    python -m benchmarks.samples draw QWEN RUN --task sums --prompts 150 --max-tokens 320
+
+QWEN is a folder of Qwen2.5-Coder-0.5B-Instruct, from the hub or with dequantised Q4_K_M weights. On
+two cores without AVX-512 its 1,350 samples take hours: run it in the background.
 """
 
 from __future__ import annotations
@@ -20,9 +31,8 @@ import math
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import ClassVar
 from unittest.mock import patch
@@ -31,6 +41,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from benchmarks.sums import generate_sums, item_of
 from selfeval_backend.chat import ChatTemplate, Message
 from selfeval_backend.controller import derive_seed
 from selfeval_backend.engine.base import SamplingParams
@@ -42,9 +53,10 @@ from selfeval_backend.engine.transformers import (
 from selfeval_backend.engine.transformers.sampler import Draws, Sampler
 from selfeval_backend.evaluation.metrics import standard_error
 from selfeval_backend.evaluation.recordings import UNTRAINED_QUESTION
+from selfeval_backend.evaluation.tasks import InstructionsTask, ReferenceTask, TaskItem
 from selfeval_backend.files import read_json_lines, read_parquet, replacing, write_json_lines
-from selfeval_backend.instructions import Instruction
-from selfeval_backend.instructions.task import answer_of, test_instructions
+from selfeval_backend.instructions.task import test_instructions
+from selfeval_backend.reference.problems import generate_problems
 from selfeval_backend.selfeval import PAPER_QUESTION
 
 MAX_BATCH = 64
@@ -84,13 +96,14 @@ SCHEMA = pa.schema(
         ("kind", pa.string()),
         ("form", pa.string()),
         ("prompt", pa.string()),
-        ("answer", pa.string()),  # the constraints: what a reward is made with
-        ("prompt_token_ids", pa.list_(pa.uint16())),
+        ("answer", pa.string()),  # what a reward is made with: a reference, or the constraints
+        ("prompt_token_ids", pa.list_(pa.uint32())),
         ("sample", pa.int8()),  # 0 is the greedy one
         ("temperature", pa.float32()),
         ("seed", pa.int64()),
         ("response", pa.string()),
-        ("token_ids", pa.list_(pa.uint16())),  # without the end token
+        ("final_answer", pa.string()),  # the same text for the same one; null: nothing to compare
+        ("token_ids", pa.list_(pa.uint32())),  # without the end token
         ("finish_reason", pa.string()),
         # One a generated token, the end token's among them; natural, of the raw distribution.
         ("logprobs", pa.list_(pa.float16())),
@@ -137,8 +150,45 @@ class Asked:
     """One prompt to draw for."""
 
     place: int
+    item: TaskItem
     part: str
-    instruction: Instruction
+    kind: str
+    form: str = "free"
+    share_kept: Callable[[str], float] | None = None
+    """Of a response; None: all or nothing, as the reward."""
+
+
+def instructions(num_prompts: int, *, seed: int) -> Iterator[Asked]:
+    """Yield test instructions, the three parts in turn."""
+    items = InstructionsTask(num_prompts, seed=seed).items
+    tests = test_instructions(seed=seed)
+    for place, (item, (part, instruction)) in enumerate(zip(items, tests, strict=False)):
+        yield Asked(
+            place=place,
+            item=item,
+            part=part,
+            kind=instruction.kind,
+            form=instruction.form,
+            share_kept=instruction.share_kept,
+        )
+
+
+def puzzles(num_prompts: int, *, seed: int) -> Iterator[Asked]:
+    """Yield held-out problems of the reference domain; their kind is how many puzzles they have."""
+    items = ReferenceTask(num_prompts, seed=seed).items
+    problems = generate_problems("test", seed=seed)
+    for place, (item, problem) in enumerate(zip(items, problems, strict=False)):
+        yield Asked(place=place, item=item, part="test", kind=str(len(problem.puzzles)))
+
+
+def sums(num_prompts: int, *, seed: int) -> Iterator[Asked]:
+    """Yield sums, equations and word problems, the kinds in turn."""
+    for place, problem in zip(range(num_prompts), generate_sums(seed=seed), strict=False):
+        item = item_of(problem, prompt_id=f"{problem.kind}/test-{seed}-{place}")
+        yield Asked(place=place, item=item, part="test", kind=problem.kind)
+
+
+TASKS = {"instructions": instructions, "puzzles": puzzles, "sums": sums}
 
 
 class Recorder:
@@ -171,16 +221,16 @@ class Recorder:
 
     async def rows(self, asked: Asked) -> list[dict[str, object]]:
         """Return one row for each sample of a prompt, the greedy one first."""
-        prompt_ids = self._chat.prompt_ids([Message(role="user", content=asked.instruction.prompt)])
+        prompt_ids = self._chat.prompt_ids([Message(role="user", content=asked.item.prompt)])
         samples = range(self._samples + 1)
         drawn = await asyncio.gather(*(self._sample(asked, prompt_ids, k) for k in samples))
         shared = {
-            "prompt_id": f"{asked.part}/{asked.instruction.kind}/test-{self._seed}-{asked.place}",
+            "prompt_id": asked.item.prompt_id,
             "part": asked.part,
-            "kind": asked.instruction.kind,
-            "form": asked.instruction.form,
-            "prompt": asked.instruction.prompt,
-            "answer": answer_of(asked.instruction, asked.part),
+            "kind": asked.kind,
+            "form": asked.form,
+            "prompt": asked.item.prompt,
+            "answer": asked.item.basis,
             "prompt_token_ids": prompt_ids,
         }
         return [{**shared, **row} for row in drawn]
@@ -205,11 +255,13 @@ class Recorder:
         logprobs = [x for chunk in chunks for x in chunk.logprobs or ()]
         entropies, certainties = zip(*MeasuringSampler.measured.pop(seed), strict=True)
         response = self._chat.decode(token_ids)
+        reward = asked.item.reward(response)
         return {
             "sample": sample,
             "temperature": temperature,
             "seed": seed,
             "response": response,
+            "final_answer": asked.item.answer(response),
             "token_ids": token_ids,
             "finish_reason": chunks[-1].finish_reason,
             "logprobs": logprobs,
@@ -217,8 +269,8 @@ class Recorder:
             "self_certainties": certainties,
             "sum_logprob": sum(logprobs),
             **labels,
-            "reward": asked.instruction.reward(response),
-            "share_kept": asked.instruction.share_kept(response),
+            "reward": reward,
+            "share_kept": reward if asked.share_kept is None else asked.share_kept(response),
         }
 
     async def _ask(self, token_ids: tuple[int, ...]) -> dict[str, float]:
@@ -237,7 +289,7 @@ class Recorder:
 async def draw(arguments: argparse.Namespace) -> None:
     """Draw every prompt that the run's folder does not hold yet."""
     run: Path = arguments.run
-    asked = _asked(arguments.prompts, seed=arguments.seed)
+    asked = TASKS[arguments.task](arguments.prompts, seed=arguments.seed)
     missing = [each for each in asked if not _path(run, each).exists()]
     engine = load_transformers_engine(arguments.model, max_batch=MAX_BATCH)
     recorder = Recorder(engine, ChatTemplate.load(arguments.model), arguments)
@@ -256,11 +308,6 @@ async def draw(arguments: argparse.Namespace) -> None:
         for each in missing:
             group.create_task(keep(each))
     await engine.aclose()
-
-
-def _asked(num_prompts: int, *, seed: int) -> list[Asked]:
-    found = islice(test_instructions(seed=seed), num_prompts)
-    return [Asked(place=n, part=part, instruction=each) for n, (part, each) in enumerate(found)]
 
 
 def _path(run: Path, asked: Asked) -> Path:
@@ -333,6 +380,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     drawing = commands.add_parser("draw")
     drawing.add_argument("model")
     drawing.add_argument("run", type=Path)
+    drawing.add_argument("--task", choices=TASKS, default="instructions")
     drawing.add_argument("--prompts", type=int, default=324)
     drawing.add_argument("--samples", type=int, default=8)
     drawing.add_argument("--temperature", type=float, default=0.8)
