@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.samples import QUESTIONS, main
+from benchmarks.samples import QUESTIONS, TASKS, main
 from selfeval_backend.checkpoints import REFERENCE_FOLDER
 from selfeval_backend.engine.transformers.token_signals import TokenSignals
 from selfeval_backend.files import read_parquet
@@ -35,6 +35,23 @@ def test_rows_hold_what_signals_need(tmp_path: Path) -> None:
         assert all(row[f"logprob_good_{name}"] < 0 for name in QUESTIONS)
         assert row["reward"] == score(row["prompt"], row["response"], row["answer"])
         assert row["share_kept"] == score_share(row["prompt"], row["response"], row["answer"])
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_is_drawn_of_and_judged(task: str, tmp_path: Path) -> None:
+    draw(tmp_path / "run", "--task", task, "--max-tokens", "100")
+    main(["collect", str(tmp_path / "run"), str(tmp_path / "samples.parquet")])
+    rows = list(read_parquet(tmp_path / "samples.parquet"))
+    asked = {each.item.prompt_id: each for each in TASKS[task](3, seed=0)}
+
+    assert [row["prompt_id"] for row in rows] == [name for name in asked for _ in range(3)]
+    for row in rows:
+        each = asked[row["prompt_id"]]
+        assert (row["kind"], row["answer"]) == (each.kind, each.item.basis)
+        assert row["reward"] == each.item.reward(row["response"])
+        assert row["final_answer"] == each.item.answer(row["response"])
+    if task == "puzzles":  # which the reference model solves
+        assert any(row["reward"] and row["final_answer"] for row in rows)
 
 
 def test_self_certainty_is_that_of_another_pass(tmp_path: Path) -> None:
