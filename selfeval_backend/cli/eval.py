@@ -32,7 +32,9 @@ def evaluate(
     *,
     task: Annotated[
         str,
-        typer.Option(help="reference, shifted, gsm8k, alpaca_eval, or a file of JSON lines."),
+        typer.Option(
+            help="reference, shifted, instructions, gsm8k, alpaca_eval, or a file of JSON lines."
+        ),
     ] = "reference",
     file: Annotated[
         Path | None,

@@ -21,7 +21,7 @@ Check = Callable[[str, Sequence[str], int], bool]
 """Of (response, words, number)."""
 
 _WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
-_BULLET = re.compile(r"^\s*[*•-]\s+\S", re.MULTILINE)
+_BULLET = re.compile(r"^\s*(?:\*(?!\*)|•|-(?!-))\s*\S", re.MULTILINE)
 _NUMBERED = re.compile(r"^\s*(\d+)[.)]\s+\S", re.MULTILINE)
 _TITLE = re.compile(r"<<[^<>\n]+>>")
 _HIGHLIGHT = re.compile(r"\*{1,2}[^\s*](?:[^*\n]*[^\s*])?\*{1,2}")
@@ -101,10 +101,6 @@ def _sentences(response: str, _: Sequence[str], number: int) -> bool:
     return _num_sentences(response) == number
 
 
-def _at_most_sentences(response: str, _: Sequence[str], number: int) -> bool:
-    return 0 < _num_sentences(response) <= number
-
-
 def _paragraphs(response: str, _: Sequence[str], number: int) -> bool:
     return len([p for p in re.split(r"\n\s*\n", response) if p.strip()]) == number
 
@@ -112,23 +108,6 @@ def _paragraphs(response: str, _: Sequence[str], number: int) -> bool:
 def _begins(response: str, words: Sequence[str], _: int) -> bool:
     start = response.lstrip(" \n\"“'*").lower()
     return any(re.match(rf"{re.escape(word.lower())}(?!\w)", start) for word in words)
-
-
-def _ends_with_question(response: str, _: Sequence[str], __: int) -> bool:
-    return response.rstrip(" \n\"”'*").endswith("?")
-
-
-def _exclamations(response: str, _: Sequence[str], number: int) -> bool:
-    return response.count("!") >= number
-
-
-def _capital_words(response: str, _: Sequence[str], number: int) -> bool:
-    return sum(len(w) > 1 and w.isupper() for w in _WORD.findall(response)) >= number
-
-
-def _signed(response: str, words: Sequence[str], _: int) -> bool:
-    lines = [line for line in response.splitlines() if line.strip()]
-    return bool(lines) and any(plain_words(lines[-1])[-1:] == [word.lower()] for word in words)
 
 
 def _json(response: str, words: Sequence[str], _: int) -> bool:
@@ -159,10 +138,7 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
         "answer": _answer,
         "begins": _begins,
         "bullets": _bullets,
-        "capital_words": _capital_words,
         "copied": _copied,
-        "ends_with_question": _ends_with_question,
-        "exclamations": _exclamations,
         "forbidden": _forbidden,
         "headings": _matches(_HEADING),
         "highlights": _matches(_HIGHLIGHT),
@@ -170,7 +146,6 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
         "keywords": _keywords,
         "letter": _letter,
         "at_least_words": _at_least_words,
-        "at_most_sentences": _at_most_sentences,
         "at_most_words": _at_most_words,
         "no_comma": _no_comma,
         "no_digit": _no_digit,
@@ -181,7 +156,6 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
         "quotation": _matches(_QUOTED),
         "repeated": _repeated,
         "sentences": _sentences,
-        "signed": _signed,
         "title": _matches(_TITLE),
         "without_letter": _without_letter,
     }

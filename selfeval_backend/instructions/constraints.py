@@ -111,19 +111,6 @@ def _plain(check: str) -> Callable[[random.Random, Setting], Demand]:
     return draw
 
 
-def _named(check: str) -> Callable[[random.Random, Setting], Demand]:
-    def draw(rng: random.Random, setting: Setting) -> Demand:
-        name = rng.choice(setting.vocabulary.names)
-        return Demand(constraint=Constraint(check=check, words=(name,)), fields={"name": name})
-
-    return draw
-
-
-def _begins(rng: random.Random, setting: Setting) -> Demand:
-    word = rng.choice(setting.vocabulary.openings)
-    return Demand(constraint=Constraint(check="begins", words=(word,)), fields={"word": word})
-
-
 def _greeting(rng: random.Random, setting: Setting) -> Demand:
     greeting = f"Dear {rng.choice(setting.vocabulary.names)}"
     return Demand(
@@ -147,7 +134,7 @@ CONSTRAINT_KINDS: Mapping[str, ConstraintKind] = MappingProxyType(
         "letter": ConstraintKind(draw=_letter),
         "without_letter": ConstraintKind(draw=_without_letter, forms=("short",)),
         "postscript": ConstraintKind(draw=_plain("postscript"), forms=("short",)),
-        "bullets": ConstraintKind(draw=_counted("bullets", (2, 3, 4, 5)), forms=("free",)),
+        "bullets": ConstraintKind(draw=_counted("bullets", (2, 3, 4)), forms=("free",)),
         "numbered": ConstraintKind(draw=_counted("numbered", (3, 4, 5)), forms=("free",)),
         "title": ConstraintKind(draw=_plain("title")),
         "no_comma": ConstraintKind(draw=_plain("no_comma"), forms=("short", "free")),
@@ -159,17 +146,10 @@ CONSTRAINT_KINDS: Mapping[str, ConstraintKind] = MappingProxyType(
             draw=_counted("at_least_words", (40, 50, 60, 80), (100, 120, 140, 160)),
             forms=("free", "long"),
         ),
-        "sentences": ConstraintKind(draw=_counted("sentences", (1, 2, 3, 4)), forms=("free",)),
+        "sentences": ConstraintKind(draw=_counted("sentences", (1, 2, 3)), forms=("free",)),
         "placeholders": ConstraintKind(draw=_counted("placeholders", (1, 2))),
-        "paragraphs": ConstraintKind(
-            draw=_counted("paragraphs", (2, 3, 4)), forms=("free", "long")
-        ),
-        "begins": ConstraintKind(draw=_begins),
+        "paragraphs": ConstraintKind(draw=_counted("paragraphs", (2, 3)), forms=("free", "long")),
         "greeting": ConstraintKind(draw=_greeting),
-        "signed": ConstraintKind(draw=_named("signed"), forms=("short",)),
-        "ends_with_question": ConstraintKind(draw=_plain("ends_with_question"), forms=("short",)),
-        "exclamations": ConstraintKind(draw=_counted("exclamations", (1,)), forms=("short",)),
-        "capital_words": ConstraintKind(draw=_counted("capital_words", (1, 2))),
         "headings": ConstraintKind(draw=_counted("headings", (1, 2)), forms=("free", "long")),
         "quotation": ConstraintKind(draw=_plain("quotation")),
         "no_digit": ConstraintKind(draw=_plain("no_digit"), forms=("long",)),

@@ -50,23 +50,27 @@ that do not."""
 
 TEST_PARTS: tuple[TestPart, ...] = get_args(TestPart)
 
-HELD_OUT_KINDS: tuple[str, ...] = ("signed", "numbered", "exclamations", "repeated", "opposite")
-"""Kinds that training never sees: of the form, of the words and of knowledge."""
+HELD_OUT_KINDS: tuple[str, ...] = (
+    "repeated",
+    "without_letter",
+    "numbered",
+    "quotation",
+    "no_digit",
+)
+"""Kinds that training never sees: of words, of letters and of form."""
 
 KINDS: tuple[str, ...] = (*CONSTRAINT_KINDS, *QUESTION_KINDS)
 """Every kind, those held out among them."""
 
-_LONG_SHARE = 0.6
+_LONG_SHARE = 0.7
 """Of texts of kinds that may be long."""
 _TWO_SHARE = 0.15
 """Of prompts with a second constraint."""
 _ASPECT_SHARE = 0.25
 """Of topics that are seen from one side."""
-_SECOND_KINDS = ("keywords", "highlights", "placeholders", "quotation")
+_SECOND_KINDS = ("keywords", "highlights", "placeholders")
 _BRIEF_SHARE = 0.3
 """Of questions with the wish for a short answer."""
-_FEW = ("capital", "opposite")
-"""Kinds of fewer questions than prompts."""
 _MOST_TRIES = 1000
 """In a row for a new prompt: then there is none left."""
 
@@ -88,9 +92,9 @@ class Instruction:
     def key(self) -> str:
         """The instruction without its wording: what makes two of them the same one.
 
-        Of capitals and opposites there are too few: there, another wording is another one.
+        Of capitals there are too few: there, another wording is another one.
         """
-        if self.kind in _FEW:
+        if self.kind == "capital":
             return self.prompt
         asked = [[c.check, c.words, c.number] for c in self.constraints]
         return json.dumps([self.kind, self.subject, self.form, asked])

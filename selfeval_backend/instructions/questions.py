@@ -34,41 +34,10 @@ def _capital(rng: random.Random, vocabulary: Vocabulary) -> Demand:
     return _question({"country": country}, vocabulary.capitals[country])
 
 
-def _opposite(rng: random.Random, vocabulary: Vocabulary) -> Demand:
-    given, wanted = _shuffled(list(rng.choice(list(vocabulary.opposites.items()))), rng)
-    return _question({"word": given}, wanted)
-
-
-def _member(rng: random.Random, vocabulary: Vocabulary) -> Demand:
-    categories = rng.sample(list(vocabulary.categories), 4)
-    options = [rng.choice(vocabulary.categories[name]) for name in categories]
-    fields = {"category": categories[0], "options": ", ".join(_shuffled(options, rng))}
-    return _question(fields, options[0], options[1:])
-
-
-def _sentiment(rng: random.Random, vocabulary: Vocabulary) -> Demand:
-    sides = {"positive": vocabulary.praise, "negative": vocabulary.blame}
-    right, wrong = _shuffled(list(sides), rng)
-    doubt = rng.sample(sides[wrong], rng.choice((0, 0, 1)))
-    said = _shuffled([*rng.sample(sides[right], 2), *doubt], rng)
-    review = " ".join(said).format(thing=rng.choice(vocabulary.things))
-    return _question({"review": review}, right, [wrong])
-
-
 def _copied(rng: random.Random, vocabulary: Vocabulary) -> Demand:
     sentence = vary(rng.choice(vocabulary.told), rng, _person(rng, vocabulary))
     constraint = Constraint(check="copied", words=(sentence,))
     return Demand(constraint=constraint, fields={"sentence": sentence})
-
-
-def _sum(rng: random.Random, _: Vocabulary) -> Demand:
-    a, b = rng.randint(2, 20), rng.randint(2, 10)
-    return _question({"a": str(a), "b": str(b)}, str(a + b))
-
-
-def _larger(rng: random.Random, _: Vocabulary) -> Demand:
-    a, b = rng.sample(range(2, 100), 2)
-    return _question({"a": str(a), "b": str(b)}, str(max(a, b)), [str(min(a, b))])
 
 
 _TOLD: Mapping[str, str] = MappingProxyType(
@@ -126,10 +95,5 @@ QUESTION_KINDS: Mapping[str, QuestionKind] = MappingProxyType(
         "capital": _capital,
         "copy": _copied,
         "from_text": _from_text,
-        "larger": _larger,
-        "member": _member,
-        "opposite": _opposite,
-        "sentiment": _sentiment,
-        "sum": _sum,
     }
 )

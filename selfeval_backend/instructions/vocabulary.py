@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 from selfeval_backend.files import read_text
 from selfeval_backend.hashing import digest_of
 
 __all__ = ["Topic", "Vocabulary", "Wordings", "one_side", "vocabulary", "wordings"]
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,22 +40,13 @@ class Vocabulary:
     """Plain ones, of no topic in particular."""
     names: tuple[str, ...]
     """Of people, by their first names."""
-    openings: tuple[str, ...]
-    """Words that a text can begin with."""
     capitals: Mapping[str, str]
     """By country."""
-    opposites: Mapping[str, str]
-    categories: Mapping[str, tuple[str, ...]]
-    """Members of each."""
     jobs: tuple[str, ...]
     cities: tuple[str, ...]
     colours: tuple[str, ...]
     pets: tuple[str, ...]
     dishes: tuple[str, ...]
-    praise: tuple[str, ...]
-    """Sentences of a content customer; {thing} is what was bought."""
-    blame: tuple[str, ...]
-    """Sentences of one who is not."""
     things: tuple[str, ...]
     """To be bought."""
     told: tuple[str, ...]
@@ -92,17 +81,16 @@ def one_side(items: Sequence[str], *, held_out: bool) -> tuple[str, ...]:
 def vocabulary(*, held_out: bool) -> Vocabulary:
     """Return the words of one side: those of training, or those that are held out."""
     body = _read("vocabulary.toml")
-    topics = _sides({name: words.split() for name, words in body.pop("topics").items()}, held_out)
-    categories = {name: words.split() for name, words in body.pop("categories").items()}
-    pairs = {name: _sides(body.pop(name), held_out) for name in ("capitals", "opposites")}
+    topics, capitals = (_side(body.pop(name), held_out) for name in ("topics", "capitals"))
     lists = {
         name: one_side(items.split() if isinstance(items, str) else items, held_out=held_out)
         for name, items in body.items()
     }
     return Vocabulary(
-        topics=tuple(Topic(name=name, words=tuple(words)) for name, words in topics.items()),
-        categories=_each(categories, held_out),
-        **pairs,
+        topics=tuple(
+            Topic(name=name, words=tuple(words.split())) for name, words in topics.items()
+        ),
+        capitals=capitals,
         **lists,
     )
 
@@ -123,7 +111,7 @@ def _read(name: str) -> dict[str, Any]:
     return tomllib.loads(read_text(Path(__file__).with_name(name)))
 
 
-def _sides(items: Mapping[str, T], held_out: bool) -> Mapping[str, T]:
+def _side(items: Mapping[str, str], held_out: bool) -> Mapping[str, str]:
     chosen = one_side(list(items), held_out=held_out)
     return MappingProxyType({name: items[name] for name in chosen})
 

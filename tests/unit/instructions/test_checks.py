@@ -9,7 +9,6 @@ from selfeval_backend.instructions.checks import CHECKS, plain_words
 
 LISTED = "Tips:\n* Sleep well\n- Eat well\n  • Walk\n"
 NUMBERED = "Steps:\n1. Mix.\n2) Bake.\n3. Eat."
-LETTER = "Dear Ben,\n\nIt rains.\n\nBest wishes,\nAnna"
 
 
 @pytest.mark.parametrize(
@@ -19,17 +18,14 @@ LETTER = "Dear Ben,\n\nIt rains.\n\nBest wishes,\nAnna"
         ("answer", ("38",), 5, "38", "138"),
         ("answer", ("Oslo",), 3, "oslo!", "The capital is Oslo"),
         ("at_least_words", (), 3, "one two three", "one two"),
-        ("at_most_sentences", (), 2, "One. Two!", "One. Two! Three?"),
         ("at_most_words", (), 2, "one two", "one two three"),
         ("at_most_words", (), 2, "one", ""),
         ("begins", ("Well",), 0, '"well, it rains."', "Wellington it is."),
         ("begins", ("Dear Anna",), 0, "\nDear Anna,\nhello", "Hello, dear Anna"),
         ("bullets", (), 3, LISTED, "* one\n* two"),
         ("bullets", (), 1, "* **bold** start", "**bold** start"),
-        ("capital_words", (), 2, "It is VERY, VERY good.", "I am A VERY good one."),
+        ("bullets", (), 2, "*one\n-two", "---\n-two"),
         ("copied", ("A cat sat.",), 0, '"A cat sat."\n', "A cat sat. Done."),
-        ("ends_with_question", (), 0, 'She asked: "Why?"\n', "Why? Because."),
-        ("exclamations", (), 2, "Oh! Ah!", "Oh!"),
         ("forbidden", ("sea", "salt"), 0, "The season is long.", "Calm is the SEA."),
         ("headings", (), 2, "# One\ntext\n## Two\n", "# One\n#hashtag"),
         ("highlights", (), 2, "*one* and **two words**", "* one\n* two"),
@@ -56,7 +52,6 @@ LETTER = "Dear Ben,\n\nIt rains.\n\nBest wishes,\nAnna"
         ("repeated", ("bee",), 2, "A bee is a Bee.", "A bee and bees."),
         ("sentences", (), 2, "Mr. Fox ran. Did he?", "Mr. Fox ran. Did he? Yes."),
         ("sentences", (), 3, "It is 3.5 m. He ran! And he", "It is 3.5 m. He ran!"),
-        ("signed", ("Anna",), 0, LETTER, f"{LETTER}\nand friends"),
         ("title", (), 1, "<<Rain>>\nIt falls.", "<Rain>\nIt falls."),
         ("without_letter", ("z",), 0, "A lion", "A Zebra"),
     ],

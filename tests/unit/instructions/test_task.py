@@ -9,8 +9,11 @@ import pytest
 
 from selfeval_backend.errors import ConfigurationError
 from selfeval_backend.evaluation.tasks import named_task
+from selfeval_backend.importing import import_function
 from selfeval_backend.instructions import HELD_OUT_KINDS, TEST_PARTS
 from selfeval_backend.instructions.task import prompts, score, score_share
+from selfeval_backend.training.prompts import read_prompts
+from selfeval_backend.training.recipe import PromptSettings
 
 ANSWER = json.dumps(
     {"part": "seen", "kind": "title", "constraints": [["title", [], 1], ["keywords", ["sea"], 0]]}
@@ -73,3 +76,20 @@ def test_short_answers_can_be_put_to_a_vote_and_texts_cannot() -> None:
 def test_what_is_out_of_range_is_refused(n: int, seed: int, field: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^{field}: got "):
         named_task("instructions", n=n, seed=seed)
+
+
+def test_a_recipe_takes_prompts_and_reward_by_import_path() -> None:
+    source = {
+        "kind": "function",
+        "function": "selfeval_backend.instructions.task:prompts",
+        "arguments": {"train": 4, "calibration": 2, "test": 3, "validation": 1},
+    }
+    read = list(read_prompts(PromptSettings.model_validate({"source": source})))
+    assert [prompt.split for prompt in read] == [
+        *["train"] * 4,
+        "validation",
+        *["calibration"] * 2,
+        *["test"] * 3,
+    ]
+    reward = import_function("rewards", "selfeval_backend.instructions.task:score", num_arguments=3)
+    assert reward(read[0].text, "", read[0].answer) == 0.0
