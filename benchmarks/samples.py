@@ -7,7 +7,7 @@ questions that the model was never trained on. One file a prompt, so that a run 
 goes on where it was; `collect` makes one Parquet file of them.
 
     python -m benchmarks.samples draw MODEL RUN [--task NAME] [--prompts N] [--samples N]
-    python -m benchmarks.samples collect RUN PARQUET
+    python -m benchmarks.samples collect RUN PARQUET [--task NAME]
     python -m benchmarks.samples table PARQUET
 
 MODEL is a folder of model files, RUN one that is made. The three models of the study of signals
@@ -31,17 +31,19 @@ import math
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 from unittest.mock import patch
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from benchmarks.sums import generate_sums, item_of
+from benchmarks.sample_tasks import TASKS, Asked, SampleTask
 from selfeval_backend.chat import ChatTemplate, Message
 from selfeval_backend.controller import derive_seed
 from selfeval_backend.engine.base import SamplingParams
@@ -53,10 +55,7 @@ from selfeval_backend.engine.transformers import (
 from selfeval_backend.engine.transformers.sampler import Draws, Sampler
 from selfeval_backend.evaluation.metrics import standard_error
 from selfeval_backend.evaluation.recordings import UNTRAINED_QUESTION
-from selfeval_backend.evaluation.tasks import InstructionsTask, ReferenceTask, TaskItem
 from selfeval_backend.files import read_json_lines, read_parquet, replacing, write_json_lines
-from selfeval_backend.instructions.task import test_instructions
-from selfeval_backend.reference.problems import generate_problems
 from selfeval_backend.selfeval import PAPER_QUESTION
 
 MAX_BATCH = 64
@@ -89,6 +88,8 @@ QUESTIONS: Mapping[str, Question] = {
 }
 """The self-evaluation's question in three wordings, and P(True)."""
 
+_TOKEN_SIGNALS = ("logprobs", "entropies", "self_certainties")
+
 SCHEMA = pa.schema(
     [
         ("prompt_id", pa.string()),
@@ -96,7 +97,7 @@ SCHEMA = pa.schema(
         ("kind", pa.string()),
         ("form", pa.string()),
         ("prompt", pa.string()),
-        ("answer", pa.string()),  # what a reward is made with: a reference, or the constraints
+        ("answer", pa.string()),  # what a reward is made with
         ("prompt_token_ids", pa.list_(pa.uint32())),
         ("sample", pa.int8()),  # 0 is the greedy one
         ("temperature", pa.float32()),
@@ -106,9 +107,8 @@ SCHEMA = pa.schema(
         ("token_ids", pa.list_(pa.uint32())),  # without the end token
         ("finish_reason", pa.string()),
         # One a generated token, the end token's among them; natural, of the raw distribution.
-        ("logprobs", pa.list_(pa.float16())),
-        ("entropies", pa.list_(pa.float16())),
-        ("self_certainties", pa.list_(pa.float16())),  # mean over the vocabulary of -log(V p)
+        # Self-certainty is the mean over the vocabulary of -log(V p).
+        *((name, pa.list_(pa.float16())) for name in _TOKEN_SIGNALS),
         ("sum_logprob", pa.float32()),
         *(
             (f"logprob_{side}_{name}", pa.float32())
@@ -145,52 +145,6 @@ class MeasuringSampler(Sampler):
         return super().draw(logits, allowed)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """One prompt to draw for."""
-
-    place: int
-    item: TaskItem
-    part: str
-    kind: str
-    form: str = "free"
-    share_kept: Callable[[str], float] | None = None
-    """Of a response; None: all or nothing, as the reward."""
-
-
-def instructions(num_prompts: int, *, seed: int) -> Iterator[Asked]:
-    """Yield test instructions, the three parts in turn."""
-    items = InstructionsTask(num_prompts, seed=seed).items
-    tests = test_instructions(seed=seed)
-    for place, (item, (part, instruction)) in enumerate(zip(items, tests, strict=False)):
-        yield Asked(
-            place=place,
-            item=item,
-            part=part,
-            kind=instruction.kind,
-            form=instruction.form,
-            share_kept=instruction.share_kept,
-        )
-
-
-def puzzles(num_prompts: int, *, seed: int) -> Iterator[Asked]:
-    """Yield held-out problems of the reference domain; their kind is how many puzzles they have."""
-    items = ReferenceTask(num_prompts, seed=seed).items
-    problems = generate_problems("test", seed=seed)
-    for place, (item, problem) in enumerate(zip(items, problems, strict=False)):
-        yield Asked(place=place, item=item, part="test", kind=str(len(problem.puzzles)))
-
-
-def sums(num_prompts: int, *, seed: int) -> Iterator[Asked]:
-    """Yield sums, equations and word problems, the kinds in turn."""
-    for place, problem in zip(range(num_prompts), generate_sums(seed=seed), strict=False):
-        item = item_of(problem, prompt_id=f"{problem.kind}/test-{seed}-{place}")
-        yield Asked(place=place, item=item, part="test", kind=problem.kind)
-
-
-TASKS = {"instructions": instructions, "puzzles": puzzles, "sums": sums}
-
-
 class Recorder:
     """Draws and asks.
 
@@ -219,26 +173,23 @@ class Recorder:
             for name, question in QUESTIONS.items()
         }
 
-    async def rows(self, asked: Asked) -> list[dict[str, object]]:
+    async def rows(self, place: int, asked: Asked) -> list[dict[str, object]]:
         """Return one row for each sample of a prompt, the greedy one first."""
-        prompt_ids = self._chat.prompt_ids([Message(role="user", content=asked.item.prompt)])
+        prompt_ids = self._chat.prompt_ids([Message(role="user", content=asked.prompt)])
         samples = range(self._samples + 1)
-        drawn = await asyncio.gather(*(self._sample(asked, prompt_ids, k) for k in samples))
+        seed = derive_seed(self._seed, place)
+        drawn = await asyncio.gather(*(self._sample(prompt_ids, k, seed=seed) for k in samples))
         shared = {
-            "prompt_id": asked.item.prompt_id,
-            "part": asked.part,
-            "kind": asked.kind,
-            "form": asked.form,
-            "prompt": asked.item.prompt,
-            "answer": asked.item.basis,
+            "prompt_id": f"{asked.part}/{asked.kind}/test-{self._seed}-{place}",
+            **asdict(asked),
             "prompt_token_ids": prompt_ids,
         }
         return [{**shared, **row} for row in drawn]
 
     async def _sample(
-        self, asked: Asked, prompt_ids: tuple[int, ...], sample: int
+        self, prompt_ids: tuple[int, ...], sample: int, *, seed: int
     ) -> dict[str, object]:
-        seed = derive_seed(derive_seed(self._seed, asked.place), sample)
+        seed = derive_seed(seed, sample)
         temperature = 0.0 if sample == 0 else self._temperature
         params = SamplingParams(
             temperature=temperature,
@@ -254,14 +205,11 @@ class Recorder:
             labels = await self._ask(prompt_ids + token_ids)
         logprobs = [x for chunk in chunks for x in chunk.logprobs or ()]
         entropies, certainties = zip(*MeasuringSampler.measured.pop(seed), strict=True)
-        response = self._chat.decode(token_ids)
-        reward = asked.item.reward(response)
         return {
             "sample": sample,
             "temperature": temperature,
             "seed": seed,
-            "response": response,
-            "final_answer": asked.item.answer(response),
+            "response": self._chat.decode(token_ids),
             "token_ids": token_ids,
             "finish_reason": chunks[-1].finish_reason,
             "logprobs": logprobs,
@@ -269,8 +217,6 @@ class Recorder:
             "self_certainties": certainties,
             "sum_logprob": sum(logprobs),
             **labels,
-            "reward": reward,
-            "share_kept": reward if asked.share_kept is None else asked.share_kept(response),
         }
 
     async def _ask(self, token_ids: tuple[int, ...]) -> dict[str, float]:
@@ -289,79 +235,111 @@ class Recorder:
 async def draw(arguments: argparse.Namespace) -> None:
     """Draw every prompt that the run's folder does not hold yet."""
     run: Path = arguments.run
-    asked = TASKS[arguments.task](arguments.prompts, seed=arguments.seed)
-    missing = [each for each in asked if not _path(run, each).exists()]
+    asked = islice(TASKS[arguments.task].prompts(arguments.seed), arguments.prompts)
+    missing = [each for each in enumerate(asked) if not _path(run, each[0]).exists()]
     engine = load_transformers_engine(arguments.model, max_batch=MAX_BATCH)
     recorder = Recorder(engine, ChatTemplate.load(arguments.model), arguments)
     room, began, done = asyncio.Semaphore(_PROMPTS_AT_ONCE), time.monotonic(), 0
 
-    async def keep(each: Asked) -> None:
+    async def keep(place: int, each: Asked) -> None:
         nonlocal done
         async with room:
-            rows = await recorder.rows(each)
-        write_json_lines(_path(run, each), rows)
+            rows = await recorder.rows(place, each)
+        write_json_lines(_path(run, place), rows)
         done += 1
         minutes = (time.monotonic() - began) / 60
         print(f"{done} of {len(missing)} prompts after {minutes:.1f} minutes", flush=True)
 
     async with asyncio.TaskGroup() as group:
-        for each in missing:
-            group.create_task(keep(each))
+        for place, each in missing:
+            group.create_task(keep(place, each))
     await engine.aclose()
 
 
-def _path(run: Path, asked: Asked) -> Path:
-    return run / f"prompt-{asked.place:05}.jsonl"
+def _path(run: Path, place: int) -> Path:
+    return run / f"prompt-{place:05}.jsonl"
 
 
-def collect(run: Path, path: Path) -> None:
-    """Write all that a run has drawn so far into one file."""
-    rows = [row for part in sorted(run.glob("prompt-*.jsonl")) for _, row in read_json_lines(part)]
+def collect(run: Path, path: Path, task: SampleTask) -> None:
+    """Write all that a run has drawn so far into one file, with rewards as the checks are now."""
+    rows = [
+        _collected(row, task)
+        for drawn in sorted(run.glob("prompt-*.jsonl"))
+        for _, row in read_json_lines(drawn)
+    ]
     with replacing(path) as partial:
-        table = pa.Table.from_pylist([_narrow(row) for row in rows], schema=SCHEMA)
-        pq.write_table(table, partial, compression="zstd", compression_level=19)
+        written = pa.Table.from_pylist(rows, schema=SCHEMA)
+        pq.write_table(written, partial, compression="zstd", compression_level=19)
     print(f"{len(rows)} samples, {path.stat().st_size / 1e6:.1f} MB: {path}")
 
 
-def _narrow(row: Mapping[str, object]) -> dict[str, object]:
-    """Return a row with its token signals in half precision, which Arrow does not do itself."""
-    import numpy as np
-
-    signals = ("logprobs", "entropies", "self_certainties")
-    return {**row, **{name: list(np.asarray(row[name], np.float16)) for name in signals}}
+def _collected(row: Mapping[str, Any], task: SampleTask) -> dict[str, Any]:
+    # Arrow does not narrow numbers itself.
+    narrow = {name: list(np.asarray(row[name], np.float16)) for name in _TOKEN_SIGNALS}
+    asked = (row["prompt"], row["response"], row["answer"])
+    return {
+        **row,
+        **narrow,
+        "final_answer": task.final_answer(row["response"], row["answer"]),
+        "reward": task.score(*asked),
+        "share_kept": task.score_share(*asked),
+    }
 
 
 def table(path: Path) -> Iterator[str]:
-    """Yield the lines of a table: what samples are worth, by part, kind and length."""
-    groups: defaultdict[str, list[list[Mapping[str, object]]]] = defaultdict(list)
-    for rows in _by_prompt(path).values():
-        first = rows[0]
-        for name in ("all", first["part"], first["form"], f"{first['part']}/{first['kind']}"):
-            groups[str(name)].append(rows)
+    """Yield the lines of a table: what samples are worth, by part, form and kind."""
+    groups: defaultdict[str, list[Prompt]] = defaultdict(list)
+    for prompt in _prompts(path):
+        for name in ("all", prompt.part, prompt.form, f"{prompt.part}/{prompt.kind}"):
+            groups[name].append(prompt)
     yield "| prompts | n | one sample | greedy | any | mixed | tokens | over 128 |"
     yield "|---|---|---|---|---|---|---|---|"
     for name in sorted(groups, key=lambda name: ("/" in name, name)):
         yield _line(name, groups[name])
 
 
-def _by_prompt(path: Path) -> Mapping[str, list[Mapping[str, object]]]:
-    prompts: defaultdict[str, list[Mapping[str, object]]] = defaultdict(list)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """What came of one prompt."""
+
+    part: str
+    kind: str
+    form: str
+    greedy: float
+    """Reward of the greedy sample."""
+    rewards: list[float]
+    """Of the others."""
+    lengths: list[int]
+    """Of the others, in generated tokens."""
+
+
+def _prompts(path: Path) -> list[Prompt]:
+    samples: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
     columns = ["prompt_id", "part", "kind", "form", "sample", "reward", "logprobs"]
     for row in read_parquet(path, columns=columns):
-        prompts[row["prompt_id"]].append(row)
-    return prompts
+        samples[row["prompt_id"]].append(row)
+    return [_prompt(*sorted(rows, key=lambda row: row["sample"])) for rows in samples.values()]
 
 
-def _line(name: str, prompts: Sequence[Sequence[Mapping[str, object]]]) -> str:
-    drawn = [[row for row in rows if row["sample"] != 0] for rows in prompts]
-    rewards = [[float(str(row["reward"])) for row in rows] for rows in drawn]
-    greedy = [float(str(row["reward"])) for rows in prompts for row in rows if row["sample"] == 0]
-    lengths = [len(list(row["logprobs"])) for rows in drawn for row in rows]  # type: ignore[call-overload]
+def _prompt(greedy: Mapping[str, Any], *drawn: Mapping[str, Any]) -> Prompt:
+    return Prompt(
+        part=greedy["part"],
+        kind=greedy["kind"],
+        form=greedy["form"],
+        greedy=greedy["reward"],
+        rewards=[row["reward"] for row in drawn],
+        lengths=[len(row["logprobs"]) for row in drawn],
+    )
+
+
+def _line(name: str, prompts: Sequence[Prompt]) -> str:
+    lengths = [length for prompt in prompts for length in prompt.lengths]
+    mixed = [0 < sum(prompt.rewards) < len(prompt.rewards) for prompt in prompts]
     cells = [
-        _with_error([statistics.fmean(each) for each in rewards]),
-        _with_error(greedy),
-        _with_error([max(each) for each in rewards]),
-        f"{statistics.fmean(0 < sum(each) < len(each) for each in rewards):.2f}",
+        _with_error([statistics.fmean(prompt.rewards) for prompt in prompts]),
+        _with_error([prompt.greedy for prompt in prompts]),
+        _with_error([max(prompt.rewards) for prompt in prompts]),
+        f"{statistics.fmean(mixed):.2f}",
         f"{statistics.fmean(lengths):.0f}",
         f"{statistics.fmean(length > 128 for length in lengths):.2f}",
     ]
@@ -380,7 +358,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     drawing = commands.add_parser("draw")
     drawing.add_argument("model")
     drawing.add_argument("run", type=Path)
-    drawing.add_argument("--task", choices=TASKS, default="instructions")
     drawing.add_argument("--prompts", type=int, default=324)
     drawing.add_argument("--samples", type=int, default=8)
     drawing.add_argument("--temperature", type=float, default=0.8)
@@ -389,6 +366,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     collecting = commands.add_parser("collect")
     collecting.add_argument("run", type=Path)
     collecting.add_argument("parquet", type=Path)
+    for command in (drawing, collecting):
+        command.add_argument("--task", choices=TASKS, default="instructions")
     commands.add_parser("table").add_argument("parquet", type=Path)
     chosen = parser.parse_args(arguments)
     if chosen.command == "draw":
@@ -396,7 +375,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with patch.object(worker, "Sampler", MeasuringSampler):
             asyncio.run(draw(chosen))
     elif chosen.command == "collect":
-        collect(chosen.run, chosen.parquet)
+        collect(chosen.run, chosen.parquet, TASKS[chosen.task])
     else:
         print("\n".join(table(chosen.parquet)))
 

@@ -11,14 +11,12 @@ import operator
 import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from itertools import cycle
 from math import gcd
 
-from selfeval_backend.evaluation.tasks import TaskItem
 from selfeval_backend.scorers.numbers import final_part, normalised_number
 
-__all__ = ["KINDS", "Sum", "final_answer", "generate_sums", "item_of", "reward"]
+__all__ = ["KINDS", "Sum", "final_answer", "generate_sums", "score"]
 
 _ENDING = "\nThink briefly, then put the final answer in \\boxed{}."
 
@@ -45,20 +43,9 @@ def generate_sums(*, seed: int) -> Iterator[Sum]:
         yield Sum(kind=kind, prompt=text + _ENDING, answer=answer)
 
 
-def item_of(problem: Sum, *, prompt_id: str) -> TaskItem:
-    """Return a problem as a prompt with its verifier."""
-    return TaskItem(
-        prompt=problem.prompt,
-        reward=partial(reward, problem),
-        answer=final_answer,
-        prompt_id=prompt_id,
-        basis=str(problem.answer),
-    )
-
-
-def reward(problem: Sum, response: str) -> float:
-    """Return 1.0 where a response ends on the right number, else 0.0."""
-    return float(final_answer(response) == str(problem.answer))
+def score(prompt: str, response: str, answer: str) -> float:
+    """Return 1.0 where a response ends on the answer, whatever the prompt, else 0.0."""
+    return float(final_answer(response) == answer)
 
 
 def final_answer(response: str) -> str | None:

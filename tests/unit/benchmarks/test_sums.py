@@ -8,7 +8,7 @@ from math import gcd
 
 import pytest
 
-from benchmarks.sums import KINDS, Sum, final_answer, generate_sums, item_of, reward
+from benchmarks.sums import KINDS, Sum, final_answer, generate_sums, score
 
 PROBLEMS = list(islice(generate_sums(seed=0), 200))
 
@@ -77,7 +77,6 @@ def test_the_answer_is_what_the_last_box_holds(response: str, answer: str | None
 
 
 def test_a_response_is_right_where_its_box_is() -> None:
-    problem = Sum(kind="chain_sum", prompt="3 + 4 =", answer=7)
-    item = item_of(problem, prompt_id="chain_sum/0")
-    assert reward(problem, r"\boxed{7.0}") == item.reward(r"\boxed{7}") == 1.0
-    assert reward(problem, r"\boxed{8}") == item.reward("7") == 0.0
+    assert score("3 + 4 =", r"\boxed{7.0}", "7") == 1.0
+    assert score("3 + 4 =", r"\boxed{8}", "7") == 0.0
+    assert score("3 + 4 =", "7", "7") == 0.0
