@@ -37,6 +37,8 @@ HARMLESS = -0.01
 """What the lower end of choice minus greedy has to be above on each model."""
 NUM_MODELS = 3
 """Fewer cannot make a default."""
+MIN_PROMPTS = 150
+"""Of a model that a verdict counts."""
 
 Fitted = Literal["nothing", "other models", "this model"]
 """What a combination's weights were learnt from."""
@@ -79,6 +81,7 @@ class Figures:
 
 
 Verdict = Literal["qualifies", "not refuted", "may harm", "helps nowhere"]
+"""What the rule says of a signal; not refuted: so far, on too few models."""
 
 
 def rankings(models: Mapping[str, Sequence[Prompt]]) -> Mapping[str, tuple[Ranking, ...]]:
@@ -181,14 +184,15 @@ def _ratio(numerator: Array, denominator: Array, *, seed: int) -> Mean:
     )
 
 
-def verdict(against_greedy: Sequence[Estimate]) -> Verdict:
+def verdict(against_greedy: Sequence[Mean]) -> Verdict:
     """Return what the rule says of a signal's choice minus greedy on several models.
 
-    It qualifies where the lower end is above -0.01 on each model and above 0 on one. With fewer
-    than three models nothing qualifies; it is not refuted where it may still do.
+    It qualifies where the lower end is above -0.01 on each model and above 0 on one. Models of
+    fewer than 150 prompts do not count, and with fewer than three that do nothing qualifies.
     """
-    if any(each.low <= HARMLESS for each in against_greedy):
+    counted = [each.estimate for each in against_greedy if each.n >= MIN_PROMPTS]
+    if any(each.low <= HARMLESS for each in counted):
         return "may harm"
-    if len(against_greedy) < NUM_MODELS:
+    if len(counted) < NUM_MODELS:
         return "not refuted"
-    return "qualifies" if any(each.low > 0 for each in against_greedy) else "helps nowhere"
+    return "qualifies" if any(each.low > 0 for each in counted) else "helps nowhere"

@@ -55,15 +55,16 @@ def verdict_table(
     seed: int,
 ) -> Iterator[str]:
     """Yield the lines of the table of verdicts, a signal a row."""
-    yield f"| signal | engines | fitted on | {' | '.join(models)} | verdict |"
+    names = [f"{name} (n = {len(prompts)})" for name, prompts in models.items()]
+    yield f"| signal | engines | fitted on | {' | '.join(names)} | verdict |"
     yield f"|---|---|---|{'---|' * len(models)}---|"
     for row in zip(*rankings.values(), strict=True):
         found = [
             figures(ranking, prompts, seed=seed).against_greedy
             for ranking, prompts in zip(row, models.values(), strict=True)
         ]
-        said = verdict([each.estimate for each in found])
-        cells = (row[0].name, _engines(row[0]), row[0].fitted, *map(_with_interval, found), said)
+        compared = map(_with_interval, found)
+        cells = (row[0].name, _engines(row[0]), row[0].fitted, *compared, verdict(found))
         yield f"| {' | '.join(cells)} |"
 
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from benchmarks.signals.figures import Figures, Ranking, figures, mean, rankings, verdict
+from benchmarks.signals.figures import Figures, Mean, Ranking, figures, mean, rankings, verdict
 from benchmarks.signals.records import Prompt
 from selfeval_backend.evaluation.bootstrap import Estimate
 from tests.unit.benchmarks.signals.drawn import prompt, sample
@@ -60,8 +60,10 @@ def test_the_standard_error_is_that_of_a_mean() -> None:
     assert found.estimate.low < values.mean() < found.estimate.high
 
 
-def estimate(low: float) -> Estimate:
-    return Estimate(value=low + 0.05, low=low, high=low + 0.1)
+def against_greedy(low: float, *, n: int = 300) -> Mean:
+    return Mean(
+        estimate=Estimate(value=low + 0.05, low=low, high=low + 0.1), standard_error=0.025, n=n
+    )
 
 
 @pytest.mark.parametrize(
@@ -75,7 +77,14 @@ def estimate(low: float) -> Estimate:
     ],
 )
 def test_the_rule(lows: tuple[float, ...], said: str) -> None:
-    assert verdict([estimate(low) for low in lows]) == said
+    assert verdict([against_greedy(low) for low in lows]) == said
+
+
+def test_a_model_of_few_prompts_speaks_neither_for_a_signal_nor_against_it() -> None:
+    enough = [against_greedy(0.1), against_greedy(0.1)]
+    assert verdict([*enough, against_greedy(0.1, n=150)]) == "qualifies"
+    assert verdict([*enough, against_greedy(0.1, n=149)]) == "not refuted"
+    assert verdict([*enough, against_greedy(-0.1, n=149)]) == "not refuted"
 
 
 def test_what_is_fitted_elsewhere_needs_another_model() -> None:

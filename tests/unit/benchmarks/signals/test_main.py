@@ -69,7 +69,7 @@ def test_the_study_has_a_table_a_model_and_one_of_verdicts(
     (agreement, said) = (line for line in lines if line.startswith("| agreement |"))
     assert agreement.startswith("| agreement | every | nan ± nan | 0.500 ±")
     assert "| +0.000 [-1.000, +1.000] |" in agreement
-    assert said.endswith("| may harm |")
+    assert said.endswith("| not refuted |")  # by two prompts
 
 
 def test_the_study_by_kind(drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
