@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from selfeval_backend.errors import ConfigurationError
@@ -16,7 +17,7 @@ from selfeval_backend.evaluation.tasks.shifted import ShiftedTask
 __all__ = ["named_task"]
 
 _DEFAULT_N = 200
-_GENERATED = {
+_GENERATED: Mapping[str, type[ReferenceTask] | type[ShiftedTask] | type[InstructionsTask]] = {
     "reference": ReferenceTask,
     "shifted": ShiftedTask,
     "instructions": InstructionsTask,
