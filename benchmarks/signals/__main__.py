@@ -23,8 +23,9 @@ def report(models: Mapping[str, Sequence[Prompt]], *, by: str | None, seed: int)
     ranked = rankings(models)
     for name, prompts in models.items():
         yield from _section(f"## {name}", ranked[name], prompts, seed=seed)
-        for group in sorted({getattr(prompt, by) for prompt in prompts} if by else ()):
-            among = [place for place, each in enumerate(prompts) if getattr(each, by) == group]
+        groups = [getattr(prompt, by) if by else "" for prompt in prompts]
+        for group in sorted(set(groups) if by else ()):
+            among = [place for place, each in enumerate(groups) if each == group]
             yield from _section(
                 f"### {name}, {group}",
                 [_of(ranking, among) for ranking in ranked[name]],

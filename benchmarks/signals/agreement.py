@@ -39,7 +39,8 @@ def overlap(prompt: Prompt, n: int) -> Array:
     counts = np.array([[bag[gram] for gram in known] for bag in bags], np.float64)  # [K, grams]
     shared = np.minimum(counts[:, None], counts).sum(-1)
     total = counts.sum(-1)
-    return 2 * shared / np.maximum(total[:, None] + total, 1)
+    alike: Array = 2 * shared / np.maximum(total[:, None] + total, 1)
+    return alike
 
 
 def _ngrams(text: str, n: int) -> Counter[tuple[str, ...]]:

@@ -90,7 +90,8 @@ def _weighted_votes(name: str, need: Need, weight: Callable[[Sample], float]) ->
     """Each sample votes for those that are like it, itself included, with a positive weight."""
 
     def of(prompt: Prompt) -> Array:
-        return similarity(prompt) @ np.array([weight(sample) for sample in prompt.samples])
+        votes: Array = similarity(prompt) @ np.array([weight(each) for each in prompt.samples])
+        return votes
 
     return Signal(name=f"votes weighted by {name}", needs=frozenset({"texts", need}), of=of)
 
@@ -99,7 +100,7 @@ def _unless_outvoted(votes: int) -> Signal:
     """The greedy sample, unless another one has so many votes more; likeness counts as a part."""
 
     def of(prompt: Prompt) -> Array:
-        found = similarity(prompt).sum(-1)
+        found: Array = similarity(prompt).sum(-1)
         found[0] += votes - 1e-6  # a lead of exactly so many is enough
         return found
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 
 import numpy as np
 
@@ -35,8 +36,10 @@ def model_table(
     pairs = f"pairs in order (n = {rows[0].pairs.n})"
     yield f"| signal | engines | {pairs} | choice | minus greedy | minus one sample |"
     yield "|---|---|---|---|---|---|"
-    for ranking, found in zip(rankings, rows, strict=True):
-        yield f"| {ranking.name} | {_engines(ranking)} | {' | '.join(_cells(found))} |"
+    yield from _lines(
+        (ranking.name, _engines(ranking), *_cells(found))
+        for ranking, found in zip(rankings, rows, strict=True)
+    )
 
 
 def _cells(found: Figures) -> tuple[str, ...]:
@@ -58,14 +61,27 @@ def verdict_table(
     names = [f"{name} (n = {len(prompts)})" for name, prompts in models.items()]
     yield f"| signal | engines | fitted on | {' | '.join(names)} | verdict |"
     yield f"|---|---|---|{'---|' * len(models)}---|"
-    for row in zip(*rankings.values(), strict=True):
-        found = [
-            figures(ranking, prompts, seed=seed).against_greedy
-            for ranking, prompts in zip(row, models.values(), strict=True)
-        ]
-        compared = map(_with_interval, found)
-        cells = (row[0].name, _engines(row[0]), row[0].fitted, *compared, verdict(found))
-        yield f"| {' | '.join(cells)} |"
+    yield from _lines(
+        _verdict_cells(row, models.values(), seed=seed)
+        for row in zip(*rankings.values(), strict=True)
+    )
+
+
+def _verdict_cells(
+    row: Sequence[Ranking], models: Iterable[Sequence[Prompt]], *, seed: int
+) -> tuple[str, ...]:
+    found = [
+        figures(ranking, prompts, seed=seed).against_greedy
+        for ranking, prompts in zip(row, models, strict=True)
+    ]
+    compared = map(_with_interval, found)
+    return (row[0].name, _engines(row[0]), row[0].fitted, *compared, verdict(found))
+
+
+def _lines(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    """Yield rows of cells as lines; neighbours that differ in their names alone share one."""
+    for cells, alike in groupby(rows, key=lambda row: row[1:]):
+        yield f"| {'; '.join(row[0] for row in alike)} | {' | '.join(cells)} |"
 
 
 def _engines(ranking: Ranking) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
@@ -66,10 +67,20 @@ def test_the_study_has_a_table_a_model_and_one_of_verdicts(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "## small"
     assert lines[2].startswith("2 prompts, 2 samples each and the greedy one: one sample 0.500 ±")
-    (agreement, said) = (line for line in lines if line.startswith("| agreement |"))
-    assert agreement.startswith("| agreement | every | nan ± nan | 0.500 ±")
+    (agreement, said) = (line for line in lines if " agreement;" in line)
+    assert "| every | nan ± nan | 0.500 ±" in agreement
     assert "| +0.000 [-1.000, +1.000] |" in agreement
     assert said.endswith("| not refuted |")  # by two prompts
+
+
+def test_neighbours_that_say_the_same_share_a_row(
+    drawn: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main([str(drawn)])
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line.split(" | ", 1) for line in lines if " | " in line]
+    assert any("; " in names for names, _ in rows)
+    assert all(above != below for (_, above), (_, below) in pairwise(rows))
 
 
 def test_the_study_by_kind(drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -78,7 +89,8 @@ def test_the_study_by_kind(drawn: Path, capsys: pytest.CaptureFixture[str]) -> N
     _, gcd, total = out.split("\n### ")
     assert gcd.startswith("small, gcd\n\n1 prompts")
     assert total.startswith("small, sum\n\n1 prompts")
-    assert "| agreement | every | nan ± nan | 1.000 ± 0.000 | +1.000 [+1.000, +1.000] |" in total
+    agreement = next(line for line in total.splitlines() if " agreement;" in line)
+    assert "| every | nan ± nan | 1.000 ± 0.000 | +1.000 [+1.000, +1.000] |" in agreement
 
 
 def test_two_models_of_one_name_are_refused(
