@@ -42,14 +42,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from transformers import AutoModelForCausalLM
 
 from benchmarks.sample_tasks import TASKS, Asked, SampleTask
 from selfeval_backend.chat import ChatTemplate, Message
 from selfeval_backend.controller import derive_seed
 from selfeval_backend.engine.base import SamplingParams
-from selfeval_backend.engine.transformers import TransformersEngine, worker
-from selfeval_backend.engine.transformers.attention import GROUPED_ATTENTION
+from selfeval_backend.engine.transformers import (
+    TransformersEngine,
+    load_transformers_engine,
+    worker,
+)
 from selfeval_backend.engine.transformers.sampler import Draws, Sampler
 from selfeval_backend.evaluation.metrics import standard_error
 from selfeval_backend.evaluation.recordings import UNTRAINED_QUESTION
@@ -235,12 +237,7 @@ async def draw(arguments: argparse.Namespace) -> None:
     run: Path = arguments.run
     asked = islice(TASKS[arguments.task].prompts(arguments.seed), arguments.prompts)
     missing = [each for each in enumerate(asked) if not _path(run, each[0]).exists()]
-    engine = TransformersEngine(
-        AutoModelForCausalLM.from_pretrained(
-            arguments.model, dtype=torch.float32, attn_implementation=GROUPED_ATTENTION
-        ),
-        max_batch=MAX_BATCH,
-    )
+    engine = load_transformers_engine(arguments.model, dtype="float32", max_batch=MAX_BATCH)
     recorder = Recorder(engine, ChatTemplate.load(arguments.model), arguments)
     room, began, done = asyncio.Semaphore(_PROMPTS_AT_ONCE), time.monotonic(), 0
 

@@ -29,6 +29,7 @@ from selfeval_backend.engine.transformers.architecture import (
     check_architecture,
     load_config,
 )
+from selfeval_backend.engine.transformers.attention import GROUPED_ATTENTION
 from selfeval_backend.engine.transformers.grammars import GrammarCompiler
 from selfeval_backend.engine.transformers.probe import probe, probe_config
 from selfeval_backend.engine.transformers.scheduler import Row
@@ -233,6 +234,8 @@ def load_transformers_engine(
     except Exception as error:  # packages that a model wants, broken files: anything may come
         raise CheckpointError(f"{path_or_name} cannot be loaded: {error}") from error
     model.to(where)  # type: ignore[arg-type]  # its decorator hides the signature
+    if where.type == "cpu" and model.config._attn_implementation == "sdpa":
+        model.set_attn_implementation(GROUPED_ATTENTION)
     return TransformersEngine(
         model, max_batch=max_batch, tokenizer=lambda: _load_tokenizer(path_or_name)
     )
