@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 import pytest
-from selfeval_backend.checkpoints import REFERENCE_FOLDER
 
-from benchmarks.instruction_samples import QUESTIONS, main
+from benchmarks.sample_tasks import TASKS
+from benchmarks.samples import QUESTIONS, main
 from selfeval_backend.engine.transformers.token_signals import TokenSignals
 from selfeval_backend.files import read_parquet
 from selfeval_backend.instructions.task import score, score_share
+from selfeval_backend.model import REFERENCE_FOLDER
 
 pytestmark = pytest.mark.slow
 
@@ -20,9 +22,13 @@ def draw(run: Path, *more: str) -> None:
     main(["draw", str(REFERENCE_FOLDER), str(run), *small, *more])
 
 
+def collect(folder: Path, *more: str) -> None:
+    main(["collect", str(folder / "run"), str(folder / "samples.parquet"), *more])
+
+
 def test_rows_hold_what_signals_need(tmp_path: Path) -> None:
     draw(tmp_path / "run")
-    main(["collect", str(tmp_path / "run"), str(tmp_path / "samples.parquet")])
+    collect(tmp_path)
     rows = list(read_parquet(tmp_path / "samples.parquet"))
 
     assert [row["sample"] for row in rows] == [0, 1, 2] * 3
@@ -37,9 +43,25 @@ def test_rows_hold_what_signals_need(tmp_path: Path) -> None:
         assert row["share_kept"] == score_share(row["prompt"], row["response"], row["answer"])
 
 
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_is_drawn_of_and_judged(name: str, tmp_path: Path) -> None:
+    task = TASKS[name]
+    draw(tmp_path / "run", "--task", name, "--max-tokens", "100")
+    collect(tmp_path, "--task", name)
+    rows = list(read_parquet(tmp_path / "samples.parquet"))
+
+    for place, asked in enumerate(islice(task.prompts(0), 3)):
+        for row in rows[3 * place : 3 * place + 3]:
+            assert (row["prompt"], row["answer"]) == (asked.prompt, asked.answer)
+            assert row["reward"] == task.score(asked.prompt, row["response"], asked.answer)
+            assert row["final_answer"] == task.final_answer(row["response"], asked.answer)
+    if name == "puzzles":  # which the reference model solves
+        assert any(row["reward"] and row["final_answer"] for row in rows)
+
+
 def test_self_certainty_is_that_of_another_pass(tmp_path: Path) -> None:
     draw(tmp_path / "run")
-    main(["collect", str(tmp_path / "run"), str(tmp_path / "samples.parquet")])
+    collect(tmp_path)
     rows = list(read_parquet(tmp_path / "samples.parquet"))
     measured = TokenSignals.load(str(REFERENCE_FOLDER)).measure(
         [tuple(row["prompt_token_ids"]) for row in rows],
@@ -69,7 +91,7 @@ def test_the_table_has_every_part_and_kind(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     draw(tmp_path / "run")
-    main(["collect", str(tmp_path / "run"), str(tmp_path / "samples.parquet")])
+    collect(tmp_path)
     capsys.readouterr()
 
     main(["table", str(tmp_path / "samples.parquet")])

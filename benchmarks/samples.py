@@ -1,14 +1,25 @@
-"""Draw the samples of SmolLM2 on the instructions, with all that signals of right and wrong need.
+r"""Draw the samples of a model on a task, with all that signals of right and wrong need.
 
-Every test prompt gets one greedy sample and some at the temperature, on the transformers engine in
+Every prompt gets one greedy sample and some at the temperature, on the transformers engine in
 float32. Of every generated token the raw log-probability is kept, the entropy and the
 self-certainty of the distribution that it was drawn from; of every whole response the answers to
 questions that the model was never trained on. One file a prompt, so that a run that was stopped
 goes on where it was; `collect` makes one Parquet file of them.
 
-    python -m benchmarks.instruction_samples draw MODEL RUN [--prompts N] [--samples N]
-    python -m benchmarks.instruction_samples collect RUN PARQUET
-    python -m benchmarks.instruction_samples table PARQUET
+    python -m benchmarks.samples draw MODEL RUN [--task NAME] [--prompts N] [--samples N]
+    python -m benchmarks.samples collect RUN PARQUET [--task NAME]
+    python -m benchmarks.samples table PARQUET
+
+MODEL is a folder of model files, RUN one that is made. The three models of the study of signals
+(`benchmarks.signals` reads what `collect` writes):
+
+    python -m benchmarks.samples draw SMOLLM2 RUN --task instructions
+    python -m benchmarks.samples draw selfeval_backend/reference/base RUN --task puzzles \
+        --prompts 300 --temperature 1.0
+    python -m benchmarks.samples draw QWEN RUN --task sums --prompts 150 --max-tokens 320
+
+QWEN is a folder of Qwen2.5-Coder-0.5B-Instruct, from the hub or with dequantised Q4_K_M weights. On
+two cores without AVX-512 its 1,350 samples take hours: run it in the background.
 """
 
 from __future__ import annotations
@@ -21,7 +32,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -32,6 +43,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from benchmarks.sample_tasks import TASKS, Asked, SampleTask
 from selfeval_backend.chat import ChatTemplate, Message
 from selfeval_backend.controller import derive_seed
 from selfeval_backend.engine.base import SamplingParams
@@ -43,13 +55,6 @@ from selfeval_backend.engine.transformers import (
 from selfeval_backend.engine.transformers.sampler import Draws, Sampler
 from selfeval_backend.evaluation.metrics import standard_error
 from selfeval_backend.files import read_json_lines, read_parquet, replacing, write_json_lines
-from selfeval_backend.instructions import Instruction
-from selfeval_backend.instructions.task import (
-    answer_of,
-    score,
-    score_share,
-    test_instructions,
-)
 from selfeval_backend.samples.records import UNTRAINED_QUESTION
 from selfeval_backend.selfeval import PAPER_QUESTION
 
@@ -92,13 +97,14 @@ SCHEMA = pa.schema(
         ("kind", pa.string()),
         ("form", pa.string()),
         ("prompt", pa.string()),
-        ("answer", pa.string()),  # the constraints: what a reward is made with
-        ("prompt_token_ids", pa.list_(pa.uint16())),
+        ("answer", pa.string()),  # what a reward is made with
+        ("prompt_token_ids", pa.list_(pa.uint32())),
         ("sample", pa.int8()),  # 0 is the greedy one
         ("temperature", pa.float32()),
         ("seed", pa.int64()),
         ("response", pa.string()),
-        ("token_ids", pa.list_(pa.uint16())),  # without the end token
+        ("final_answer", pa.string()),  # the same text for the same one; null: nothing to compare
+        ("token_ids", pa.list_(pa.uint32())),  # without the end token
         ("finish_reason", pa.string()),
         # One a generated token, the end token's among them; natural, of the raw distribution.
         # Self-certainty is the mean over the vocabulary of -log(V p).
@@ -139,15 +145,6 @@ class MeasuringSampler(Sampler):
         return super().draw(logits, allowed)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """One prompt to draw for."""
-
-    place: int
-    part: str
-    instruction: Instruction
-
-
 class Recorder:
     """Draws and asks.
 
@@ -176,26 +173,23 @@ class Recorder:
             for name, question in QUESTIONS.items()
         }
 
-    async def rows(self, asked: Asked) -> list[dict[str, object]]:
+    async def rows(self, place: int, asked: Asked) -> list[dict[str, object]]:
         """Return one row for each sample of a prompt, the greedy one first."""
-        prompt_ids = self._chat.prompt_ids([Message(role="user", content=asked.instruction.prompt)])
+        prompt_ids = self._chat.prompt_ids([Message(role="user", content=asked.prompt)])
         samples = range(self._samples + 1)
-        drawn = await asyncio.gather(*(self._sample(asked, prompt_ids, k) for k in samples))
+        seed = derive_seed(self._seed, place)
+        drawn = await asyncio.gather(*(self._sample(prompt_ids, k, seed=seed) for k in samples))
         shared = {
-            "prompt_id": f"{asked.part}/{asked.instruction.kind}/test-{self._seed}-{asked.place}",
-            "part": asked.part,
-            "kind": asked.instruction.kind,
-            "form": asked.instruction.form,
-            "prompt": asked.instruction.prompt,
-            "answer": answer_of(asked.instruction, asked.part),
+            "prompt_id": f"{asked.part}/{asked.kind}/test-{self._seed}-{place}",
+            **asdict(asked),
             "prompt_token_ids": prompt_ids,
         }
         return [{**shared, **row} for row in drawn]
 
     async def _sample(
-        self, asked: Asked, prompt_ids: tuple[int, ...], sample: int
+        self, prompt_ids: tuple[int, ...], sample: int, *, seed: int
     ) -> dict[str, object]:
-        seed = derive_seed(derive_seed(self._seed, asked.place), sample)
+        seed = derive_seed(seed, sample)
         temperature = 0.0 if sample == 0 else self._temperature
         params = SamplingParams(
             temperature=temperature,
@@ -241,40 +235,35 @@ class Recorder:
 async def draw(arguments: argparse.Namespace) -> None:
     """Draw every prompt that the run's folder does not hold yet."""
     run: Path = arguments.run
-    asked = _asked(arguments.prompts, seed=arguments.seed)
-    missing = [each for each in asked if not _path(run, each).exists()]
+    asked = islice(TASKS[arguments.task].prompts(arguments.seed), arguments.prompts)
+    missing = [each for each in enumerate(asked) if not _path(run, each[0]).exists()]
     engine = load_transformers_engine(arguments.model, dtype="float32", max_batch=MAX_BATCH)
     recorder = Recorder(engine, ChatTemplate.load(arguments.model), arguments)
     room, began, done = asyncio.Semaphore(_PROMPTS_AT_ONCE), time.monotonic(), 0
 
-    async def keep(each: Asked) -> None:
+    async def keep(place: int, each: Asked) -> None:
         nonlocal done
         async with room:
-            rows = await recorder.rows(each)
-        write_json_lines(_path(run, each), rows)
+            rows = await recorder.rows(place, each)
+        write_json_lines(_path(run, place), rows)
         done += 1
         minutes = (time.monotonic() - began) / 60
         print(f"{done} of {len(missing)} prompts after {minutes:.1f} minutes", flush=True)
 
     async with asyncio.TaskGroup() as group:
-        for each in missing:
-            group.create_task(keep(each))
+        for place, each in missing:
+            group.create_task(keep(place, each))
     await engine.aclose()
 
 
-def _asked(num_prompts: int, *, seed: int) -> list[Asked]:
-    found = islice(test_instructions(seed=seed), num_prompts)
-    return [Asked(place=n, part=part, instruction=each) for n, (part, each) in enumerate(found)]
+def _path(run: Path, place: int) -> Path:
+    return run / f"prompt-{place:05}.jsonl"
 
 
-def _path(run: Path, asked: Asked) -> Path:
-    return run / f"prompt-{asked.place:05}.jsonl"
-
-
-def collect(run: Path, path: Path) -> None:
+def collect(run: Path, path: Path, task: SampleTask) -> None:
     """Write all that a run has drawn so far into one file, with rewards as the checks are now."""
     rows = [
-        _collected(row)
+        _collected(row, task)
         for drawn in sorted(run.glob("prompt-*.jsonl"))
         for _, row in read_json_lines(drawn)
     ]
@@ -284,11 +273,17 @@ def collect(run: Path, path: Path) -> None:
     print(f"{len(rows)} samples, {path.stat().st_size / 1e6:.1f} MB: {path}")
 
 
-def _collected(row: Mapping[str, Any]) -> dict[str, Any]:
+def _collected(row: Mapping[str, Any], task: SampleTask) -> dict[str, Any]:
     # Arrow does not narrow numbers itself.
     narrow = {name: list(np.asarray(row[name], np.float16)) for name in _TOKEN_SIGNALS}
     asked = (row["prompt"], row["response"], row["answer"])
-    return {**row, **narrow, "reward": score(*asked), "share_kept": score_share(*asked)}
+    return {
+        **row,
+        **narrow,
+        "final_answer": task.final_answer(row["response"], row["answer"]),
+        "reward": task.score(*asked),
+        "share_kept": task.score_share(*asked),
+    }
 
 
 def table(path: Path) -> Iterator[str]:
@@ -371,6 +366,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     collecting = commands.add_parser("collect")
     collecting.add_argument("run", type=Path)
     collecting.add_argument("parquet", type=Path)
+    for command in (drawing, collecting):
+        command.add_argument("--task", choices=TASKS, default="instructions")
     commands.add_parser("table").add_argument("parquet", type=Path)
     chosen = parser.parse_args(arguments)
     if chosen.command == "draw":
@@ -378,7 +375,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with patch.object(worker, "Sampler", MeasuringSampler):
             asyncio.run(draw(chosen))
     elif chosen.command == "collect":
-        collect(chosen.run, chosen.parquet)
+        collect(chosen.run, chosen.parquet, TASKS[chosen.task])
     else:
         print("\n".join(table(chosen.parquet)))
 
