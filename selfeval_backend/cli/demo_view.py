@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from statistics import fmean
+from textwrap import shorten
 
 from selfeval_backend.cli.console import plain_table, show, show_json, show_table
 from selfeval_backend.cli.conversation import Answered
@@ -30,6 +31,7 @@ Improvement kept: share of what {BEST_OF_16} improves on one sample. Tokens save
 {BEST_OF_16} needs, self-evaluations counted."""
 
 
+_SHOWN_LETTERS = 240
 _NUM_SHOWN = 3
 """Instructions whose answers are shown: the first ones, whatever came of them."""
 
@@ -101,7 +103,9 @@ def print_conversation(talked: Sequence[Answered], *, model: str) -> None:
         show(f"\n> {each.item.prompt}\n")
         for name, answer in (("one sample", each.one), ("adaptive", each.adaptive)):
             verdict = "all kept" if each.right(answer) else "not all kept"
-            show(f"{name}, {verdict}{_confidence(answer)}: {answer.text}\n")
+            show(
+                f"{name}, {verdict}{_confidence(answer)}: {shorten(answer.text, _SHOWN_LETTERS)}\n"
+            )
 
 
 def _talk_cells(kept: Sequence[float], answers: Sequence[Answer]) -> tuple[str, ...]:
