@@ -128,9 +128,13 @@ class MeasuringSampler(Sampler):
     """(entropy, self-certainty) of each token so far, by the sample's seed; natural units."""
 
     def __init__(
-        self, params: Sequence[SamplingParams], counters: Sequence[int], device: torch.device
+        self,
+        params: Sequence[SamplingParams],
+        counters: Sequence[int],
+        histories: Sequence[Sequence[int]],
+        device: torch.device,
     ) -> None:
-        super().__init__(params, counters, device)
+        super().__init__(params, counters, histories, device)
         self._seeds = [p.seed for p in params]
 
     def draw(self, logits: torch.Tensor, allowed: torch.Tensor | None = None) -> Draws:
