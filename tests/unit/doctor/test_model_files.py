@@ -109,7 +109,7 @@ def test_without_selfeval_json_it_is_a_warning(folder: Path) -> None:
 
     check = named(files)["selfeval.json"]
     assert check.status == "warning"
-    assert "zero-shot" in check.found
+    assert "single greedy samples" in check.found
     assert statuses(files, "selfeval.json") == {"ok"}
     assert files.evaluator is not None
     assert not files.evaluator.calibrated
@@ -285,7 +285,7 @@ def test_a_template_without_a_system(folder: Path) -> None:
 def test_what_reads_calls_and_reasoning_is_named(folder: Path) -> None:
     plain = named(check_model_files(folder, with_weights=True))
     assert "plain JSON" in plain["tool calls"].found
-    assert "no sign" in plain["reasoning"].found
+    assert "none found" in plain["reasoning"].found
     path = folder / "chat_template.jinja"
     words = "{% for t in tools or [] %}{{ t | tojson }}{% endfor %}{% for m in messages %}"
     calls = "{% for c in m.tool_calls or [] %}CALL{% endfor %}"

