@@ -99,6 +99,7 @@ def vllm_server() -> Iterator[VllmServer]:
         yield server
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep together what shares a model, where the tests run in several processes.
 
