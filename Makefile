@@ -11,9 +11,9 @@ KNOWN_CONFLICT := llama-index-core [0-9.]+ has requirement setuptools>=80\.9\.0,
 STAMP := $(VENV)/.installed
 VLLM_STAMP := $(VENV)/.installed-vllm
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
-# A process for each core but no more than memory allows, each with one thread of torch's.
+# Processes, each with one thread of torch's. A file's tests run in one of them, as they share what is loaded.
 WORKERS ?= 2
-PYTEST := OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
+PYTEST := OMP_NUM_THREADS=1 PYTHONFAULTHANDLER=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo lint check test coverage docs pictures serve-reference bench figures reference sizes release-check clean

@@ -99,17 +99,6 @@ def vllm_server() -> Iterator[VllmServer]:
         yield server
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together what shares a model, where the tests run in several processes.
-
-    A file goes to one process, and so do all tests that ask vLLM's server: there is one of it.
-    """
-    for item in items:
-        asks_vllm = "vllm_server" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("vllm" if asks_vllm else item.path.as_posix()))
-
-
 def pytest_collection_finish() -> None:
     """Leave what was imported out of every later collection: it takes a second to walk over."""
     gc.collect()
