@@ -54,7 +54,8 @@ def demo(
         )
         if not as_json:
             view.print_table(rows, model=model, n=n, seed=seed)
-        talked = _talk(engine, seed) if conversation else ()
+        own = model == "reference" and not base_url  # who names a model is shown that one alone
+        talked = _talk(engine, seed) if conversation and own else ()
         if as_json:
             view.print_json(rows, talked, model=model, n=n, seed=seed)
         elif talked:

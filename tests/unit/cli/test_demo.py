@@ -128,6 +128,11 @@ def test_the_conversation_as_json(aic: Aic) -> None:
     assert 0 < sum(each["adaptive"]["right"] for each in conversation) < 40
 
 
+def test_who_names_a_model_is_shown_that_one_alone(aic: Aic) -> None:
+    document = json.loads(aic("demo", "--n", 2, "--model", "mine", "--json").stdout)
+    assert document["conversation"] == []
+
+
 def test_a_model_of_which_nothing_is_known_is_said_to_answer_greedily(
     aic: Aic, make_model: ModelFactory, chat: ScriptedChat, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -152,7 +152,7 @@ class TestOnTheReferenceModel:
         assert len(ran.stderr.splitlines()) == 1
 
     def test_demo(self) -> None:
-        ran = self.run("demo", "--n", "40", "--json")
+        ran = self.run("demo", "--n", "40", "--no-conversation", "--json")
 
         assert ran.returncode == 0
         one, greedy, full, *others = json.loads(ran.stdout)["methods"]
