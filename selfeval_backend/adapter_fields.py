@@ -302,7 +302,9 @@ def check_fields(values: dict[str, Any]) -> None:
         values["model"] = str(values["model"])
     model = values.get("model", "unset")
     if not isinstance(model, str) or not model.strip():
-        raise ConfigurationError("model", model, '"reference", a folder or a model name')
+        raise ConfigurationError(
+            "model", model, "a name that `aic models` lists, a folder or a model of the hub"
+        )
     engine = values.get("engine")
     if engine is not None and engine not in get_args(EngineName):
         raise ConfigurationError("engine", engine, f"one of {', '.join(get_args(EngineName))}")

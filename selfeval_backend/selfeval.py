@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -30,7 +30,6 @@ __all__ = [
     "Judgement",
     "SelfEvalConfig",
     "SelfEvaluator",
-    "TrustLevel",
     "raw_prob_win_or_tie",
 ]
 
@@ -38,12 +37,6 @@ PAPER_QUESTION = 'Would you do better if you started over? ("Yes." or "No.")'
 """Source: arXiv 2410.02725, section 3."""
 
 FILE_NAME = "selfeval.json"
-
-TrustLevel = Literal["unknown", "trained"]
-"""What is known of a model's self-evaluation.
-
-"trained": it has a ``selfeval.json``, calibrated or not. "unknown": it has none. Nothing shows then
-that its answers to the question order its samples, and nothing is chosen by them."""
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 

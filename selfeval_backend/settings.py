@@ -250,7 +250,7 @@ def lay_over(
     Args:
         given: Names and values of `Settings`; a None is as if not given.
         model_policy: `policy` of the model's selfeval.json, checked.
-        generation_config: As `selfeval_backend.generation_config` reads it.
+        generation_config: As `selfeval_backend.model.generation_config` reads it.
 
     Raises:
         ConfigurationError: A value given is out of range, or its name is unknown.

@@ -34,6 +34,7 @@ __all__ = [
     "Stop",
     "StopReason",
     "TraceEvent",
+    "TrustLevel",
     "Usage",
     "Verdict",
     "to_json",
@@ -64,6 +65,13 @@ StopReason = Literal[
 ]
 """Why a run ended: a sample that had been accepted while it ran has finished, the threshold was
 passed, the samples were used up, a limit, or a fault."""
+
+
+TrustLevel = Literal["unknown", "trained"]
+"""What is known of a model's self-evaluation.
+
+"trained": it has a ``selfeval.json``, calibrated or not. "unknown": it has none. Nothing shows then
+that its answers to the question order its samples, and nothing is chosen by them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -354,7 +362,8 @@ class Outcome:
     samples: tuple[Sample, ...]
     """All of them, in the order in which they were drawn."""
     confidence: float | None
-    """prob_win_or_tie of the chosen sample; None only where the run ended before it was asked."""
+    """prob_win_or_tie of the chosen sample; None where it was not asked: the run ended before, or
+    nothing is known of the model's self-evaluation."""
     calibrated: bool
     """Whether `confidence` is calibrated for this model."""
     stop_reason: StopReason

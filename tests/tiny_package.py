@@ -82,7 +82,7 @@ def known(wheel: Path) -> KnownModel:
         about="two layers of noise",
         license="Apache-2.0",
         languages=("en",),
-        self_evaluation="nothing known",
+        self_evaluation="unknown",
         source=Package(
             name=NAME,
             version=wheel.name.split("-")[1],

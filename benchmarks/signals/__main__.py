@@ -39,7 +39,7 @@ def report(models: Mapping[str, Sequence[Prompt]], *, by: str | None, seed: int)
 def _section(
     heading: str, ranked: Sequence[Ranking], prompts: Sequence[Prompt], *, seed: int
 ) -> Iterator[str]:
-    yield from (heading, "", baselines(prompts, seed=seed), "")
+    yield from (heading, "", *baselines(prompts, seed=seed), "")
     yield from model_table(ranked, prompts, seed=seed)
     yield ""
 

@@ -13,19 +13,21 @@ from benchmarks.signals.records import Prompt
 __all__ = ["baselines", "model_table", "verdict_table"]
 
 
-def baselines(prompts: Sequence[Prompt], *, seed: int) -> str:
-    """Return one line: what there is to choose from."""
+def baselines(prompts: Sequence[Prompt], *, seed: int) -> Iterator[str]:
+    """Yield a table of one row: what there is to choose from."""
     rewards = [prompt.rewards for prompt in prompts]
     found = {
         "one sample": [r[1:].mean() for r in rewards],
         "greedy": [r[0] for r in rewards],
         "any": [r.max() for r in rewards],
-        "prompts with right and wrong ones": [float(r.min() < r.max()) for r in rewards],
+        "right and wrong ones": [float(r.min() < r.max()) for r in rewards],
     }
-    said = (f"{name} {_with_error(mean(np.array(v), seed=seed))}" for name, v in found.items())
     sizes = sorted({len(r) - 1 for r in rewards})
     drawn = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-    return f"{len(prompts)} prompts, {drawn} samples each and the greedy one: {', '.join(said)}."
+    cells = (_with_error(mean(np.array(v), seed=seed)) for v in found.values())
+    yield f"| prompts | samples drawn of each | {' | '.join(found)} |"
+    yield "|---|---|---|---|---|---|"
+    yield f"| {len(prompts)} | {drawn} | {' | '.join(cells)} |"
 
 
 def model_table(

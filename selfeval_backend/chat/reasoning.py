@@ -12,6 +12,7 @@ from selfeval_backend.chat.messages import Message, ToolSpec
 from selfeval_backend.chat.special_tokens import SpecialTokens
 from selfeval_backend.chat.template import Chat, ChatTemplate
 from selfeval_backend.chat.tools.of_template import response_template_of
+from selfeval_backend.chat.vllm_parsers import made_for
 from selfeval_backend.errors import ConfigurationError, MissingDependencyError
 from selfeval_backend.forks import Lock
 from selfeval_backend.grammar import Grammar
@@ -226,21 +227,14 @@ class VllmReasoningParser:
             from vllm.reasoning import ReasoningParserManager
         except ImportError as error:
             raise MissingDependencyError("vllm", extra="vllm") from error
-        try:
-            made = ReasoningParserManager.get_reasoning_parser(name)
-        except KeyError as error:
-            known = ", ".join(ReasoningParserManager.list_registered())
-            raise ConfigurationError(
-                "reasoning_parser",
-                name,
-                f'"{OWN}", "{NO_REASONING}", or one of vLLM\'s: {known}',
-            ) from error
-        try:
-            self._parser = made(tokenizer)
-        except (RuntimeError, ValueError, KeyError, AttributeError, TypeError) as error:
-            raise ConfigurationError(
-                "reasoning_parser", name, "one for this model", remedy=f"vLLM says: {error}"
-            ) from error
+        self._parser = made_for(
+            tokenizer,
+            field="reasoning_parser",
+            name=name,
+            find=ReasoningParserManager.get_reasoning_parser,
+            registered=ReasoningParserManager.list_registered,
+            ours=f'"{OWN}", "{NO_REASONING}", or ',
+        )
         self._lock = Lock()
 
     def split(self, text: str) -> Thought:

@@ -68,9 +68,10 @@ def print_tables(asked: Asked) -> None:
     show(f"{answer.text}\n")
     show(_confidence(answer))
     note = "" if _calibrated(outcome) else " (not calibrated)"
-    show(f"prob_win_or_tie{note} of each sample:\n")
+    asked_any = any(sample.evaluations for sample in outcome.samples)
+    show(f"prob_win_or_tie{note} of each sample:\n" if asked_any else "The samples:\n")
     show_table(_samples(outcome, answer.settings.prune_at))
-    show(f"\n{_saving(asked.saving())}")
+    show(f"\n{_saving(asked.saving())}" if answer.settings.max_samples > 1 else "")
     fault = f": {outcome.trace.fault}" if outcome.trace.fault else ""
     show(f"Stopped: {outcome.stop_reason}{fault}. Seed {answer.seed}.")
 

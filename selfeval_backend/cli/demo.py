@@ -59,7 +59,7 @@ def demo(
         if as_json:
             view.print_json(rows, talked, model=model, n=n, seed=seed)
         elif talked:
-            view.print_conversation(talked, model=DEFAULT_MODEL)
+            view.print_conversation(talked, model=DEFAULT_MODEL, seed=seed)
 
 
 async def _compare(

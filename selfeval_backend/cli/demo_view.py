@@ -85,7 +85,7 @@ def _percent(share: float | None) -> str:
     return "-" if share is None else f"{round(share, 3) + 0.0:.1%}"  # never -0.0%
 
 
-def print_conversation(talked: Sequence[Answered], *, model: str) -> None:
+def print_conversation(talked: Sequence[Answered], *, model: str, seed: int) -> None:
     """Print how often two ways of answering keep to an instruction, and some of the answers."""
     table = plain_table()
     table.add_column("answers", no_wrap=True)
@@ -95,7 +95,7 @@ def print_conversation(talked: Sequence[Answered], *, model: str) -> None:
     for name, answers in ways.items():
         kept = [float(t.right(a)) for t, a in zip(talked, answers, strict=True)]
         table.add_row(name, *_talk_cells(kept, answers))
-    show(f"\n{model}: {len(talked)} instructions\n")
+    show(f"\n{model}: {len(talked)} instructions, seed {seed}\n")
     show_table(table)
     if all(answer.level == "unknown" for answer in ways["adaptive"]):
         show(f"\nNothing is known of {model}'s self-evaluation: adaptive is its greedy sample.")

@@ -16,8 +16,7 @@ from selfeval_backend.errors import (
     SelfEvaluationError,
 )
 from selfeval_backend.files import read_json
-from selfeval_backend.generation_config import read_generation_config
-from selfeval_backend.model import find_selfeval, locate_model_files
+from selfeval_backend.model import find_selfeval, locate_model_files, read_generation_config
 from selfeval_backend.model_store import KnownModel, check_can_fetch, made_of, to_fetch
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
 from selfeval_backend.settings import SAMPLING_NAMES, Settings, Source, resolve_settings

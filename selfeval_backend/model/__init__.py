@@ -15,6 +15,7 @@ from selfeval_backend.model.folder import (
     identify_files,
     locate_model_files,
 )
+from selfeval_backend.model.generation_config import read_generation_config
 from selfeval_backend.model.loading import (
     EngineName,
     Server,
@@ -51,6 +52,7 @@ __all__ = [
     "identify_files",
     "load_model",
     "locate_model_files",
+    "read_generation_config",
     "shared_model",
     "user_folder",
 ]

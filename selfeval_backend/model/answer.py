@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from selfeval_backend.chat import Parsed
-from selfeval_backend.selfeval import TrustLevel
 from selfeval_backend.settings import Settings
-from selfeval_backend.types import Outcome, to_json
+from selfeval_backend.types import Outcome, TrustLevel, to_json
 
 __all__ = ["Answer", "ReasoningPiece"]
 
@@ -42,7 +41,7 @@ class Answer:
             return None
         if self.level == "unknown":
             return "the model has no selfeval.json: it was not trained to evaluate itself"
-        return f"the run ended before it was asked ({self.outcome.stop_reason})"
+        return f"the chosen sample was not asked ({self.outcome.stop_reason})"
 
     def summary(self, *, texts: Sequence[str] | None = None) -> dict[str, Any]:
         """Return what a caller wants to know, in JSON types: confidence, samples, tokens, policy.

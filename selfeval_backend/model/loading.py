@@ -13,8 +13,8 @@ from typing import Any, Literal, get_args
 from selfeval_backend.chat import ChatTemplate
 from selfeval_backend.engine.base import Engine
 from selfeval_backend.errors import ConfigurationError, MissingDependencyError
-from selfeval_backend.generation_config import read_generation_config
 from selfeval_backend.model.folder import locate_model_files
+from selfeval_backend.model.generation_config import read_generation_config
 from selfeval_backend.model.self_evaluating_model import SelfEvaluatingModel
 from selfeval_backend.model.selfeval_files import find_selfeval
 from selfeval_backend.selfeval import SelfEvalConfig, SelfEvaluator
@@ -66,7 +66,7 @@ def load_model(
     """Load a model with its self-evaluation.
 
     Args:
-        model: "reference", a model folder, or a model name that transformers can resolve. Of a
+        model: A name that `aic models` lists, a model folder, or a model of the hub. Of a
             server: the name it is served under.
         engine: None: the server, if there is one; else vLLM where it is installed and a GPU is
             there; else transformers.
@@ -136,7 +136,9 @@ def check_where_it_runs(
     if engine is not None and engine not in get_args(EngineName):
         raise ConfigurationError("engine", engine, f"one of {', '.join(get_args(EngineName))}")
     if not str(model).strip():
-        raise ConfigurationError("model", model, '"reference", a folder or a model name')
+        raise ConfigurationError(
+            "model", model, "a name that `aic models` lists, a folder or a model of the hub"
+        )
     if model_files is not None and not on_server:
         raise ConfigurationError("model_files", model_files, "none without a server")
     if on_server and (engine is not None or engine_args):

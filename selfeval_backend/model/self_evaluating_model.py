@@ -31,9 +31,9 @@ from selfeval_backend.model.answer import Answer
 from selfeval_backend.model.reading import SampleReader, is_blank
 from selfeval_backend.model.streaming import AnswerFlow, in_pieces
 from selfeval_backend.policy import BestOfN, Policy
-from selfeval_backend.selfeval import Judgement, SelfEvalConfig, SelfEvaluator, TrustLevel
+from selfeval_backend.selfeval import Judgement, SelfEvalConfig, SelfEvaluator
 from selfeval_backend.settings import Settings, check_model_policy, lay_over
-from selfeval_backend.types import Sample
+from selfeval_backend.types import Sample, TrustLevel
 
 __all__ = ["SelfEvaluatingModel", "UncalibratedWarning"]
 
@@ -56,7 +56,7 @@ class SelfEvaluatingModel:
             sample, without a confidence, whatever the settings, and an UncalibratedWarning says so.
             ``SelfEvalConfig()`` asks the paper's question all the same, zero-shot.
         generation_config: How its makers say that it is to be sampled
-            (`selfeval_backend.generation_config`).
+            (`selfeval_backend.model.generation_config`).
 
     Raises:
         ModelFilesError: The policy of the selfeval.json is none.

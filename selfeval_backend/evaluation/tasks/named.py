@@ -22,6 +22,8 @@ _GENERATED: Mapping[str, type[ReferenceTask] | type[ShiftedTask] | type[Instruct
     "shifted": ShiftedTask,
     "instructions": InstructionsTask,
 }
+_NAMES = (*_GENERATED, "gsm8k", "alpaca_eval")
+_SCORING = ("scorer", "scorer_timeout", "scorer_workers")
 
 
 def named_task(
@@ -54,42 +56,22 @@ def named_task(
     """
     if n is not None and n < 1:
         raise ConfigurationError("n", n, "a whole number of at least 1")
-    path = Path(name)
     if judge is not None and name != "alpaca_eval":
         raise ConfigurationError("judge_url", name, "a judge with --task alpaca_eval alone")
-    if name in (*_GENERATED, "gsm8k", "alpaca_eval"):
-        given = {
-            "scorer": scorer,
-            "scorer_timeout": scorer_timeout,
-            "scorer_workers": scorer_workers,
-        }
-        for field, value in given.items():
-            if value is not None:
-                raise ConfigurationError(field, value, f"none: the task {name!r} has its own")
+    if name in _NAMES:
+        scoring = (scorer, scorer_timeout, scorer_workers)
+        _refuse(dict(zip(_SCORING, scoring, strict=True)), f"the task {name!r} has its own")
     if name in _GENERATED:
-        if file is not None:
-            raise ConfigurationError(
-                "file", str(file), f"none: the task {name!r} generates its own"
-            )
+        _refuse({"file": file}, f"the task {name!r} generates its own")
         return _GENERATED[name](_DEFAULT_N if n is None else n, seed=seed)
     if name == "gsm8k":
         return Gsm8kTask(file, n=n)
     if name == "alpaca_eval":
-        if file is None or judge is None:
-            raise ConfigurationError(
-                "file" if file is None else "judge_url",
-                None,
-                "AlpacaEval's outputs to be beaten, as JSON"
-                if file is None
-                else "an OpenAI-compatible server, http://host:8000/v1",
-            )
-        return AlpacaEvalTask(file, judge=judge, n=n)
+        return _alpaca_eval(file, judge, n)
+    path = Path(name)
     if not path.is_file():
-        raise ConfigurationError(
-            "task",
-            name,
-            f"one of {', '.join([*_GENERATED, 'gsm8k', 'alpaca_eval'])}, or a file of prompts",
-        )
+        known = f"one of {', '.join(_NAMES)}, or a file of prompts"
+        raise ConfigurationError("task", name, known)
     return FileTask(
         path,
         scorer="exact" if scorer is None else scorer,
@@ -97,3 +79,20 @@ def named_task(
         scorer_timeout=scorer_timeout,
         scorer_workers=scorer_workers,
     )
+
+
+def _refuse(given: Mapping[str, object], why: str) -> None:
+    """Refuse the first argument that was given all the same."""
+    for field, value in given.items():
+        if value is not None:
+            shown = str(value) if isinstance(value, Path) else value
+            raise ConfigurationError(field, shown, f"none: {why}")
+
+
+def _alpaca_eval(file: Path | None, judge: PairwiseJudge | None, n: int | None) -> AlpacaEvalTask:
+    if file is None:
+        raise ConfigurationError("file", None, "AlpacaEval's outputs to be beaten, as JSON")
+    if judge is None:
+        server = "an OpenAI-compatible server, http://host:8000/v1"
+        raise ConfigurationError("judge_url", None, server)
+    return AlpacaEvalTask(file, judge=judge, n=n)

