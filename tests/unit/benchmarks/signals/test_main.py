@@ -66,7 +66,8 @@ def test_the_study_has_a_table_a_model_and_one_of_verdicts(
     main([str(drawn)])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "## small"
-    assert lines[2].startswith("2 prompts, 2 samples each and the greedy one: one sample 0.500 ±")
+    assert lines[2].startswith("| prompts | samples drawn of each | one sample |")
+    assert lines[4].startswith("| 2 | 2 | 0.500 ±")
     (agreement, said) = (line for line in lines if " agreement;" in line)
     assert "| every | nan ± nan | 0.500 ±" in agreement
     assert "| +0.000 [-1.000, +1.000] |" in agreement
@@ -87,8 +88,10 @@ def test_the_study_by_kind(drawn: Path, capsys: pytest.CaptureFixture[str]) -> N
     main([str(drawn), "--by", "kind"])
     out = capsys.readouterr().out
     _, gcd, total = out.split("\n### ")
-    assert gcd.startswith("small, gcd\n\n1 prompts")
-    assert total.startswith("small, sum\n\n1 prompts")
+    assert gcd.startswith("small, gcd\n\n| prompts |")
+    assert gcd.splitlines()[4].startswith("| 1 | 2 | ")
+    assert total.startswith("small, sum\n\n| prompts |")
+    assert total.splitlines()[4].startswith("| 1 | 2 | ")
     agreement = next(line for line in total.splitlines() if " agreement;" in line)
     assert "| every | nan ± nan | 1.000 ± 0.000 | +1.000 [+1.000, +1.000] |" in agreement
 
